@@ -1,0 +1,46 @@
+# make help
+PYTHON ?= python3
+CORES ?= 2
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+.DEFAULT_GOAL := help
+.PHONY: help env reproduce report test lint bless lab clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 18
+
+# inside the conda environment of environment.yml nothing is installed
+env: $(if $(filter saliency-compendium,$(CONDA_DEFAULT_ENV)),,.venv/installed)  ## the environment alone, in .venv/ (5 GB, a few minutes)
+
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ...")'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet -r requirements.txt
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+reproduce: env  ## run the embedded plans and make the report (under 15 minutes on 2 cores)
+	snakemake --cores $(CORES) --rerun-incomplete --nolock --quiet rules
+	@$(MAKE) --no-print-directory report
+
+report: env  ## the HTML report from the executed notebooks, none of them run again
+	@python -m saliency_lib.site
+
+lint: env  ## style and format
+	ruff check .
+	ruff format --check .
+
+test: env lint  ## all tests and the notebooks' stored outputs (under 10 minutes on 2 cores)
+	OMP_NUM_THREADS=1 pytest -n $(CORES)
+	OMP_NUM_THREADS=1 pytest --nbval notebooks -n $(CORES)
+
+bless: env  ## run the notebooks with their defaults and store the outputs that nbval checks
+	for notebook in notebooks/0*.ipynb; do \
+	  papermill --no-progress-bar $$notebook $$notebook --cwd notebooks && \
+	  nbstripout --keep-output --keep-count --extra-keys 'metadata.papermill metadata.language_info cell.metadata.papermill cell.metadata.execution' $$notebook || exit 1; \
+	done
+
+lab: env  ## JupyterLab on the notebooks
+	jupyter lab notebooks
+
+clean:  ## delete what runs have made in outputs/, keep what git tracks
+	git clean -fdX outputs

@@ -1,0 +1,133 @@
+"""Class activation maps: the feature maps of one layer, weighed by what the class score says of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks
+from saliency_lib.inputs import check_images, resolve_targets
+from saliency_lib.registry import METHODS, no_such
+
+
+def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int]]:
+    """The layers that one can put a class activation map on, in the order in which they finish.
+
+    Args:
+        images: (B, C, H, W); the first is sent through the model.
+
+    Returns:
+        Dotted name of each module whose last output is (B, channels, h, w) with more than one position: (h, w).
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def note(name: str):
+        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
+            sizes.pop(name, None)
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+                sizes[name] = (output.shape[2], output.shape[3])
+
+        return hook
+
+    handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
+    try:
+        with frozen(model), torch.inference_mode():
+            model(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sizes
+
+
+def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) -> nn.Module:
+    """The module meant by `layer`; None means the last one with a spatial output that is no pooling to a fixed size.
+
+    Names may be given as the network's own (`layer4`) where the model wraps it (`network.layer4`).
+
+    Raises:
+        ValueError: not a module of the model; the message lists the candidates.
+    """
+    modules = dict(model.named_modules())
+    if isinstance(layer, nn.Module):
+        if any(layer is module for module in modules.values()):
+            return layer
+        raise ValueError(f"layer {type(layer).__name__} is not a module of this model; pass one of its own or a name")
+    candidates = spatial_layers(model, images)
+    if layer is None:
+        pools = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Identity)
+        names = [name for name in candidates if not isinstance(modules[name], pools)]
+        if not names:
+            raise ValueError("no layer of this model has a spatial output (B, channels, h, w) at this image size")
+        return modules[names[-1]]
+    for name in (layer, f"network.{layer}"):
+        if name in candidates:
+            return modules[name]
+    raise no_such("layer with a spatial output", layer, [name.removeprefix("network.") for name in candidates])
+
+
+@contextmanager
+def leaf_at(module: nn.Module) -> Iterator[list[Tensor]]:
+    """While active, each output of `module` is cut off from what led to it and collected as a leaf of the graph."""
+    leaves: list[Tensor] = []
+
+    def cut(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1].clone()  # an in-place activation may follow, and a leaf must not be written to
+
+    handle = module.register_forward_hook(cut)
+    try:
+        yield leaves
+    finally:
+        handle.remove()
+
+
+@METHODS.register
+def gradcam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    layer: nn.Module | str | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Feature maps of a layer weighed by their mean gradient, its positive part, enlarged to the image.
+
+    L = ReLU(sum_k a_k A_k), a_k = mean over positions of d f_c / d A_k. The backward pass stops at the layer.
+
+    Args:
+        images: (B, C, H, W) pixels in [0, 1].
+        targets: (B,) classes; None for the predicted ones.
+        layer: a module or its dotted name; None takes the last layer that still has positions (`layer4` of a ResNet).
+
+    Returns:
+        (B, H, W), not negative, bilinearly enlarged.
+
+    Raises:
+        ValueError: the layer is unknown, is used more than once in a pass, or has no spatial output.
+
+    Source: Selvaraju et al. 2017, section 3. Differs: f_c is the logit, also where the saliency benchmark's model ends
+    in a softmax.
+    """
+    check_images(images)
+    module = find_layer(model, layer, images)
+    maps: list[Tensor] = []
+    with frozen(model):
+        targets = resolve_targets(model, images, targets, batch_size) if targets is not None else None
+
+        def add(start: int, stop: int) -> None:
+            with torch.enable_grad(), leaf_at(module) as leaves:
+                logits = model(arranged(images[start:stop]))
+                if len(leaves) != 1:
+                    raise ValueError(f"the layer is used {len(leaves)} times in one pass; choose one that is used once")
+                classes = logits.argmax(1) if targets is None else targets[start:stop]
+                gradient = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), leaves[0])[0]
+            if leaves[0].ndim != 4:
+                raise ValueError(f"the layer's output {tuple(leaves[0].shape)} is not (B, channels, h, w)")
+            weights = gradient.mean((2, 3), keepdim=True)
+            small = (weights * leaves[0].detach()).sum(1, keepdim=True).relu()
+            maps.append(F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)[:, 0])
+
+        in_chunks(add, len(images), chunk_size(images, batch_size))
+    return torch.cat(maps)

@@ -1,0 +1,77 @@
+"""Running a model in bounded memory and leaving it as it was found."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+# Input elements in one pass. A CPU is quickest with what stays near its cache (8 ImageNet images), a GPU wants to be full.
+AT_ONCE = {"cpu": 3 * 224 * 224 * 8, "cuda": 3 * 224 * 224 * 128}
+MOST_AT_ONCE = {"cpu": 512, "cuda": 4096}
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode with its parameters out of the autograd graph; all restored on leaving.
+
+    A backward pass then costs no weight gradients and touches no `.grad`, and BatchNorm and dropout are inert.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval()
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in flags:
+            parameter.requires_grad_(requires_grad)
+
+
+def chunk_size(images: torch.Tensor, batch_size: int | None) -> int:
+    """How many inputs the size of `images` (B, C, H, W) go through the model at once.
+
+    Args:
+        batch_size: the caller's wish; None chooses by the size of an image and the device.
+    """
+    if batch_size is None:
+        device = images.device.type if images.device.type in AT_ONCE else "cpu"
+        return max(1, min(MOST_AT_ONCE[device], AT_ONCE[device] // images[0].numel()))
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number from 1, got {batch_size!r}")
+    return batch_size
+
+
+def arranged(inputs: torch.Tensor) -> torch.Tensor:
+    """Inputs (n, C, H, W) with their channels innermost in memory, in which convolutions run a fifth faster."""
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def in_chunks(work: Callable[[int, int], None], total: int, size: int) -> None:
+    """Call `work(start, stop)` over range(total), `size` at a time; where memory runs out, halve the chunk and go on.
+
+    `work` must add its result as its last act, so that a chunk that failed can be done again.
+
+    Raises:
+        torch.OutOfMemoryError or RuntimeError: memory runs out for a single input too.
+    """
+    start = 0
+    while start < total:
+        stop = min(start + size, total)
+        try:
+            work(start, stop)
+        except RuntimeError as error:
+            if stop - start == 1 or not _out_of_memory(error):
+                raise
+            size = (stop - start) // 2
+            stop = start
+        if stop == start and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        start = stop
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,169 @@
+"""What every kernel checks and prepares: images, maps, targets, random numbers, fills."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor, nn
+
+from saliency_lib.batching import arranged, chunk_size, in_chunks
+from saliency_lib.registry import no_such
+
+Fill = str | Tensor | Callable[[Tensor], Tensor]
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse what is not a non-empty, finite batch (B, C, H, W) of floats.
+
+    Raises:
+        ValueError: with what was got and what to pass.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        got = f"{tuple(images.shape)} of {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images must be floats of shape (B, C, H, W), got {got}; one image is images[None]")
+    if images.numel() == 0:
+        raise ValueError(f"images {tuple(images.shape)} are empty; pass at least one image")
+    if not torch.isfinite(images).all():
+        bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"images hold NaN or infinity (images {bad[:5]}); check how they were loaded")
+
+
+def check_maps(maps: Tensor, images: Tensor) -> None:
+    """Refuse maps that do not fit the images one to one, or hold NaN or infinity.
+
+    Raises:
+        ValueError: with both shapes, or the maps that are damaged.
+    """
+    if not isinstance(maps, Tensor) or maps.ndim != 3 or maps.shape != images[:, 0].shape:
+        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"maps {got} do not fit images {tuple(images.shape)}; maps must be (B, H, W)")
+    if not torch.isfinite(maps).all():
+        bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"maps hold NaN or infinity (maps {bad[:5]}); look at the method and at the model's weights")
+
+
+def logits_of(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Logits (B, K) of a model that the caller has frozen, in chunks and without a graph."""
+    chunks: list[Tensor] = []
+    with torch.inference_mode():
+        in_chunks(lambda i, j: chunks.append(model(arranged(images[i:j]))), len(images), chunk_size(images, batch_size))
+        logits = torch.cat(chunks)
+    if logits.ndim != 2:
+        raise ValueError(f"the model must give logits (B, K), got {tuple(logits.shape)} for {len(images)} images")
+    return logits.clone()
+
+
+def check_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
+    """Targets (B,) as class indices that fit the logits (B, K); one number stands for all.
+
+    Raises:
+        ValueError: wrong shape, not whole numbers, or outside 0..K-1.
+    """
+    targets = torch.as_tensor(targets, device=logits.device)
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise ValueError(f"targets must be class indices (whole numbers), got {targets.dtype}")
+    targets = targets.long().expand(len(logits)) if targets.ndim == 0 else targets.long()
+    if targets.shape != logits.shape[:1]:
+        raise ValueError(f"targets {tuple(targets.shape)} do not fit {len(logits)} images; targets must be (B,)")
+    if targets.min() < 0 or targets.max() >= logits.shape[1]:
+        raise ValueError(f"targets run from {targets.min()} to {targets.max()}, the model has classes 0 to {logits.shape[1] - 1}")
+    return targets
+
+
+def resolve_targets(model: nn.Module, images: Tensor, targets: Tensor | int | None, batch_size: int | None = None) -> Tensor:
+    """Targets (B,): the predicted classes where None is given, else the given ones, checked."""
+    logits = logits_of(model, images if targets is None else images[:1], batch_size)
+    if targets is None:
+        return logits.argmax(1)
+    return check_targets(targets, logits[:1].expand(len(images), -1))
+
+
+def row_indices(images: Tensor, indices: Tensor | None) -> list[int]:
+    """The number of each image in its data set, which with a seed fixes its random numbers; 0..B-1 if left out."""
+    if indices is None:
+        return list(range(len(images)))
+    numbers = [int(i) for i in indices]
+    if len(numbers) != len(images):
+        raise ValueError(f"indices has {len(numbers)} entries for {len(images)} images")
+    return numbers
+
+
+def generator(device: torch.device, *key: int) -> torch.Generator:
+    """A generator whose stream is fixed by the key, for instance (seed, image, draw), and independent of all others."""
+    state = np.random.SeedSequence(key).generate_state(2, np.uint32)
+    return torch.Generator(device).manual_seed(int(state[0]) << 31 ^ int(state[1]))
+
+
+def pixel_mean(model: nn.Module, images: Tensor) -> Tensor:
+    """The colour (C, 1, 1) that is zero after the model's normalisation; 0 where the model does not say."""
+    mean = getattr(model, "pixel_mean", None)
+    if mean is None:
+        return images.new_zeros(images.shape[1], 1, 1)
+    return torch.as_tensor(mean).to(images).reshape(-1, 1, 1).expand(images.shape[1], 1, 1)
+
+
+def blur(images: Tensor, *, size: int = 11, sigma: float = 5.0, outside: Tensor | float = 0.0) -> Tensor:
+    """Gaussian blur of images (B, C, H, W) with RISE's kernel: a delta of `size` pixels filtered with `sigma`.
+
+    Args:
+        outside: colour beyond the border, (C, 1, 1) or a number.
+
+    Source: Petsiuk et al. 2018, released evaluation code: 11 pixels, sigma 5, zero padding of the normalised image.
+    """
+    if size % 2 == 0 or size < 1:
+        raise ValueError(f"size of the blur must be odd and positive, got {size}")
+    delta = np.zeros(size)
+    delta[size // 2] = 1
+    kernel = torch.as_tensor(gaussian_filter1d(delta, sigma)).to(images)
+    channels = images.shape[1]
+    centred = images - outside
+    rows = kernel.view(1, 1, 1, size).expand(channels, 1, 1, size)
+    columns = kernel.view(1, 1, size, 1).expand(channels, 1, size, 1)
+    centred = F.conv2d(centred, rows, padding=(0, size // 2), groups=channels)
+    return F.conv2d(centred, columns, padding=(size // 2, 0), groups=channels) + outside
+
+
+def _noise(images: Tensor, numbers: list[int], seed: int) -> Tensor:
+    sources = [generator(images.device, seed, number) for number in numbers]
+    draws = [torch.rand(images.shape[1:], generator=source, device=images.device) for source in sources]
+    return torch.stack(draws).to(images.dtype)
+
+
+FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
+    "mean": lambda model, images, numbers, seed: pixel_mean(model, images),
+    "black": lambda model, images, numbers, seed: images.new_zeros(()),
+    "white": lambda model, images, numbers, seed: images.new_ones(()),
+    "grey": lambda model, images, numbers, seed: images.new_full((), 0.5),
+    "blur": lambda model, images, numbers, seed: blur(images, outside=pixel_mean(model, images)),
+    "noise": lambda model, images, numbers, seed: _noise(images, numbers, seed),
+}
+
+
+def filled(fill: Fill, model: nn.Module, images: Tensor, *, indices: Tensor | None = None, seed: int = 0) -> Tensor:
+    """What stands where a pixel is taken away, expanded to the shape of images (B, C, H, W).
+
+    Args:
+        fill: `mean` (zero after the model's normalisation), `black`, `white`, `grey`, `blur` (RISE's), `noise` (uniform
+            in [0, 1], fixed by seed and index), a tensor that broadcasts to the images, or a function of the images.
+
+    Raises:
+        ValueError: unknown name, a tensor that does not broadcast, or a result with NaN.
+    """
+    if isinstance(fill, str):
+        if fill not in FILLS:
+            raise no_such("fill", fill, FILLS)
+        substrate = FILLS[fill](model, images, row_indices(images, indices), seed)
+    else:
+        substrate = fill(images) if callable(fill) else fill
+        if not isinstance(substrate, Tensor):
+            raise ValueError(f"fill must be a name, a tensor or a function that gives a tensor, got {type(substrate).__name__}")
+        substrate = substrate.to(images)
+    try:
+        substrate = substrate.expand(images.shape)
+    except RuntimeError:
+        raise ValueError(f"fill {tuple(substrate.shape)} does not broadcast to images {tuple(images.shape)}") from None
+    if not torch.isfinite(substrate).all():
+        raise ValueError("fill holds NaN or infinity")
+    return substrate

@@ -1,0 +1,258 @@
+"""From a specification to its result: load the artefact, or build it and what it needs."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from saliency_lib import paths, store
+from saliency_lib.batching import frozen
+from saliency_lib.datasets import Images
+from saliency_lib.evaluation.curves import Curve
+from saliency_lib.inputs import logits_of
+from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS
+from saliency_lib.specs import Explanation, Score, Spec, Training
+from saliency_lib.store import Artefact
+from saliency_lib.training import accuracy, fit
+
+WEIGHTS, HISTORY, MAPS, CURVES = "weights.safetensors", "history.csv", "maps.safetensors", "curves.safetensors"
+BLOCK = 32  # images explained or scored between two moves of the progress bar
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in evaluation mode on the device, the history of its training (empty for published weights), its artefact."""
+
+    model: nn.Module
+    history: pd.DataFrame
+    artefact: Artefact
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the test images classified right, in [0, 1]."""
+        return self.artefact.facts["test_accuracy"]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Maps (B, H, W) of one method, with the classes (B,) they explain and the images' numbers (B,) in their split."""
+
+    maps: Tensor
+    targets: Tensor
+    indices: Tensor
+    artefacts: tuple[Artefact, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The curve of one metric, with the images' numbers (B,) in their split."""
+
+    curve: Curve
+    indices: Tensor
+    artefacts: tuple[Artefact, ...]
+
+
+def device() -> torch.device:
+    """Where kernels run: the first GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@functools.lru_cache(maxsize=4)
+def data(dataset: str, split: str = "test", start: int = 0, stop: int | None = None, stride: int = 1) -> Images:
+    """Images of a data set, kept for the next caller."""
+    return DATASETS[dataset](split, start=start, stop=stop, stride=stride)
+
+
+def images_of(spec: Explanation) -> Images:
+    """The images that an explanation covers."""
+    return data(spec.dataset, spec.split, spec.start, spec.stop, spec.stride)
+
+
+def new_model(spec: Training) -> nn.Module:
+    """The untrained (or published) model of a specification, its initial weights fixed by the seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(spec.seed)
+        return MODELS[spec.model](
+            classes=len(data(spec.dataset, stop=1).classes),
+            channels=DATASETS[spec.dataset].shape[0],
+            pretrained=spec.recipe == "pretrained",
+            **spec.settings.get("model_options", {}),
+        )
+
+
+def train(spec: Training) -> Trained:
+    """The trained model of a specification; trained, with a progress bar, if it is not in the store.
+
+    A run that is stopped goes on from its last whole epoch when it is asked for again.
+
+    Raises:
+        FileNotFoundError: the data set or the published weights are missing; the message names the remedy.
+        ValueError: a damaged artefact or checkpoint, or a run that diverges.
+    """
+    artefact = store.fetch(spec, functools.partial(_train, spec))
+    model = new_model(spec)
+    if spec.recipe == "pretrained":
+        if _fingerprint(model.state_dict().values()) != artefact.facts["weights_sha256"]:
+            raise ValueError(
+                f"the published weights of {spec.model} are not those that {paths.relative(artefact.folder)} was made with; "
+                "delete that folder and what was built on it, and run again"
+            )
+        history = pd.DataFrame()
+    else:
+        weights = {name: torch.from_numpy(value) for name, value in artefact.tensors(WEIGHTS).items()}
+        model.load_state_dict(weights)
+        history = pd.read_csv(artefact.folder / HISTORY)
+    return Trained(model.to(device()).eval(), history, artefact)
+
+
+def _train(spec: Training, folder: Path) -> dict:
+    model = new_model(spec)
+    test = data(spec.dataset)
+    if spec.recipe == "pretrained":
+        model = model.to(device()).eval()
+        return {
+            "test_accuracy": accuracy(model, test.images, test.labels),
+            "weights": MODELS[spec.model].weights,
+            "weights_sha256": _fingerprint(model.state_dict().values()),
+            "device": str(device()),
+        }
+    images = data(spec.dataset, "train")
+    checkpoint = store.checkpoint(spec)
+    model = model.to(device())
+    history = fit(
+        model,
+        images.images,
+        images.labels,
+        spec.settings,
+        seed=spec.seed,
+        test=(test.images, test.labels),
+        checkpoint=checkpoint,
+        title=f"training {spec.slug}",
+    )
+    store.write_tensors(folder / WEIGHTS, {name: value.cpu().numpy() for name, value in model.state_dict().items()})
+    pd.DataFrame(history).to_csv(folder / HISTORY, index=False)
+    checkpoint.unlink(missing_ok=True)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"test_accuracy": history[-1]["test_accuracy"], "parameters": parameters, "device": str(device())}
+
+
+def predict(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The probability (B,) and the index (B,) of the predicted class of each image (B, C, H, W), on the CPU."""
+    with frozen(model):
+        logits = logits_of(model, images.to(next(model.parameters()).device)).cpu()
+    probabilities, predicted = logits.softmax(1).max(1)
+    return probabilities, predicted
+
+
+def explain(spec: Explanation) -> Explained:
+    """The maps of a specification; made, with a progress bar, if they are not in the store.
+
+    Raises:
+        ValueError: a map came out with NaN, or the artefact is damaged.
+    """
+    artefact = store.fetch(spec, functools.partial(_explain, spec))
+    tensors = {name: torch.from_numpy(value) for name, value in artefact.tensors(MAPS).items()}
+    return Explained(tensors["maps"], tensors["targets"], tensors["indices"], (artefact,))
+
+
+def _explain(spec: Explanation, folder: Path) -> dict:
+    model, images = train(spec.training).model, images_of(spec)
+    maps, targets = [], []
+    for rows in _blocks(images, f"{spec.method} of {spec.dataset}"):
+        block = images.images[rows].to(device())
+        wanted = (images.labels[rows] if spec.targets == "label" else predict(model, block)[1]).to(device())
+        options = dict(spec.options) | _randomness("method", METHODS, spec.method, spec.seed, images.indices[rows])
+        result = METHODS[spec.method](model, block, wanted, **options).cpu()
+        if not torch.isfinite(result).all():
+            bad = images.indices[rows][(~torch.isfinite(result)).flatten(1).any(1)].tolist()
+            raise ValueError(f"method {spec.method!r} gave NaN or infinity for images {bad[:5]} of {spec.dataset}; nothing was stored")
+        maps.append(result)
+        targets.append(wanted.cpu())
+    tensors = {"maps": torch.cat(maps), "targets": torch.cat(targets), "indices": images.indices}
+    store.write_tensors(folder / MAPS, {name: value.numpy() for name, value in tensors.items()})
+    return {"images": len(images), "images_sha256": _fingerprint([images.images]), "device": str(device())}
+
+
+def score(spec: Score) -> Scored:
+    """The curve of a specification; computed, with a progress bar, if it is not in the store."""
+    artefact = store.fetch(spec, functools.partial(_score, spec))
+    tensors = {name: torch.from_numpy(value) for name, value in artefact.tensors(CURVES).items()}
+    curve = Curve(tensors["fractions"], tensors["values"], tensors["area"])
+    return Scored(curve, tensors["indices"], (artefact,))
+
+
+def _score(spec: Score, folder: Path) -> dict:
+    explained = explain(spec.explanation)
+    model, images = train(spec.explanation.training).model, images_of(spec.explanation)
+    if explained.artefacts[0].facts["images_sha256"] != _fingerprint([images.images]):
+        place = paths.relative(explained.artefacts[0].folder)
+        raise ValueError(f"the images of {spec.explanation.dataset} are not those that {place} explains; delete that folder and run again")
+    curves = []
+    for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
+        wanted = images.labels[rows].to(device()) if spec.targets == "label" else None
+        options = dict(spec.options) | _randomness("metric", METRICS, spec.metric, spec.seed, images.indices[rows])
+        block, maps = images.images[rows].to(device()), explained.maps[rows].to(device())
+        curves.append(METRICS[spec.metric](model, block, maps, wanted, **options))
+    tensors = {
+        "fractions": curves[0].fractions.cpu(),
+        "values": torch.cat([curve.values.cpu() for curve in curves]),
+        "area": torch.cat([curve.area.cpu() for curve in curves]),
+        "indices": images.indices,
+    }
+    store.write_tensors(folder / CURVES, {name: value.numpy() for name, value in tensors.items()})
+    return {"images": len(images), "mean_area": float(tensors["area"].mean()), "device": str(device())}
+
+
+def join(parts: Sequence[Explained] | Sequence[Scored]) -> Explained | Scored:
+    """The results of several shards as one, in the order of the images.
+
+    Raises:
+        ValueError: nothing to join, mixed kinds, shards that share an image, or curves over different fractions.
+    """
+    parts = list(parts)
+    if not parts or len({type(part) for part in parts}) != 1:
+        raise ValueError(f"join needs results of one kind, got {[type(part).__name__ for part in parts]}")
+    indices = torch.cat([part.indices for part in parts])
+    if len(indices.unique()) != len(indices):
+        raise ValueError("the shards share images; join takes each image once")
+    order = indices.argsort()
+    artefacts = tuple(artefact for part in parts for artefact in part.artefacts)
+    if isinstance(parts[0], Explained):
+        maps, targets = (torch.cat([getattr(part, name) for part in parts])[order] for name in ("maps", "targets"))
+        return Explained(maps, targets, indices[order], artefacts)
+    fractions = parts[0].curve.fractions
+    if any(not torch.equal(part.curve.fractions, fractions) for part in parts):
+        raise ValueError("the shards' curves were taken at different fractions")
+    values, area = (torch.cat([getattr(part.curve, name) for part in parts])[order] for name in ("values", "area"))
+    return Scored(Curve(fractions, values, area), indices[order], artefacts)
+
+
+def build(spec: Spec) -> Trained | Explained | Scored:
+    """The result of any specification."""
+    makers: dict[type, Callable] = {Training: train, Explanation: explain, Score: score}
+    return makers[type(spec)](spec)
+
+
+def _blocks(images: Images, title: str) -> list[slice]:
+    starts = range(0, len(images), BLOCK)
+    return tqdm([slice(start, start + BLOCK) for start in starts], desc=title, unit="block")
+
+
+def _randomness(kind: str, table, name: str, seed: int, indices: Tensor) -> dict:
+    """The seed and the images' numbers, for an entry that draws random numbers."""
+    known = table.options(name)
+    return {key: value for key, value in {"seed": seed, "indices": indices}.items() if key in known}
+
+
+def _fingerprint(tensors) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()))
+    return digest.hexdigest()

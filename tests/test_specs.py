@@ -1,0 +1,104 @@
+"""Specifications: what they refuse, what their digests depend on, and the way back from their dictionaries."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+import saliency_lib as sl
+from saliency_lib import specs
+
+TRAINING = sl.Training()
+EXPLANATION = sl.Explanation(TRAINING, "smoothgrad", {"samples": 3}, stop=10)
+SCORE = sl.Score(EXPLANATION, "deletion", {"steps": 7})
+
+
+@pytest.mark.parametrize("spec", [TRAINING, EXPLANATION, SCORE])
+def test_a_specification_survives_json(spec):
+    again = sl.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    assert again.digest == spec.digest
+    assert spec.name == f"{spec.slug}-{spec.digest[:8]}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes"),
+    [
+        (TRAINING, {"dataset": "shapes", "model": "sgt_cnn", "scale": "paper", "seed": 1, "changes": {"epochs": 2}}),
+        (EXPLANATION, {"method": "edges", "options": {"samples": 4}, "start": 1, "stop": 11, "stride": 2, "targets": "label", "seed": 1}),
+        (SCORE, {"metric": "insertion", "options": {"steps": 8}, "targets": "label", "seed": 1}),
+    ],
+)
+def test_the_digest_depends_on_every_field(spec, changes):
+    digests = {spec.digest}
+    for name, value in changes.items():
+        options = {"options": {}} if name == "method" else {}
+        digests.add(dataclasses.replace(spec, **{name: value}, **options).digest)
+    assert len(digests) == 1 + len(changes)
+
+
+def test_the_digest_depends_on_what_is_upstream_and_on_the_recipes_settings(monkeypatch):
+    other = sl.Score(dataclasses.replace(EXPLANATION, training=sl.Training(seed=1)), "deletion", {"steps": 7})
+    assert other.digest != SCORE.digest
+    before = [spec.digest for spec in (TRAINING, SCORE)]
+    changed = {**specs.recipes(), "standard": {**specs.recipes()["standard"], "weight_decay": 0.5}}
+    monkeypatch.setattr(specs, "recipes", lambda: changed)
+    assert [spec.digest for spec in (TRAINING, SCORE)] != before
+
+
+def test_the_order_of_options_does_not_matter():
+    one = sl.Explanation(TRAINING, "smoothgrad", {"samples": 3, "sigma": 0.1})
+    assert one == sl.Explanation(TRAINING, "smoothgrad", {"sigma": 0.1, "samples": 3})
+    assert one.digest == sl.Explanation(TRAINING, "smoothgrad", {"sigma": 0.1, "samples": 3}).digest
+
+
+def test_shards_cover_the_run_once():
+    run = sl.Explanation(TRAINING, start=2, stop=40, stride=3)
+    whole = set(range(100)[run.start : run.stop : run.stride])
+    parts = [set(range(100)[part.start : part.stop : part.stride]) for part in run.shards(4)]
+    assert set().union(*parts) == whole
+    assert sum(map(len, parts)) == len(whole)
+
+
+def test_the_recipe_is_chosen_by_the_data_set():
+    assert sl.Training("mnist5k").recipe == "standard"
+    assert sl.Training("photos", "efficientnet_lite0").recipe == "pretrained"
+    assert sl.Training("mnist5k") == sl.Training("mnist5k", recipe="standard")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: sl.Training("mnist50k"), "dataset 'mnist50k' is not known; did you mean 'mnist5k'"),
+        (lambda: sl.Training("../secrets"), "'../secrets' does not name something inside"),
+        (lambda: sl.Training(model="resnet51"), "model 'resnet51' is not known; did you mean 'resnet"),
+        (lambda: sl.Training(recipe="standart"), "recipe 'standart' is not known; did you mean 'standard'"),
+        (lambda: sl.Training(scale="big"), "scale 'big' is not known; one of: embedded, paper"),
+        (lambda: sl.Training(seed=-1), "seed must be a whole number from 0, got -1"),
+        (lambda: sl.Training(changes={"epoch": 1}), "setting of recipe 'standard' 'epoch' is not known; did you mean 'epochs'"),
+        (lambda: sl.Training("photos", "efficientnet_lite0", "standard"), "has no training images"),
+        (lambda: sl.Training("photos", "cnn"), "model 'cnn' has no published weights"),
+        (lambda: sl.Training("mnist5k", "efficientnet_lite0", "pretrained"), "which are not those of dataset 'mnist5k'"),
+        (lambda: sl.Explanation(TRAINING, "gradcma"), "method 'gradcma' is not known; did you mean 'gradcam'"),
+        (lambda: sl.Explanation(TRAINING, options={"steps": 3}), "option of method 'gradient' 'steps' is not known"),
+        (lambda: sl.Explanation(TRAINING, options={"reduction": print}), "options must be plain values"),
+        (lambda: sl.Explanation(TRAINING, start=5, stop=5), "stop must be a whole number from 6, got 5"),
+        (lambda: sl.Explanation(TRAINING, stride=0), "stride must be a whole number from 1"),
+        (lambda: sl.Explanation(TRAINING, split="validation"), "split of dataset 'mnist5k' 'validation' is not known"),
+        (lambda: sl.Explanation(TRAINING, targets="best"), "targets 'best' is not known"),
+        (lambda: sl.Score(EXPLANATION, "deletio"), "metric 'deletio' is not known; did you mean 'deletion'"),
+        (lambda: sl.Score(EXPLANATION, "deletion", {"stepz": 3}), "option of metric 'deletion' 'stepz' is not known"),
+        (lambda: sl.from_dict({"kind": "figure"}), "kind of specification 'figure' is not known"),
+        (lambda: sl.from_dict({"kind": "training", "modell": "cnn"}), "field of training 'modell' is not known"),
+    ],
+)
+def test_what_does_not_exist_or_fit_is_refused_with_the_remedy(make, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        make()
+
+
+def test_the_batch_does_not_wait_for_torch():
+    code = "import sys, saliency_lib as sl, saliency_lib.plans as p; p.steps('embedded'); import saliency_lib.specs, saliency_lib.store, saliency_lib.site; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,153 @@
+"""The store: written once, checked when read, safe against kills, crowds and full disks."""
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import saliency_lib as sl
+from saliency_lib import paths, store
+
+SPEC = sl.Training(seed=7)
+
+
+def write(folder):
+    store.write_tensors(folder / "numbers.safetensors", {"x": np.arange(1000.0)})
+    return {"answer": 42}
+
+
+def never(folder):
+    raise AssertionError("built again")
+
+
+def everything(outputs):
+    """All that lies in the store but its locks."""
+    return sorted(str(path.relative_to(outputs)) for path in outputs.rglob("*") if ".locks" not in path.parts)
+
+
+def test_an_artefact_is_built_once_and_read_back(outputs):
+    assert store.find(SPEC) is None
+    built = store.fetch(SPEC, write)
+    again = store.fetch(SPEC, never)
+    assert again.provenance == built.provenance
+    assert again.facts == {"answer": 42}
+    np.testing.assert_array_equal(again.tensors("numbers.safetensors")["x"], np.arange(1000.0))
+    assert everything(outputs) == ["training", *(f"training/{SPEC.name}{rest}" for rest in ("", "/numbers.safetensors", "/provenance.json"))]
+
+
+def test_provenance_says_what_made_it_and_names_no_machine(outputs):
+    origin = store.fetch(sl.Score(sl.Explanation(SPEC)), write).provenance
+    assert origin["upstream"][0]["digest"] == sl.Explanation(SPEC).digest
+    assert sl.from_dict(origin["spec"]) == sl.Score(sl.Explanation(SPEC))
+    assert {"commit", "dirty", "versions", "seconds", "command", "files", "created"} <= set(origin)
+    assert str(paths.ROOT) not in json.dumps(origin) and os.uname().nodename not in json.dumps(origin)
+
+
+def test_the_command_in_the_provenance_builds_the_artefact(outputs, tmp_path):
+    spec = sl.Training(model="cnn", changes={"epochs": 1, "model_options": {"width": 1}})
+    command = store.rebuild_command(spec).replace("python ", f"{sys.executable} ", 1)
+    printed = subprocess.run(command, shell=True, env=os.environ | {"SALIENCY_OUTPUTS": str(outputs)}, capture_output=True, text=True)
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.strip().endswith(spec.name)
+    assert store.find(spec).facts["test_accuracy"] > 0
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "provenance", "foreign"])
+def test_a_damaged_artefact_is_an_error_that_names_the_file_and_the_way_out(damage, outputs):
+    folder = store.fetch(SPEC, write).folder
+    file, origin = folder / "numbers.safetensors", folder / "provenance.json"
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "changed":
+        file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    elif damage == "missing":
+        file.unlink()
+    elif damage == "provenance":
+        origin.write_text(origin.read_text()[:50])
+    else:
+        origin.write_text(origin.read_text().replace('"seed": 7', '"seed": 8'))
+    named = "provenance.json" if damage in ("provenance", "foreign") else "numbers.safetensors"
+    with pytest.raises(ValueError, match=rf"{SPEC.name} is damaged or foreign: {named}.*delete the folder"):
+        store.fetch(SPEC, write)
+
+
+def test_a_build_that_fails_leaves_nothing(outputs):
+    def fail(folder):
+        write(folder)
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        store.fetch(SPEC, fail)
+    assert everything(outputs) == ["training"]
+    assert store.fetch(SPEC, write).facts == {"answer": 42}
+
+
+def test_what_a_killed_process_left_is_cleared_away(outputs):
+    code = (
+        "import os, signal, saliency_lib as sl\nfrom saliency_lib import store\n"
+        "def build(folder):\n    (folder / 'half').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "store.fetch(sl.Training(seed=7), build)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], env=os.environ | {"SALIENCY_OUTPUTS": str(outputs)})
+    assert ended.returncode == -signal.SIGKILL
+    assert any("half" in name for name in everything(outputs))
+    store.fetch(SPEC, write)
+    assert everything(outputs) == ["training", *(f"training/{SPEC.name}{rest}" for rest in ("", "/numbers.safetensors", "/provenance.json"))]
+
+
+def _build_slowly(outputs, queue):
+    paths.OUTPUTS = outputs
+
+    def build(folder):
+        queue.put("built")
+        time.sleep(0.5)
+        return write(folder)
+
+    queue.put(store.fetch(SPEC, build).facts["answer"])
+
+
+def test_two_processes_that_want_the_same_artefact_build_it_once(outputs):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    crowd = [context.Process(target=_build_slowly, args=(outputs, queue)) for _ in range(3)]
+    for process in crowd:
+        process.start()
+    said = [queue.get(timeout=60) for _ in range(4)]
+    for process in crowd:
+        process.join()
+    assert sorted(map(str, said)) == ["42", "42", "42", "built"]
+
+
+def test_a_place_that_cannot_be_written_is_an_error_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "file" / "outputs")
+    with pytest.raises(OSError, match="nothing was stored in .*it cannot be written.*SALIENCY_OUTPUTS"):
+        store.fetch(SPEC, never)
+
+
+def _build_within(outputs, limit, queue):
+    paths.OUTPUTS = outputs
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        store.fetch(SPEC, write)
+    except OSError as error:
+        queue.put(str(error))
+
+
+def test_a_full_disk_is_an_error_that_leaves_nothing(outputs):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_build_within, args=(outputs, 4000, queue))
+    process.start()
+    message = queue.get(timeout=60)
+    process.join()
+    assert "nothing was stored" in message and "larger than allowed" in message and "free some space" in message
+    assert everything(outputs) == ["training"]

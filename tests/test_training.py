@@ -1,0 +1,158 @@
+"""The training engine: it learns, it repeats itself, it goes on where it was stopped, and it says what is wrong."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+import saliency_lib as sl
+from saliency_lib import training
+from saliency_lib.objectives import cross_entropy
+
+SETTINGS = {**sl.Training().settings, "epochs": 3, "batch_size": 16, "learning_rate": 0.01}
+
+
+@pytest.fixture
+def blobs():
+    """Images of two classes that differ in brightness."""
+    source = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (65,), generator=source)
+    return torch.rand(65, 1, 8, 8, generator=source) * 0.5 + 0.4 * labels.view(-1, 1, 1, 1), labels
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(144, 2))
+
+
+def weights(model):
+    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd", "adadelta"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "step"])
+def test_every_optimiser_and_schedule_learns(optimiser, schedule, blobs):
+    rate = {"sgd": 0.1, "adadelta": 1.0}.get(optimiser, 0.01)
+    changes = {"optimiser": optimiser, "schedule": schedule, "milestones": [6], "momentum": 0.9, "learning_rate": rate, "epochs": 8}
+    model = network()
+    history = training.fit(model, *blobs, SETTINGS | changes, seed=0, test=blobs)
+    assert [row["epoch"] for row in history] == list(range(1, 9))
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert history[-1]["test_accuracy"] > 0.9
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(blobs):
+    models = [network() for _ in range(3)]
+    for model, seed in zip(models, (5, 5, 6), strict=True):
+        training.fit(model, *blobs, SETTINGS, seed=seed)
+    assert torch.equal(weights(models[0]), weights(models[1]))
+    assert not torch.equal(weights(models[0]), weights(models[2]))
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "adadelta"])
+def test_a_stopped_run_goes_on_to_the_same_weights(optimiser, blobs, tmp_path, monkeypatch):
+    settings = SETTINGS | {"optimiser": optimiser, "momentum": 0.9, "schedule": "one_cycle", "augmentation": "crop_flip"}
+    straight = network()
+    history = training.fit(straight, *blobs, settings, seed=1, checkpoint=tmp_path / "a")
+
+    class Stop(Exception):
+        pass
+
+    calls = 0
+
+    def stopping(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == 8:  # in the middle of the second of three epochs
+            raise Stop
+        return cross_entropy(*arguments, **options)
+
+    stopped = network()
+    with monkeypatch.context() as patch:
+        patch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", stopping)
+        with pytest.raises(Stop):
+            training.fit(stopped, *blobs, settings, seed=1, checkpoint=tmp_path / "b")
+    resumed = network(seed=99)
+    again = training.fit(resumed, *blobs, settings, seed=1, checkpoint=tmp_path / "b")
+    assert torch.equal(weights(straight), weights(resumed))
+    assert again == history
+
+
+def test_a_truncated_checkpoint_is_an_error_that_names_it(blobs, tmp_path):
+    file = tmp_path / "checkpoint.safetensors"
+    training.fit(network(), *blobs, SETTINGS, seed=1, checkpoint=file)
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(ValueError, match=r"checkpoint .*checkpoint.safetensors is damaged .*; delete .* to train from the start"):
+        training.fit(network(), *blobs, SETTINGS, seed=1, checkpoint=file)
+
+
+def test_a_checkpoint_of_another_model_is_refused(blobs, tmp_path):
+    training.fit(network(), *blobs, SETTINGS, seed=1, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="is damaged"):
+        training.fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), *blobs, SETTINGS, seed=1, checkpoint=tmp_path / "c")
+
+
+def test_a_diverging_run_stops_and_names_the_recipe(blobs):
+    with pytest.raises(ValueError, match=r"digits: the loss became (nan|inf) in epoch 1 of 3; lower the recipe's learning_rate"):
+        training.fit(network(), blobs[0] * 1e30, blobs[1], SETTINGS | {"optimiser": "sgd", "learning_rate": 1e30}, seed=0, title="digits")
+
+
+@pytest.mark.parametrize("setting", ["optimiser", "schedule", "augmentation", "objective"])
+def test_an_unknown_setting_is_refused(setting, blobs):
+    with pytest.raises(ValueError, match=f"{setting} 'adamm' is not known"):
+        training.fit(network(), *blobs, SETTINGS | {setting: "adamm"}, seed=0)
+
+
+def test_training_leaves_the_global_random_state_alone(blobs):
+    model, before = network(), torch.get_rng_state()
+    training.fit(model, *blobs, SETTINGS, seed=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_crop_flip_shifts_by_up_to_four_pixels_and_mirrors_half():
+    images = torch.zeros(4000, 1, 9, 9)
+    images[:, :, 4, 4] = 1
+    images[:, :, 4, 5] = 0.5  # at the right of the bright pixel, so at its left where mirrored
+    moved = training.crop_flip(images, torch.Generator().manual_seed(0))
+    bright = (moved[:, 0] == 1).flatten(1).int().argmax(1)
+    rows, columns = bright // 9, bright % 9
+    assert set(rows.tolist()) == set(range(9)) == set(columns.tolist())
+    left = torch.roll(moved, 1, 3)[moved == 1] == 0.5
+    inside = (columns > 0) & (columns < 8)  # where both neighbours are seen
+    assert abs(left[inside].float().mean() - 0.5) < 5 * (0.25 / inside.sum()) ** 0.5
+
+
+def test_cross_entropy_by_hand():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
+    loss = cross_entropy(model, torch.tensor([[[[0.0]]], [[[1.0]]]]), torch.tensor([0, 1]))
+    # -log of 1/2 and of e/(1+e), averaged
+    assert loss.item() == pytest.approx((0.693147 + 0.313262) / 2, rel=1e-5)
+
+
+def test_accuracy_counts_right_answers(blobs):
+    class Bright(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cut = nn.Parameter(torch.tensor(0.45))
+
+        def forward(self, images):
+            mean = images.flatten(1).mean(1)
+            return torch.stack([self.cut.expand_as(mean), mean], 1)
+
+    right = ((blobs[0].flatten(1).mean(1) > 0.45).long() == blobs[1]).float().mean().item()
+    assert 0.5 < right
+    assert training.accuracy(Bright(), *blobs, batch_size=7) == pytest.approx(right)
+
+
+def test_settings_of_every_recipe_are_complete():
+    for name, recipe in sl.recipes().items():
+        for scale in ("embedded", "paper"):
+            assert recipe[scale]["source"], (name, scale)
+    paper = dataclasses.replace(sl.Training(), scale="paper").settings
+    # the PAG authors' numbers
+    assert (paper["optimiser"], paper["learning_rate"], paper["weight_decay"]) == ("adamw", 1e-3, 1e-2)
+    assert (paper["epochs"], paper["batch_size"], paper["schedule"], paper["augmentation"]) == (50, 128, "constant", "none")
