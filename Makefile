@@ -35,7 +35,7 @@ test: env lint  ## all tests and the notebooks' stored outputs (under 10 minutes
 
 bless: env  ## run the notebooks with their defaults and store the outputs that nbval checks
 	for notebook in notebooks/0*.ipynb; do \
-	  papermill --no-progress-bar $$notebook $$notebook --cwd notebooks && \
+	  TQDM_DISABLE=1 papermill --no-progress-bar $$notebook $$notebook --cwd notebooks && \
 	  nbstripout --keep-output --keep-count --extra-keys 'metadata.papermill metadata.language_info cell.metadata.papermill cell.metadata.execution' $$notebook || exit 1; \
 	done
 

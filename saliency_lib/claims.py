@@ -40,7 +40,9 @@ def summary(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) -> pd.Dat
     rows = []
     for name, values in areas.items():
         low, high = bootstrap_interval(values)
-        rows.append({"method": name, "mean": float(np.mean(values)), "low": float(low), "high": float(high), "images": len(values)})
+        rows.append(
+            {"method": name, "mean": float(np.mean(values)), "low": float(low), "high": float(high), "images": len(values)}
+        )
     return pd.DataFrame(rows).sort_values("mean", ascending=lower_is_better, ignore_index=True)
 
 
@@ -76,7 +78,7 @@ def against_control(areas: Mapping[str, np.ndarray], *, lower_is_better: bool, c
     if control not in areas:
         raise ValueError(f"the control {control!r} is not among {sorted(areas)}; add it to the methods")
     if len({len(values) for values in areas.values()}) != 1:
-        raise ValueError(f"areas are not paired: {({name: len(values) for name, values in areas.items()})} images")
+        raise ValueError(f"areas are not paired: { ({name: len(values) for name, values in areas.items()}) } images")
     sign = -1 if lower_is_better else 1
     names = [name for name in areas if name != control]
     gains = {name: sign * (np.asarray(areas[name], float) - np.asarray(areas[control], float)) for name in names}
@@ -145,5 +147,7 @@ def agreement(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
         rank -= rank.mean(1, keepdims=True)
         with np.errstate(invalid="ignore", divide="ignore"):
             ranks[name] = rank / np.linalg.norm(rank, axis=1, keepdims=True)
-    rows = [{"method": one} | {other: float(np.mean(np.sum(ranks[one] * ranks[other], axis=1))) for other in maps} for one in maps]
+    rows = [
+        {"method": one} | {other: float(np.mean(np.sum(ranks[one] * ranks[other], axis=1))) for other in maps} for one in maps
+    ]
     return pd.DataFrame(rows)

@@ -55,6 +55,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
+    def words(self, labels: Tensor) -> list[str]:
+        """The readable names of labels (B,)."""
+        return [self.classes[label] for label in labels.tolist()]
+
 
 @dataclass(frozen=True)
 class _Split:
@@ -400,7 +404,7 @@ def _missing(name: str, remedy: str = "", why: object = "") -> FileNotFoundError
         f"""fetch it with `python -c "import saliency_lib as sl; sl.DATASETS['{name}'](download=True)"`, """
         f"or put a folder of class folders at {folder}/{{train,test}}/<class>/*"
     )
-    failure = f" and could not be downloaded ({why})" if why else ""
+    failure = f" and could not be downloaded ({' '.join(str(why).split())})" if why else ""
     return FileNotFoundError(
         f"{name} is not in {folder}/{failure}; {remedy}; or use mnist5k, shapes or photos, which need no download"
     )

@@ -172,7 +172,9 @@ def _explain(spec: Explanation, folder: Path) -> dict:
         result = METHODS[spec.method](model, block, wanted, **options).cpu()
         if not torch.isfinite(result).all():
             bad = images.indices[rows][(~torch.isfinite(result)).flatten(1).any(1)].tolist()
-            raise ValueError(f"method {spec.method!r} gave NaN or infinity for images {bad[:5]} of {spec.dataset}; nothing was stored")
+            raise ValueError(
+                f"method {spec.method!r} gave NaN or infinity for images {bad[:5]} of {spec.dataset}; nothing was stored"
+            )
         maps.append(result)
         targets.append(wanted.cpu())
     tensors = {"maps": torch.cat(maps), "targets": torch.cat(targets), "indices": images.indices}
@@ -193,7 +195,9 @@ def _score(spec: Score, folder: Path) -> dict:
     model, images = train(spec.explanation.training).model, images_of(spec.explanation)
     if explained.artefacts[0].facts["images_sha256"] != _fingerprint([images.images]):
         place = paths.relative(explained.artefacts[0].folder)
-        raise ValueError(f"the images of {spec.explanation.dataset} are not those that {place} explains; delete that folder and run again")
+        raise ValueError(
+            f"the images of {spec.explanation.dataset} are not those that {place} explains; delete that folder and run again"
+        )
     curves = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
         wanted = images.labels[rows].to(device()) if spec.targets == "label" else None

@@ -53,15 +53,20 @@ def draw_image(axes: Axes, image: np.ndarray) -> None:
     axes.set_axis_off()
 
 
-def draw_map(axes: Axes, values: np.ndarray, image: np.ndarray | None = None, opacity: float = 1.0) -> None:
-    """Draw a map (H, W), on top of its image where opacity is below 1.
+def draw_map(
+    axes: Axes, values: np.ndarray, *, signed: bool | None = None, image: np.ndarray | None = None, opacity: float = 1.0
+) -> None:
+    """Draw a map (H, W), on top of its image (C, H, W) where opacity is below 1.
 
-    A map with negative values runs from blue over white (0) to red, symmetric about 0; any other from dark (0) to light.
-    The scale ends at the 99.5th percentile, so that single pixels do not darken the rest.
+    A signed map runs from blue over white (0) to red, symmetric about 0; any other from dark (0) to light. The scale ends
+    at the 99.5th percentile, so that single pixels do not darken the rest.
+
+    Args:
+        signed: how to draw it; None looks for negative values.
     """
     values = np.asarray(values, dtype=float)
     limit = float(np.quantile(np.abs(values), 0.995)) or float(np.abs(values).max()) or 1.0
-    signed = values.min() < 0
+    signed = values.min() < 0 if signed is None else signed
     if image is not None and opacity < 1:
         draw_image(axes, np.broadcast_to(np.asarray(image).mean(0), (1, *values.shape)))
     axes.imshow(
@@ -83,16 +88,18 @@ def gallery(images: np.ndarray, maps: Mapping[str, np.ndarray], titles: Sequence
         maps: per method (B, H, W), not rescaled.
         titles: (B,) words at the left of each row, for instance the predicted class and its probability.
     """
-    images = np.asarray(images)
+    images, maps = np.asarray(images), {name: np.asarray(values) for name, values in maps.items()}
     rows, columns = len(images), 1 + len(maps)
     figure = _figure(1.35 * columns + 0.9, 1.35 * rows + 0.35)
     grid = figure.subplots(rows, columns, squeeze=False)
     for row, image in enumerate(images):
         draw_image(grid[row, 0], image)
         for column, values in enumerate(maps.values(), 1):
-            draw_map(grid[row, column], values[row])
+            draw_map(grid[row, column], values[row], signed=bool(values.min() < 0))
         if row < len(titles):
-            grid[row, 0].text(-0.08, 0.5, titles[row], transform=grid[row, 0].transAxes, ha="right", va="center", fontsize=8, color=_INK)
+            grid[row, 0].text(
+                -0.08, 0.5, titles[row], transform=grid[row, 0].transAxes, ha="right", va="center", fontsize=8, color=_INK
+            )
     for column, name in enumerate(["image", *maps]):
         grid[0, column].set_title(words(name).replace(" ", "\n", 1), fontsize=8, color=_INK)
     return figure
@@ -123,15 +130,19 @@ def curves(
         rows = np.asarray(values[name])
         low, high = bootstrap_interval(rows)
         left.fill_between(100 * fractions, low, high, color=colour(name), alpha=0.13, linewidth=0)
-        left.plot(100 * fractions, rows.mean(0), color=colour(name), linestyle=_DASHED.get(name, "-"), linewidth=1.6, label=words(name))
-    left.set(xlabel=f"{changed} (% of the image)", ylabel=f"{score} (mean, 95 % band)", xlim=(0, 100 * fractions[-1]), ylim=(0, 1))
+        left.plot(
+            100 * fractions, rows.mean(0), color=colour(name), linestyle=_DASHED.get(name, "-"), linewidth=1.6, label=words(name)
+        )
+    left.set(
+        xlabel=f"{changed} (% of the image)", ylabel=f"{score} (mean, 95 % band)", xlim=(0, 100 * fractions[-1]), ylim=(0, 1)
+    )
     place = np.arange(len(table))[::-1]
     for y, row in zip(place, table.itertuples(), strict=True):
         right.plot([row.low, row.high], [y, y], color=colour(row.method), linewidth=2.4, solid_capstyle="round")
         right.plot(row.mean, y, "o", color=colour(row.method), markersize=6)
     right.set_yticks(place, [words(name) for name in table["method"]])
     better = "smaller is better" if lower_is_better else "larger is better"
-    right.set(xlabel=f"area under the curve ({better}; 95 % interval)", ylim=(-0.6, len(table) - 0.4))
+    right.set(xlabel=f"area, 95 % interval ({better})", ylim=(-0.6, len(table) - 0.4))
     right.margins(x=0.12)
     right.grid(axis="x", color="#dddddd", linewidth=0.6)
     left.legend(fontsize=7.5, frameon=False, loc="upper right" if lower_is_better else "lower right")
@@ -160,8 +171,7 @@ def training(
         upper.plot(history["epoch"], history["loss"], "o-", color=COLOURS["gradient"], markersize=4)
         upper.set(ylabel="training loss (nats)", ylim=(0, None))
         lower.plot(history["epoch"], 100 * history["test_accuracy"], "o-", color=COLOURS["integrated_gradients"], markersize=4)
-        lower.set(xlabel="epoch", ylabel="test accuracy (%)")
-        lower.margins(y=0.15)
+        lower.set(xlabel="epoch", ylabel="test accuracy (%)", ylim=(0, 100))
         for axes in (upper, lower):
             _clean(axes)
             axes.xaxis.label.set_size(9)
@@ -169,7 +179,7 @@ def training(
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     columns = 6
-    grid = pictures.subplots(-(-len(images) // columns), columns, squeeze=False).flat
+    grid = pictures.subplots(-(-len(images) // columns), columns, squeeze=False).flatten()
     for axes in grid:
         axes.set_axis_off()
     for axes, image, word, probability, good in zip(grid, np.asarray(images), words, probabilities, right, strict=False):

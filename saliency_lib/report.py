@@ -6,7 +6,6 @@ import json
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
@@ -94,7 +93,9 @@ class Run:
 
     def _slug(self) -> str:
         words = [str(self.parameters[name]) for name in ("dataset", "model") if name in self.parameters]
-        changed = [f"{name}={value}".replace(" ", "+") for name, value in self._changed.items() if name not in ("dataset", "model")]
+        changed = [
+            f"{name}={value}".replace(" ", "+") for name, value in self._changed.items() if name not in ("dataset", "model")
+        ]
         slug = "-".join([self.notebook, *words, *changed])[:180].replace("/", "_")
         return paths.inside(paths.OUTPUTS / "figures", slug).name
 
@@ -119,8 +120,8 @@ class Run:
 
 
 def _made(item: Artefact) -> str:
-    origin = item.provenance
-    return f"{origin['created'][:10]} on {item.facts.get('device', 'cpu')} in {origin['seconds']:.1f} s, digest {origin['digest'][:8]}"
+    origin, device = item.provenance, item.facts.get("device", "cpu")
+    return f"{origin['created'][:10]} on {device} in {origin['seconds']:.1f} s, digest {origin['digest'][:8]}"
 
 
 def table(frame: pd.DataFrame) -> HTML:
@@ -138,8 +139,3 @@ def settings(training: Training) -> HTML:
     source = recipes()[training.recipe].get(training.scale, {}).get("source", "")
     values = {"recipe": training.recipe, "scale": training.scale, **training.settings, "source": source}
     return HTML(pd.DataFrame(list(values.items()), columns=["setting", "value"]).to_html(index=False, border=0))
-
-
-def executed(folder: Path) -> list[Path]:
-    """The executed notebooks in a folder, in the order of their names."""
-    return sorted(folder.rglob("*.ipynb"))

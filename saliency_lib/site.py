@@ -83,7 +83,7 @@ def _chapter(plan: str, source: Path) -> list[tuple[str, Page]]:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
-                cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
+                cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
         target = source / f"{document}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
@@ -91,6 +91,10 @@ def _chapter(plan: str, source: Path) -> list[tuple[str, Page]]:
             (source / "pictures" / f"{document.replace('/', '-')}.png").write_bytes(page.figure)
         documents.append((document, page))
     return documents
+
+
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    return output.output_type == "stream" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 def _start(chapters: dict[str, list[tuple[str, Page]]]) -> str:

@@ -76,8 +76,8 @@ class Training(Spec):
 
     Args:
         dataset, model: names in DATASETS and MODELS.
-        recipe: a name in params/training.yaml; None is `standard`, or `pretrained` where the data set has no training
-            split.
+        recipe: a name in params/training.yaml; None is `standard`, or `pretrained` where the labels are ImageNet's
+            classes.
         scale: `embedded` (minutes on a laptop) or `paper` (the paper's own numbers).
         seed: fixes the initial weights and the order of the images.
         changes: settings of the recipe to set otherwise, for instance {"epochs": 1}.
@@ -91,10 +91,9 @@ class Training(Spec):
     changes: Mapping = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        splits = DATASETS[self.dataset].splits
-        MODELS[self.model]
+        DATASETS[self.dataset], MODELS[self.model]
         if self.recipe is None:
-            object.__setattr__(self, "recipe", "standard" if "train" in splits else "pretrained")
+            object.__setattr__(self, "recipe", "pretrained" if DATASETS[self.dataset].imagenet else "standard")
         if self.recipe not in recipes():
             raise no_such("recipe", self.recipe, recipes())
         if self.scale not in SCALES:
@@ -129,8 +128,10 @@ class Training(Spec):
         """The recipe's settings at this scale, with `changes` applied."""
         recipe = recipes()[self.recipe]
         at_scale = recipe.get(self.scale, {})
-        settings = recipe | at_scale | at_scale.get("models", {}).get(self.model, {})
-        settings = {key: value for key, value in settings.items() if key not in (*SCALES, "models", "source")}
+        own = {"model": self.model, "dataset": self.dataset}
+        fitting = (case for case in at_scale.get("cases", []) if own | case == case | own)
+        settings = recipe | at_scale | next(fitting, {})
+        settings = {key: value for key, value in settings.items() if key not in (*SCALES, *own, "cases", "source")}
         for change in self.changes:
             if change not in settings:
                 raise no_such(f"setting of recipe {self.recipe!r}", change, settings)

@@ -19,7 +19,9 @@ BATCHED = [name for name in METHODS if "batch_size" in sl.METHODS.options(name)]
 def state(model: nn.Module) -> list:
     """Everything a kernel must leave as it was found."""
     modes = [module.training for module in model.modules()]
-    hooks = [len(module._forward_hooks) + len(module._backward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+    hooks = [
+        len(module._forward_hooks) + len(module._backward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
+    ]
     flags = [(p.requires_grad, p.grad is None) for p in model.parameters()]
     values = [value.clone() for value in model.state_dict().values()]
     return [modes, hooks, flags, values]
@@ -191,7 +193,9 @@ def test_integrated_gradients_agree_with_captum(baseline, smooth, images):
     from saliency_lib.inputs import filled
 
     start = filled(fill, smooth, images)
-    theirs = captum.attr.IntegratedGradients(smooth).attribute(images, start.contiguous(), targets, n_steps=50, method="gausslegendre")
+    theirs = captum.attr.IntegratedGradients(smooth).attribute(
+        images, start.contiguous(), targets, n_steps=50, method="gausslegendre"
+    )
     ours = sl.METHODS["integrated_gradients"](smooth, images, targets, baseline=fill)
     torch.testing.assert_close(ours, theirs.sum(1).float(), rtol=1e-5, atol=1e-5)
 
@@ -259,7 +263,9 @@ def test_gradcam_by_hand():
 def test_gradcam_takes_a_module_or_a_name_and_lists_the_candidates(relu_net, images):
     by_name = sl.METHODS["gradcam"](relu_net, images, layer="5")
     torch.testing.assert_close(sl.METHODS["gradcam"](relu_net, images, layer=relu_net[5]), by_name)
-    torch.testing.assert_close(sl.METHODS["gradcam"](relu_net, images), by_name)  # the last layer that still has positions
+    torch.testing.assert_close(
+        sl.METHODS["gradcam"](relu_net, images), by_name
+    )  # adaptive pooling aside, the last with positions
     with pytest.raises(ValueError, match=r"layer with a spatial output 'layer4' is not known; one of: 0, 1, 2, 3, 4, 5"):
         sl.METHODS["gradcam"](relu_net, images, layer="layer4")
     with pytest.raises(ValueError, match="is not a module of this model"):
@@ -289,7 +295,7 @@ def test_edges_agree_with_scikit_image(images):
 
 def test_random_maps_are_uniform():
     maps = sl.METHODS["random"](None, torch.zeros(20, 1, 32, 32))
-    assert 0 <= maps.min() and maps.max() < 1
+    assert maps.min() >= 0 and maps.max() < 1
     assert abs(maps.mean() - 0.5) < 5 * (1 / 12) ** 0.5 / maps.numel() ** 0.5
     assert len(maps.flatten().unique()) > 0.99 * maps.numel()
 
@@ -307,7 +313,9 @@ def test_occlusion_agrees_with_captum(window, stride, smooth, images):
 def test_occlusion_of_a_linear_model_by_hand():
     weight = torch.zeros(2, 1, 4, 4)
     weight[0, 0, 1, 2] = 2.0
-    maps = sl.METHODS["occlusion"](Linear(weight), torch.ones(1, 1, 4, 4), torch.tensor([0]), window=1, stride=1, fill="black", score="logit")
+    maps = sl.METHODS["occlusion"](
+        Linear(weight), torch.ones(1, 1, 4, 4), torch.tensor([0]), window=1, stride=1, fill="black", score="logit"
+    )
     torch.testing.assert_close(maps[0], weight[0, 0])  # taking the one pixel that counts away costs 2
 
 

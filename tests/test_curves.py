@@ -61,7 +61,9 @@ def test_deletion_and_insertion_two_by_two_by_hand():
     torch.testing.assert_close(inserted.area, torch.tensor([(0.4 + 0.7 + 0.9 + 0.5) / 4]))
 
 
-@pytest.mark.parametrize(("fill", "end"), [("black", 0.0), ("white", 4.0), ("grey", 2.0), ("mean", 0.0), (torch.tensor(0.25), 1.0)])
+@pytest.mark.parametrize(
+    ("fill", "end"), [("black", 0.0), ("white", 4.0), ("grey", 2.0), ("mean", 0.0), (torch.tensor(0.25), 1.0)]
+)
 def test_the_last_point_is_the_score_of_the_fill(fill, end):
     assert curve(TWO_BY_TWO[:, 0], fill=fill).values[0, -1] == pytest.approx(end)
     assert curve(TWO_BY_TWO[:, 0], fill=lambda images: images + 1).values[0, -1] == pytest.approx(5.0)
@@ -210,7 +212,9 @@ def test_only_the_order_of_a_map_counts(name, smooth, images):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_all_maps_share_the_ends_of_their_curves(name, smooth, images):
-    one, other = (sl.METRICS[name](smooth, images, torch.rand(5, 16, 16, generator=torch.Generator().manual_seed(k))) for k in (1, 2))
+    one, other = (
+        sl.METRICS[name](smooth, images, torch.rand(5, 16, 16, generator=torch.Generator().manual_seed(k))) for k in (1, 2)
+    )
     torch.testing.assert_close(one.values[:, [0, -1]], other.values[:, [0, -1]])
     assert not torch.allclose(one.values, other.values)
 
@@ -234,7 +238,9 @@ def test_the_true_contributions_give_the_best_area_and_their_negative_the_worst(
     targets = torch.zeros(5, dtype=torch.long)
     contributions = (linear.weight[0].detach() * images).sum(1)
     areas = {
-        name: sl.perturbation_curve(linear, images, maps, targets, fractions=even_fractions(256, 64), fill="black", score="logit").area
+        name: sl.perturbation_curve(
+            linear, images, maps, targets, fractions=even_fractions(256, 64), fill="black", score="logit"
+        ).area
         for name, maps in {"best": contributions, "worst": -contributions, "random": torch.rand(5, 16, 16)}.items()
     }
     assert (areas["best"] < areas["random"]).all()

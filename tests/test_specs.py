@@ -27,7 +27,10 @@ def test_a_specification_survives_json(spec):
     ("spec", "changes"),
     [
         (TRAINING, {"dataset": "shapes", "model": "sgt_cnn", "scale": "paper", "seed": 1, "changes": {"epochs": 2}}),
-        (EXPLANATION, {"method": "edges", "options": {"samples": 4}, "start": 1, "stop": 11, "stride": 2, "targets": "label", "seed": 1}),
+        (
+            EXPLANATION,
+            {"method": "edges", "options": {"samples": 4}, "start": 1, "stop": 11, "stride": 2, "targets": "label", "seed": 1},
+        ),
         (SCORE, {"metric": "insertion", "options": {"steps": 8}, "targets": "label", "seed": 1}),
     ],
 )
@@ -100,5 +103,9 @@ def test_what_does_not_exist_or_fit_is_refused_with_the_remedy(make, message):
 
 
 def test_the_batch_does_not_wait_for_torch():
-    code = "import sys, saliency_lib as sl, saliency_lib.plans as p; p.steps('embedded'); import saliency_lib.specs, saliency_lib.store, saliency_lib.site; sys.exit('torch' in sys.modules)"
+    code = """
+import sys, saliency_lib.plans, saliency_lib.specs, saliency_lib.store, saliency_lib.site
+saliency_lib.plans.steps("embedded")
+sys.exit("torch" in sys.modules)
+"""
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

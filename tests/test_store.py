@@ -39,7 +39,10 @@ def test_an_artefact_is_built_once_and_read_back(outputs):
     assert again.provenance == built.provenance
     assert again.facts == {"answer": 42}
     np.testing.assert_array_equal(again.tensors("numbers.safetensors")["x"], np.arange(1000.0))
-    assert everything(outputs) == ["training", *(f"training/{SPEC.name}{rest}" for rest in ("", "/numbers.safetensors", "/provenance.json"))]
+    assert everything(outputs) == [
+        "training",
+        *(f"training/{SPEC.name}{rest}" for rest in ("", "/numbers.safetensors", "/provenance.json")),
+    ]
 
 
 def test_provenance_says_what_made_it_and_names_no_machine(outputs):
@@ -53,7 +56,9 @@ def test_provenance_says_what_made_it_and_names_no_machine(outputs):
 def test_the_command_in_the_provenance_builds_the_artefact(outputs, tmp_path):
     spec = sl.Training(model="cnn", changes={"epochs": 1, "model_options": {"width": 1}})
     command = store.rebuild_command(spec).replace("python ", f"{sys.executable} ", 1)
-    printed = subprocess.run(command, shell=True, env=os.environ | {"SALIENCY_OUTPUTS": str(outputs)}, capture_output=True, text=True)
+    printed = subprocess.run(
+        command, shell=True, env=os.environ | {"SALIENCY_OUTPUTS": str(outputs)}, capture_output=True, text=True
+    )
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout.strip().endswith(spec.name)
     assert store.find(spec).facts["test_accuracy"] > 0
@@ -99,7 +104,10 @@ def test_what_a_killed_process_left_is_cleared_away(outputs):
     assert ended.returncode == -signal.SIGKILL
     assert any("half" in name for name in everything(outputs))
     store.fetch(SPEC, write)
-    assert everything(outputs) == ["training", *(f"training/{SPEC.name}{rest}" for rest in ("", "/numbers.safetensors", "/provenance.json"))]
+    assert everything(outputs) == [
+        "training",
+        *(f"training/{SPEC.name}{rest}" for rest in ("", "/numbers.safetensors", "/provenance.json")),
+    ]
 
 
 def _build_slowly(outputs, queue):
@@ -128,7 +136,7 @@ def test_two_processes_that_want_the_same_artefact_build_it_once(outputs):
 def test_a_place_that_cannot_be_written_is_an_error_before_any_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "file" / "outputs")
-    with pytest.raises(OSError, match="nothing was stored in .*it cannot be written.*SALIENCY_OUTPUTS"):
+    with pytest.raises(OSError, match=r"nothing was stored in .*it cannot be written.*SALIENCY_OUTPUTS"):
         store.fetch(SPEC, never)
 
 

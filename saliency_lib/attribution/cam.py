@@ -42,7 +42,10 @@ def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int
 
 
 def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) -> nn.Module:
-    """The module meant by `layer`; None means the last one with a spatial output that is no pooling to a fixed size.
+    """The module meant by `layer`; None means the last one with 4x4 or more positions that is no pooling to a fixed size.
+
+    On small images the last layers of a network have one or few positions, of which no map can be made; where none has
+    4x4, the last that has more than one is taken.
 
     Names may be given as the network's own (`layer4`) where the model wraps it (`network.layer4`).
 
@@ -60,7 +63,7 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
         names = [name for name in candidates if not isinstance(modules[name], pools)]
         if not names:
             raise ValueError("no layer of this model has a spatial output (B, channels, h, w) at this image size")
-        return modules[names[-1]]
+        return modules[next((name for name in reversed(names) if min(candidates[name]) >= 4), names[-1])]
     for name in (layer, f"network.{layer}"):
         if name in candidates:
             return modules[name]
@@ -99,7 +102,8 @@ def gradcam(
     Args:
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
-        layer: a module or its dotted name; None takes the last layer that still has positions (`layer4` of a ResNet).
+        layer: a module or its dotted name; None takes the last layer that has 4x4 or more
+            positions (`layer4` of a ResNet at 224 pixels).
 
     Returns:
         (B, H, W), not negative, bilinearly enlarged.

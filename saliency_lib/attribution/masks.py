@@ -159,6 +159,8 @@ def occlusion(
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
         options = dict(fill=fill, score=score, indices=indices, seed=seed, batch_size=batch_size)
-        drop = mask_scores(model, images, targets, whole, **options) - mask_scores(model, images, targets, hidden.inverse(), **options)
+        drop = mask_scores(model, images, targets, whole, **options) - mask_scores(
+            model, images, targets, hidden.inverse(), **options
+        )
     covering = weighted_sum(hidden, torch.ones_like(drop), images, batch_size)
     return weighted_sum(hidden, drop, images, batch_size) / covering
