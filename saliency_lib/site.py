@@ -80,6 +80,7 @@ def _chapter(plan: str, source: Path) -> list[tuple[str, Page]]:
         page = read(step.output)
         document = f"{plan}/{step.combination}/{step.notebook}"
         notebook = nbformat.read(step.output, as_version=4)
+        notebook.metadata.pop("widgets", None)  # the state of progress bars, which would ask for scripts from a network
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
@@ -126,8 +127,8 @@ def _start(chapters: dict[str, list[tuple[str, Page]]]) -> str:
 STYLE = """
 .scrolled, div.cell_output { overflow-x: auto; }
 table.dataframe { border-collapse: collapse; font-size: 0.85rem; margin: 0.5rem 0 1.5rem; }
-table.dataframe th, table.dataframe td { padding: 0.2rem 0.8rem; text-align: right; border-bottom: 1px solid #ddd; }
-table.dataframe th:first-child, table.dataframe td:first-child { text-align: left; }
+table.dataframe th, table.dataframe td { padding: 0.2rem 0.8rem; text-align: left; border-bottom: 1px solid #ddd; }
+math[display=block] { overflow-x: auto; padding: 0.4rem 0; }
 img { max-width: 100%; height: auto; }
 """
 
@@ -138,12 +139,13 @@ def _sphinx(source: Path, target: Path) -> None:
     settings = {
         "project": "The saliency compendium",
         "copyright": "the saliency compendium's authors",
-        "extensions": ["myst_nb"],
+        "extensions": ["myst_nb", "saliency_lib.site"],
         "html_theme": "sphinx_book_theme",
         "html_title": "The saliency compendium",
         "html_static_path": [str(source / "style.css")],
         "html_css_files": ["style.css"],
-        "html_theme_options": {"use_download_button": False, "use_fullscreen_button": False},
+        "html_theme_options": {"use_download_button": False, "use_fullscreen_button": False, "navbar_persistent": []},
+        "html_math_renderer": "mathml",
         "html_copy_source": False,
         "html_show_sourcelink": False,
         "nb_execution_mode": "off",
@@ -158,6 +160,22 @@ def _sphinx(source: Path, target: Path) -> None:
     text = warnings.read_text()
     if app.statuscode or text:
         raise RuntimeError(f"the report has errors, see {paths.relative(warnings)}:\n{text[:2000]}")
+
+
+def setup(app: object) -> dict:
+    """Sphinx extension: formulas as MathML, which browsers draw without a script or a network."""
+    from docutils.nodes import SkipNode
+    from latex2mathml.converter import convert
+
+    def drawn(display: str):
+        def visit(translator: object, node: object) -> None:
+            translator.body.append(convert(node.astext(), display=display))
+            raise SkipNode
+
+        return visit, None
+
+    app.add_html_math_renderer("mathml", drawn("inline"), drawn("block"))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def main() -> int:

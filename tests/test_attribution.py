@@ -9,7 +9,6 @@ from conftest import Linear, quick
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.attribution.cam import find_layer
 from saliency_lib.attribution.gradients import gaussian_ball, path_gradient, point
 
 METHODS = sorted(sl.METHODS)
@@ -272,18 +271,27 @@ def test_gradcam_takes_a_module_or_a_name_and_lists_the_candidates(relu_net, ima
         sl.METHODS["gradcam"](relu_net, images, layer=nn.ReLU())
 
 
-def test_gradcam_refuses_a_layer_that_is_used_twice(images):
-    class Twice(nn.Module):
-        def __init__(self):
+def test_gradcam_takes_the_last_use_of_a_layer_that_is_used_twice(images):
+    class Net(nn.Module):
+        def __init__(self, again):
             super().__init__()
-            self.conv, self.act = nn.Conv2d(3, 3, 1), nn.ReLU()
+            torch.manual_seed(0)
+            self.one, self.two, self.act = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 3), nn.ReLU(inplace=True)
+            self.last = self.act if again else nn.ReLU(inplace=True)
 
         def forward(self, inputs):
-            return self.act(self.conv(self.act(self.conv(inputs)))).mean((2, 3))
+            return self.last(self.two(self.act(self.one(inputs)))).square().mean((2, 3))
 
-    with pytest.raises(ValueError, match="used 2 times in one pass"):
-        sl.METHODS["gradcam"](Twice(), images, layer="act")
-    assert find_layer(Twice(), None, images) is not None
+    twice = sl.METHODS["gradcam"](Net(again=True), images, layer="act")
+    torch.testing.assert_close(twice, sl.METHODS["gradcam"](Net(again=False), images, layer="last"))
+
+
+def test_gradcam_refuses_a_layer_without_positions(images):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 3))
+    with pytest.raises(ValueError, match=r"must be \(B, channels, h, w\), got \(5, 3\)"):
+        sl.METHODS["gradcam"](model, images, layer=model[2])
+    with pytest.raises(ValueError, match="no layer of this model has a spatial output"):
+        sl.METHODS["gradcam"](nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), images)
 
 
 def test_edges_agree_with_scikit_image(images):

@@ -103,13 +103,13 @@ def gradcam(
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
         layer: a module or its dotted name; None takes the last layer that has 4x4 or more
-            positions (`layer4` of a ResNet at 224 pixels).
+            positions (`layer4` of a ResNet at 224 pixels). Of a layer that is used several times the last use counts.
 
     Returns:
         (B, H, W), not negative, bilinearly enlarged.
 
     Raises:
-        ValueError: the layer is unknown, is used more than once in a pass, or has no spatial output.
+        ValueError: the layer is unknown or has no spatial output.
 
     Source: Selvaraju et al. 2017, section 3. Differs: f_c is the logit, also where the saliency benchmark's model ends
     in a softmax.
@@ -123,14 +123,13 @@ def gradcam(
         def add(start: int, stop: int) -> None:
             with torch.enable_grad(), leaf_at(module) as leaves:
                 logits = model(arranged(images[start:stop]))
-                if len(leaves) != 1:
-                    raise ValueError(f"the layer is used {len(leaves)} times in one pass; choose one that is used once")
+                if not leaves or leaves[-1].ndim != 4:
+                    shape = tuple(leaves[-1].shape) if leaves else "none"
+                    raise ValueError(f"the layer's output must be (B, channels, h, w), got {shape}")
                 classes = logits.argmax(1) if targets is None else targets[start:stop]
-                gradient = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), leaves[0])[0]
-            if leaves[0].ndim != 4:
-                raise ValueError(f"the layer's output {tuple(leaves[0].shape)} is not (B, channels, h, w)")
+                gradient = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), leaves[-1])[0]
             weights = gradient.mean((2, 3), keepdim=True)
-            small = (weights * leaves[0].detach()).sum(1, keepdim=True).relu()
+            small = (weights * leaves[-1].detach()).sum(1, keepdim=True).relu()
             maps.append(F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)[:, 0])
 
         in_chunks(add, len(images), chunk_size(images, batch_size))
