@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,13 +116,14 @@ def train(spec: Training) -> Trained:
 def _train(spec: Training, folder: Path) -> dict:
     model = new_model(spec)
     test = data(spec.dataset)
+    clock = _Timed()
     if spec.recipe == "pretrained":
         model = model.to(device()).eval()
         return {
             "test_accuracy": accuracy(model, test.images, test.labels),
             "weights": MODELS[spec.model].weights,
             "weights_sha256": _fingerprint(model.state_dict().values()),
-            "device": str(device()),
+            **clock.ended(),
         }
     images = data(spec.dataset, "train")
     checkpoint = store.checkpoint(spec)
@@ -140,7 +142,7 @@ def _train(spec: Training, folder: Path) -> dict:
     pd.DataFrame(history).to_csv(folder / HISTORY, index=False)
     checkpoint.unlink(missing_ok=True)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"test_accuracy": history[-1]["test_accuracy"], "parameters": parameters, "device": str(device())}
+    return {"test_accuracy": history[-1]["test_accuracy"], "parameters": parameters, **clock.ended()}
 
 
 def predict(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,6 +166,7 @@ def explain(spec: Explanation) -> Explained:
 
 def _explain(spec: Explanation, folder: Path) -> dict:
     model, images = train(spec.training).model, images_of(spec)
+    clock = _Timed()
     maps, targets = [], []
     for rows in _blocks(images, f"{spec.method} of {spec.dataset}"):
         block = images.images[rows].to(device())
@@ -179,7 +182,7 @@ def _explain(spec: Explanation, folder: Path) -> dict:
         targets.append(wanted.cpu())
     tensors = {"maps": torch.cat(maps), "targets": torch.cat(targets), "indices": images.indices}
     store.write_tensors(folder / MAPS, {name: value.numpy() for name, value in tensors.items()})
-    return {"images": len(images), "images_sha256": _fingerprint([images.images]), "device": str(device())}
+    return {"images": len(images), "images_sha256": _fingerprint([images.images]), **clock.ended()}
 
 
 def score(spec: Score) -> Scored:
@@ -198,6 +201,7 @@ def _score(spec: Score, folder: Path) -> dict:
         raise ValueError(
             f"the images of {spec.explanation.dataset} are not those that {place} explains; delete that folder and run again"
         )
+    clock = _Timed()
     curves = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
         wanted = images.labels[rows].to(device()) if spec.targets == "label" else None
@@ -211,7 +215,7 @@ def _score(spec: Score, folder: Path) -> dict:
         "indices": images.indices,
     }
     store.write_tensors(folder / CURVES, {name: value.numpy() for name, value in tensors.items()})
-    return {"images": len(images), "mean_area": float(tensors["area"].mean()), "device": str(device())}
+    return {"images": len(images), "mean_area": float(tensors["area"].mean()), **clock.ended()}
 
 
 def join(parts: Sequence[Explained] | Sequence[Scored]) -> Explained | Scored:
@@ -242,6 +246,16 @@ def build(spec: Spec) -> Trained | Explained | Scored:
     """The result of any specification."""
     makers: dict[type, Callable] = {Training: train, Explanation: explain, Score: score}
     return makers[type(spec)](spec)
+
+
+class _Timed:
+    """The time that an artefact took, without that of what it needs."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def ended(self) -> dict:
+        return {"device": str(device()), "seconds": round(time.perf_counter() - self._begun, 2)}
 
 
 def _blocks(images: Images, title: str) -> list[slice]:

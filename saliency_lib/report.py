@@ -120,8 +120,8 @@ class Run:
 
 
 def _made(item: Artefact) -> str:
-    origin, device = item.provenance, item.facts.get("device", "cpu")
-    return f"{origin['created'][:10]} on {device} in {origin['seconds']:.1f} s, digest {origin['digest'][:8]}"
+    origin, facts = item.provenance, item.facts
+    return f"{origin['created'][:10]} on {facts['device']} in {facts['seconds']:.1f} s, digest {origin['digest'][:8]}"
 
 
 def table(frame: pd.DataFrame) -> HTML:

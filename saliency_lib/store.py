@@ -9,7 +9,6 @@ import platform
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,7 +85,7 @@ def find(spec: Spec) -> Artefact | None:
 def fetch(spec: Spec, build: Callable[[Path], dict]) -> Artefact:
     """The artefact of a specification, built if it is not there.
 
-    `build(folder)` writes the files into an empty folder and returns facts (plain values) for the provenance. The folder
+    `build(folder)` writes the files into an empty folder and returns facts (plain values, with device and seconds). The folder
     gets its name only when it is complete. A second process that wants the same artefact waits for the first.
 
     Raises:
@@ -107,11 +106,10 @@ def fetch(spec: Spec, build: Callable[[Path], dict]) -> Artefact:
                 return found
             for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed: the lock is ours
                 shutil.rmtree(left)
-            begun = time.perf_counter()
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 facts = build(draft)
-                _write_provenance(draft, spec, facts, time.perf_counter() - begun)
+                _write_provenance(draft, spec, facts)
                 draft.chmod(0o755)
                 draft.rename(folder)
             except BaseException:
@@ -158,7 +156,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_provenance(folder: Path, spec: Spec, facts: dict, seconds: float) -> None:
+def _write_provenance(folder: Path, spec: Spec, facts: dict) -> None:
     upstream = spec.upstream
     content = {
         "spec": spec.to_dict(),
@@ -168,7 +166,6 @@ def _write_provenance(folder: Path, spec: Spec, facts: dict, seconds: float) -> 
         "files": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
         "facts": facts,
         "command": rebuild_command(spec),
-        "seconds": round(seconds, 2),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **surroundings(),
     }

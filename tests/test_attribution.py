@@ -262,9 +262,7 @@ def test_gradcam_by_hand():
 def test_gradcam_takes_a_module_or_a_name_and_lists_the_candidates(relu_net, images):
     by_name = sl.METHODS["gradcam"](relu_net, images, layer="5")
     torch.testing.assert_close(sl.METHODS["gradcam"](relu_net, images, layer=relu_net[5]), by_name)
-    torch.testing.assert_close(
-        sl.METHODS["gradcam"](relu_net, images), by_name
-    )  # the last but the adaptive pool
+    torch.testing.assert_close(sl.METHODS["gradcam"](relu_net, images), by_name)  # the last but the adaptive pool
     with pytest.raises(ValueError, match=r"layer with a spatial output 'layer4' is not known; one of: 0, 1, 2, 3, 4, 5"):
         sl.METHODS["gradcam"](relu_net, images, layer="layer4")
     with pytest.raises(ValueError, match="is not a module of this model"):

@@ -139,8 +139,9 @@ def occlusion(
     Args:
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
-        window: side in pixels; None takes an eighth of the shorter side.
-        stride: pixels between windows; None takes half a window. One forward pass a window.
+        window: side in pixels; None takes a seventh of the shorter side.
+        stride: pixels between windows; None takes half a window, 169 windows in all on a square image.
+            One forward pass a window.
         fill: what stands in the window, see `inputs.filled`.
         score: `probability` or `logit`.
 
@@ -153,7 +154,7 @@ def occlusion(
     Source: Zeiler, Fergus 2014, section 4.2.
     """
     check_images(images)
-    window = max(1, min(images.shape[2:]) // 8) if window is None else window
+    window = max(1, min(images.shape[2:]) // 7) if window is None else window
     hidden = windows(images, window, max(1, window // 2) if stride is None else stride)
     whole = Masks(1, lambda rows, numbers: images.new_ones(1, 1, *images.shape[2:]))
     with frozen(model):

@@ -1,0 +1,125 @@
+"""Means, intervals and verdicts, against closed forms, simulation and scipy."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from scipy import stats
+
+from saliency_lib import claims, plots
+
+
+def test_bootstrap_intervals_cover_the_true_mean_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for trial in range(400):
+        low, high = claims.bootstrap_interval(rng.beta(2, 5, size=80), seed=trial)
+        hits += low <= 2 / 7 <= high
+    assert 0.95 - 4 * (0.95 * 0.05 / 400) ** 0.5 - 0.01 < hits / 400 < 0.985  # percentile intervals are a little short
+
+
+def test_bootstrap_of_curves_is_bootstrap_of_each_point():
+    values = np.random.default_rng(0).random((30, 4))
+    low, high = claims.bootstrap_interval(values)
+    for column in range(4):
+        one = claims.bootstrap_interval(values[:, column])
+        assert (low[column], high[column]) == pytest.approx(one)
+    width = 1.96 * values.std(0) / 30**0.5
+    np.testing.assert_allclose((high - low) / 2, width, rtol=0.15)
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(claims.holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(claims.holm(np.array([0.5, 0.9])), [1, 1])
+
+
+def areas(images=60):
+    rng = np.random.default_rng(3)
+    random = rng.uniform(0.4, 0.6, images)
+    return {
+        "good": random - 0.1 - rng.uniform(0, 0.1, images),
+        "same": rng.permutation(random),
+        "bad": random + 0.1,
+        "random": random,
+    }
+
+
+def test_verdicts_follow_the_difference_and_its_uncertainty():
+    table = claims.against_control(areas(), lower_is_better=True).set_index("claim")
+    assert table["verdict"].to_dict() == {
+        "good lies below random": "reproduced",
+        "same lies below random": "not reproduced",
+        "bad lies below random": "not reproduced",
+    }
+    reverse = claims.against_control(areas(), lower_is_better=False).set_index("claim")
+    assert reverse.loc["bad lies above random", "verdict"] == "reproduced"
+    assert reverse.loc["bad lies above random", "ours"] == "+0.100 [+0.100, +0.100]"
+
+
+def test_few_images_get_no_verdict():
+    assert set(claims.against_control(areas(19), lower_is_better=True)["verdict"]) == {"not tested at this scale"}
+
+
+def test_a_missing_control_or_unpaired_areas_are_refused():
+    with pytest.raises(ValueError, match=r"the control 'random' is not among \['good'\]"):
+        claims.against_control({"good": np.zeros(3)}, lower_is_better=True)
+    with pytest.raises(ValueError, match="not paired"):
+        claims.against_control({"good": np.zeros(3), "random": np.zeros(4)}, lower_is_better=True)
+
+
+def test_no_difference_at_all_is_no_evidence():
+    assert claims.wilcoxon(np.zeros(30)) == 1
+    assert claims.wilcoxon(np.ones(30)) < 1e-6
+
+
+def test_summary_ranks_the_best_first():
+    assert claims.summary(areas(), lower_is_better=True)["method"].iloc[[0, -1]].tolist() == ["good", "bad"]
+    assert claims.summary(areas(), lower_is_better=False)["method"].iloc[0] == "bad"
+
+
+def test_agreement_is_spearmans_correlation():
+    rng = np.random.default_rng(0)
+    maps = {"a": rng.normal(size=(3, 6, 6)), "b": rng.normal(size=(3, 6, 6))}
+    table = claims.agreement(maps).set_index("method")
+    expected = np.mean(
+        [stats.spearmanr(abs(a).ravel(), abs(b).ravel()).statistic for a, b in zip(maps["a"], maps["b"], strict=True)]
+    )
+    assert table.loc["a", "b"] == pytest.approx(expected)
+    assert table.loc["b", "b"] == pytest.approx(1)
+
+
+def test_accuracy_claims_know_chance():
+    assert claims.better_than_chance(0.5, 100, 10)["verdict"].item() == "reproduced"
+    assert claims.better_than_chance(0.1, 100, 10)["verdict"].item() == "not reproduced"
+    assert claims.better_than_chance(1.0, 6, 1000)["verdict"].item() == "not tested at this scale"
+
+
+def test_figures_have_axes_units_and_legends():
+    fractions, values = np.linspace(0, 1, 5), {name: np.random.default_rng(1).random((20, 5)) for name in ("gradient", "random")}
+    figure = plots.curves(fractions, values, changed="pixels removed", score="probability", lower_is_better=True)
+    left, right = figure.axes
+    assert "%" in left.get_xlabel() and "95 %" in left.get_ylabel() and left.get_ylim() == (0, 1)
+    assert {text.get_text() for text in left.get_legend().get_texts()} == {"gradient", "random"}
+    assert "smaller is better" in right.get_xlabel()
+    assert isinstance(plots.gallery(np.random.rand(2, 3, 8, 8), {"gradient": np.random.rand(2, 8, 8)}, ["a", "b"]), Figure)
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "test_accuracy": [0.3, 0.6], "learning_rate": [0.1, 0.1]})
+    assert len(plots.training(history, np.random.rand(2, 1, 8, 8), ["a", "b"], np.ones(2), np.ones(2, bool)).axes) == 2 + 6
+    assert plots.training(history[:0], np.random.rand(7, 1, 8, 8), ["a"] * 7, np.ones(7), np.ones(7, bool)).axes
+
+
+def test_signed_maps_are_drawn_about_zero_and_others_from_it():
+    figure = Figure()
+    one, other, flat = figure.subplots(1, 3)
+    plots.draw_map(one, np.array([[-2.0, 1.0]]))
+    plots.draw_map(other, np.array([[0.0, 3.0]]))
+    plots.draw_map(flat, np.zeros((2, 2)), image=np.random.rand(3, 2, 2), opacity=0.5)
+    (low, high), (bottom, top) = one.images[0].get_clim(), other.images[0].get_clim()
+    assert low == -high and bottom == 0 and top > 0
+    assert len(flat.images) == 2
+
+
+def test_every_method_has_a_colour_of_its_own():
+    from saliency_lib.registry import METHODS
+
+    colours = [plots.colour(name) for name in METHODS]
+    assert len(set(colours)) == len(colours)

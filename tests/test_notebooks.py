@@ -1,0 +1,224 @@
+"""The notebooks: executed, thin, written to be read; the parameters they refuse; the batch that runs them."""
+
+import ast
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+import saliency_lib as sl
+from saliency_lib import paths, plans, report, site
+
+NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+BIN = Path(sys.executable).parent
+
+
+def cells(file, kind):
+    return [cell for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == kind and cell.source.strip()]
+
+
+def each(function):
+    return pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)(function)
+
+
+@each
+def test_it_was_executed_from_top_to_bottom_without_error(file):
+    code = cells(file, "code")
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not [output for cell in code for output in cell.outputs if output.output_type in ("error", "stream")]
+
+
+@each
+def test_it_defines_nothing_and_names_no_path_or_device(file):
+    for cell in cells(file, "code"):
+        tree = ast.parse(cell.source)
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.While)
+        assert not [node for node in ast.walk(tree) if isinstance(node, kinds)]
+        imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        assert imported in ([], ["saliency_lib"])
+        assert not re.search(r"\.cuda\(|\.to\(|outputs/|data/\w|/home|/work", re.sub(r"#.*", "", cell.source))
+
+
+@each
+def test_its_cells_are_short_and_it_has_more_prose_than_code(file):
+    lengths = [len(cell.source.splitlines()) for cell in cells(file, "code")]
+    assert statistics.median(lengths) <= 5 and max(lengths) <= 12
+    assert sum(lengths) <= 60
+    words = sum(len(cell.source.split()) for cell in cells(file, "markdown"))
+    assert words >= sum(
+        len(cell.source.split()) for cell in cells(file, "code") if "parameters" not in cell.metadata.get("tags", [])
+    )
+
+
+@each
+def test_it_has_a_question_a_formula_a_citation_parameters_and_a_colophon(file):
+    first = cells(file, "markdown")[0].source
+    assert first.startswith(f"# {file.stem[:2]} · ") and "$" in first and re.search(r"\b(19|20)\d\d\b", first)
+    tagged = [cell for cell in cells(file, "code") if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1 and tagged[0] is cells(file, "code")[0] or tagged[0].source == cells(file, "code")[0].source
+    assert cells(file, "code")[-1].source.startswith("run.colophon(")
+    assert sum("headline" in cell.metadata.get("tags", []) for cell in cells(file, "code")) == 1
+
+
+@each
+def test_every_parameter_is_typed_and_explained_and_papermill_shows_it(file):
+    source = cells(file, "code")[0].source
+    for line in source.splitlines():
+        assert re.fullmatch(r"\w+: (str|int|float|bool) = .+  # .+", line), line
+    shown = subprocess.run([BIN / "papermill", "--help-notebook", file], capture_output=True, text=True, check=True).stdout
+    for name in plans.declared(file.stem):
+        assert re.search(rf"{name}: \w+ \(default .*\)\s+\S", shown), (name, shown)
+
+
+@each
+def test_the_command_of_its_figures_is_its_own_name(file):
+    code = cells(file, "code")
+    assert f'sl.report.Run("{file.stem}", In)' in code[1].source
+
+
+PARAMETERS = "dataset: str = 'mnist5k'  # data\nsteps: int = 28  # how many\nrate: float = 0.5\nrecipe: str = None"
+INJECTED = "# Parameters\n{}\n"
+
+
+def run(*injected):
+    return report.Run("03_deletion", ["", PARAMETERS, *(INJECTED.format(text) for text in injected), "import saliency_lib as sl"])
+
+
+def test_a_run_knows_its_parameters_and_its_command():
+    assert run().command == "papermill notebooks/03_deletion.ipynb out.ipynb"
+    changed = run('dataset = "my photos"\nsteps = 7\nrate = 1\nrecipe = "standard"')
+    assert changed.parameters == {"dataset": "my photos", "steps": 7, "rate": 1, "recipe": "standard"}
+    assert changed.command.endswith("-p dataset 'my photos' -p steps 7 -p rate 1 -p recipe standard")
+
+
+def test_the_same_value_passed_again_is_not_in_the_command():
+    assert run("steps = 28").command == "papermill notebooks/03_deletion.ipynb out.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("injected", "message"),
+    [
+        ("datset = 'mnist5k'", "parameter of 03_deletion 'datset' is not known; did you mean 'dataset'"),
+        ("steps = '7'", "parameter steps of 03_deletion must be int like 28, got '7'"),
+        ("steps = 7.5", "must be int"),
+        ("steps = True", "must be int"),
+        ("dataset = 5", "parameter dataset of 03_deletion must be str"),
+    ],
+)
+def test_an_unknown_parameter_or_another_type_is_refused(injected, message):
+    with pytest.raises(ValueError, match=message):
+        run(injected)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        (("modle", "cnn"), "parameter of 03_deletion 'modle' is not known; did you mean 'model'"),
+        (("model", "resnet51"), "model 'resnet51' is not known"),
+        (("methods", "gradient gradcma"), "method 'gradcma' is not known; did you mean 'gradcam'"),
+    ],
+)
+def test_papermill_fails_at_once_with_the_remedy(parameter, message, tmp_path):
+    words = [BIN / "papermill", paths.NOTEBOOKS / "03_deletion.ipynb", tmp_path / "out.ipynb", "-p", *parameter]
+    environment = os.environ | {"SALIENCY_OUTPUTS": str(tmp_path / "outputs")}
+    ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert ended.returncode != 0
+    assert message in ended.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("file", sorted(paths.PARAMS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_flat_parameter_files_fit_every_notebook(file):
+    if file.stem != "training":
+        content = yaml.safe_load(file.read_text())
+        assert all(set(content) <= plans.declared(notebook.stem) for notebook in NOTEBOOKS)
+        sl.Training(**{name: value for name, value in content.items()})
+
+
+@pytest.mark.parametrize("plan", plans.names())
+def test_every_plan_runs_declared_parameters_after_what_it_needs(plan):
+    steps = plans.steps(plan)
+    outputs = [step.output for step in steps]
+    assert len(set(outputs)) == len(outputs)
+    for step in steps:
+        assert step.command.startswith(f"papermill notebooks/{step.notebook}.ipynb ")
+        assert set(plans.needed_by(step)) == {other.output for other in steps if other.notebook[:2] < step.notebook[:2]}
+
+
+def test_bad_plans_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "plans").mkdir()
+    good = yaml.safe_load((paths.PARAMS / "plans" / "embedded.yaml").read_text())
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    for change, message in [
+        ({"sweep": {"modle": ["cnn"]}}, "parameter of 01_train in plan 'mine' 'modle' is not known; did you mean 'model'"),
+        ({"notebooks": {"03_deletoin": {}}}, "notebook '03_deletoin' is not known; did you mean '03_deletion'"),
+        ({"swep": {}}, "field of plan 'mine' 'swep' is not known; did you mean 'sweep'"),
+    ]:
+        (tmp_path / "plans" / "mine.yaml").write_text(yaml.safe_dump(good | change))
+        with pytest.raises(ValueError, match=message):
+            plans.steps("mine")
+    with pytest.raises(ValueError, match="plan 'yours' is not known"):
+        plans.steps("yours")
+
+
+def test_a_dry_run_of_the_batch_prints_the_papermill_lines(tmp_path):
+    words = [BIN / "snakemake", "-n", "-p", "--nolock", "--cores", "2", "--forceall"]
+    environment = os.environ | {"SALIENCY_OUTPUTS": str(tmp_path / "outputs")}
+    printed = subprocess.run(words, capture_output=True, text=True, cwd=paths.ROOT, env=environment)
+    assert printed.returncode == 0, printed.stderr
+    lines = printed.stdout + printed.stderr
+    for plan in ("embedded", "photos"):
+        for step in plans.steps(plan):
+            assert f"papermill notebooks/{step.notebook}.ipynb" in lines and f"-f {step.file}" in lines
+
+
+@pytest.fixture
+def executed(tmp_path, monkeypatch):
+    """The blessed notebooks as the executed ones of the plan `embedded`, in a report folder of its own."""
+    monkeypatch.setattr(plans, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(site, "SITE", tmp_path / "report")
+    for step in plans.steps("embedded"):
+        step.output.parent.mkdir(parents=True, exist_ok=True)
+        step.output.write_text((paths.NOTEBOOKS / f"{step.notebook}.ipynb").read_text())
+    return tmp_path
+
+
+def test_the_site_shows_pictures_and_tables_and_has_no_dead_link(executed):
+    start = site.build()
+    pages = list((executed / "report" / "html").rglob("*.html"))
+    assert {page.stem for page in pages} >= {"index", "01_train", "02_explain", "03_deletion", "03_insertion"}
+    for page in pages:
+        text = page.read_text()
+        for target in re.findall(r'(?:src|href)="([^"#?]+)', text):
+            if target.startswith(("http:", "https:")):
+                assert "arxiv.org" in target, f"{page.name} needs {target} from the network"
+            elif not target.startswith(("data:", "mailto:", "javascript:")):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    text = start.read_text()
+    assert (
+        text.count("<img") >= 4
+        and text.count("<table") >= 3
+        and "<math" in (start.parent / pages[0]).read_text() + "".join(page.read_text() for page in pages)
+    )
+
+
+def test_the_site_refuses_notebooks_that_were_not_run_to_their_end(executed):
+    step = plans.steps("embedded")[-1]
+    notebook = json.loads(step.output.read_text())
+    notebook["cells"][-1]["execution_count"] = None
+    step.output.write_text(json.dumps(notebook))
+    with pytest.raises(ValueError, match=rf"{step.notebook}.ipynb was not run to its end; delete it"):
+        site.build()
+
+
+def test_the_site_says_when_there_is_nothing_to_show(tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "RUNS", tmp_path / "runs")
+    with pytest.raises(FileNotFoundError, match="run `make reproduce` first"):
+        site.build()

@@ -1,0 +1,164 @@
+"""From a specification to its result: shards, batches, damage, data that changed, methods that fail."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import saliency_lib as sl
+from saliency_lib import paths, pipeline, store
+
+TRAINING = sl.Training(changes={"epochs": 1, "model_options": {"width": 2}})
+
+
+@pytest.fixture
+def trained(outputs):
+    return sl.train(TRAINING)
+
+
+@pytest.mark.parametrize(("method", "options"), [("smoothgrad", {"samples": 3}), ("random", {}), ("occlusion", {"window": 9})])
+def test_shards_add_up_to_the_run(method, options, trained):
+    run = sl.Explanation(TRAINING, method, options, start=3, stop=50, stride=2, seed=4)
+    whole, joined = sl.explain(run), sl.join([sl.explain(part) for part in reversed(run.shards(3))])
+    assert torch.equal(whole.indices, joined.indices)
+    assert whole.indices.tolist() == list(range(3, 50, 2))
+    torch.testing.assert_close(joined.maps, whole.maps, rtol=1e-5, atol=1e-6)
+    assert torch.equal(joined.targets, whole.targets)
+    scores = [sl.Score(one, "insertion", {"steps": 7, "fill": "noise"}, seed=2) for one in (run, *run.shards(3))]
+    score, *parts = map(sl.score, scores)
+    together = sl.join(parts)
+    torch.testing.assert_close(together.curve.values, score.curve.values, rtol=1e-4, atol=1e-5)
+    assert len(together.artefacts) == 3
+
+
+def test_join_refuses_what_does_not_belong_together(trained):
+    one, other = (sl.explain(sl.Explanation(TRAINING, "edges", stop=stop)) for stop in (3, 4))
+    with pytest.raises(ValueError, match="share images"):
+        sl.join([one, other])
+    with pytest.raises(ValueError, match="results of one kind"):
+        sl.join([one, sl.score(sl.Score(sl.Explanation(TRAINING, "edges", stop=3)))])
+    with pytest.raises(ValueError, match="results of one kind, got \\[\\]"):
+        sl.join([])
+    spec = sl.Explanation(TRAINING, "edges", start=5, stop=6)
+    scores = [
+        sl.score(sl.Score(e, "deletion", {"steps": n})) for e, n in ((spec, 4), (dataclasses.replace(spec, start=0, stop=2), 7))
+    ]
+    with pytest.raises(ValueError, match="different fractions"):
+        sl.join(scores)
+
+
+def test_maps_from_the_store_are_the_kernels_maps(trained):
+    spec = sl.Explanation(TRAINING, "gradient", stop=40, targets="label")  # more than one block
+    stored, data = sl.explain(spec), sl.images_of(spec)
+    torch.testing.assert_close(stored.maps, sl.METHODS["gradient"](trained.model, data.images, data.labels), rtol=1e-4, atol=1e-6)
+    assert torch.equal(stored.targets, data.labels)
+    score = sl.score(sl.Score(spec, "deletion", targets="label"))
+    direct = sl.METRICS["deletion"](trained.model, data.images, stored.maps, data.labels)
+    torch.testing.assert_close(score.curve.values, direct.values, rtol=1e-4, atol=1e-5)
+    assert score.artefacts[0].facts["mean_area"] == pytest.approx(direct.area.mean().item(), rel=1e-4)
+
+
+def test_the_chain_of_digests_leads_from_the_score_to_the_weights(trained):
+    score = sl.score(sl.Score(sl.Explanation(TRAINING, "edges", stop=2)))
+    kind, chain = "score", [score.artefacts[0].provenance]
+    while chain[-1]["upstream"]:
+        step = chain[-1]["upstream"][0]
+        kind = step["kind"]
+        artefact = store.find(sl.from_dict(chain[-1]["spec"]).upstream)
+        assert artefact.provenance["digest"] == step["digest"]
+        chain.append(artefact.provenance)
+    assert kind == "training" and "weights.safetensors" in chain[-1]["files"]
+
+
+def test_a_training_that_was_killed_goes_on_from_its_checkpoint(outputs, monkeypatch):
+    spec = dataclasses.replace(TRAINING, changes={**TRAINING.changes, "epochs": 3})
+    straight = sl.train(spec).model.state_dict()
+    kept = store.place(spec).rename(outputs / "kept")
+    saved, calls = pipeline.fit.__globals__["save_checkpoint"], []
+
+    def save_and_die(*arguments):
+        saved(*arguments)
+        calls.append(arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(pipeline.fit.__globals__, "save_checkpoint", save_and_die)
+        sl.train(spec)
+    assert store.checkpoint(spec).exists() and not store.place(spec).exists()
+    resumed = sl.train(spec)
+    assert all(torch.equal(value, straight[name]) for name, value in resumed.model.state_dict().items())
+    assert len(resumed.history) == 3
+    assert not store.checkpoint(spec).exists()
+    assert (kept / "history.csv").read_text() == (store.place(spec) / "history.csv").read_text()
+
+
+def test_a_damaged_checkpoint_is_named_with_the_way_out(outputs):
+    file = store.checkpoint(TRAINING)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"\0" * 1000)
+    with pytest.raises(ValueError, match=r"checkpoint .*\.checkpoint\.safetensors is damaged .*; delete"):
+        sl.train(TRAINING)
+    assert not store.place(TRAINING).exists()
+
+
+def test_truncated_weights_are_an_error_and_not_a_model(trained):
+    file = trained.artefact.folder / pipeline.WEIGHTS
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(
+        ValueError, match=r"weights\.safetensors is not the file that was written \(truncated or changed\); delete"
+    ):
+        sl.train(TRAINING)
+    with pytest.raises(ValueError, match="delete the folder"):
+        sl.explain(sl.Explanation(TRAINING, "gradient", stop=2))
+
+
+def test_a_method_that_gives_nan_stores_nothing(trained, outputs, monkeypatch):
+    def broken(model, images, targets=None):
+        maps = images.mean(1)
+        maps[1] = np.nan
+        return maps
+
+    monkeypatch.setitem(sl.METHODS._filled(), "broken", broken)
+    with pytest.raises(ValueError, match=r"method 'broken' gave NaN or infinity for images \[1\] of mnist5k; nothing was stored"):
+        sl.explain(sl.Explanation(TRAINING, "broken", stop=4))
+    assert list((outputs / "explanation").iterdir()) == []
+
+
+def test_images_that_changed_since_they_were_explained_are_noticed(outputs, tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    pipeline.data.cache_clear()
+    for split in ("train", "test"):
+        for number, name in enumerate(("dark", "light")):
+            folder = tmp_path / "data" / "tones" / split / name
+            folder.mkdir(parents=True)
+            for shade in range(4):
+                Image.new("RGB", (28, 28), (100 * number + shade,) * 3).save(folder / f"{shade}.png")
+    spec = sl.Explanation(dataclasses.replace(TRAINING, dataset="tones"), "edges")
+    sl.explain(spec)
+    Image.new("RGB", (28, 28), (255, 0, 0)).save(tmp_path / "data" / "tones" / "test" / "dark" / "0.png")
+    pipeline.data.cache_clear()
+    with pytest.raises(ValueError, match="the images of tones are not those that .* explains; delete that folder and run again"):
+        sl.score(sl.Score(spec))
+    pipeline.data.cache_clear()
+
+
+def test_missing_data_and_weights_name_the_remedy(outputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    pipeline.data.cache_clear()
+    with pytest.raises(FileNotFoundError, match=r"cifar10 is not in .*download=True.*mnist5k"):
+        sl.train(sl.Training("cifar10"))
+    assert not [path for path in outputs.rglob("*") if path.is_dir() and path.name not in ("training", ".locks")]
+    pipeline.data.cache_clear()
+
+
+def test_the_default_model_comes_with_the_checkout():
+    found = store.find(sl.Training())
+    assert found is not None, "the default model is not in outputs/training; run `make bless` and commit it"
+    assert sl.train(sl.Training()).accuracy == found.facts["test_accuracy"] > 0.95
+
+
+def test_the_default_model_can_be_trained_again(outputs):
+    assert sl.train(sl.Training()).accuracy > 0.94
