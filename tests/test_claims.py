@@ -94,6 +94,10 @@ def test_accuracy_claims_know_chance():
     assert claims.better_than_chance(1.0, 6, 1000)["verdict"].item() == "not tested at this scale"
 
 
+def noise(*shape):
+    return np.random.default_rng(2).random(shape)
+
+
 def test_figures_have_axes_units_and_legends():
     fractions, values = np.linspace(0, 1, 5), {name: np.random.default_rng(1).random((20, 5)) for name in ("gradient", "random")}
     figure = plots.curves(fractions, values, changed="pixels removed", score="probability", lower_is_better=True)
@@ -101,10 +105,10 @@ def test_figures_have_axes_units_and_legends():
     assert "%" in left.get_xlabel() and "95 %" in left.get_ylabel() and left.get_ylim() == (0, 1)
     assert {text.get_text() for text in left.get_legend().get_texts()} == {"gradient", "random"}
     assert "smaller is better" in right.get_xlabel()
-    assert isinstance(plots.gallery(np.random.rand(2, 3, 8, 8), {"gradient": np.random.rand(2, 8, 8)}, ["a", "b"]), Figure)
+    assert isinstance(plots.gallery(noise(2, 3, 8, 8), {"gradient": noise(2, 8, 8)}, ["a", "b"]), Figure)
     history = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "test_accuracy": [0.3, 0.6], "learning_rate": [0.1, 0.1]})
-    assert len(plots.training(history, np.random.rand(2, 1, 8, 8), ["a", "b"], np.ones(2), np.ones(2, bool)).axes) == 2 + 6
-    assert plots.training(history[:0], np.random.rand(7, 1, 8, 8), ["a"] * 7, np.ones(7), np.ones(7, bool)).axes
+    assert len(plots.training(history, noise(2, 1, 8, 8), ["a", "b"], np.ones(2), np.ones(2, bool)).axes) == 2 + 6
+    assert plots.training(history[:0], noise(7, 1, 8, 8), ["a"] * 7, np.ones(7), np.ones(7, bool)).axes
 
 
 def test_signed_maps_are_drawn_about_zero_and_others_from_it():
@@ -112,7 +116,7 @@ def test_signed_maps_are_drawn_about_zero_and_others_from_it():
     one, other, flat = figure.subplots(1, 3)
     plots.draw_map(one, np.array([[-2.0, 1.0]]))
     plots.draw_map(other, np.array([[0.0, 3.0]]))
-    plots.draw_map(flat, np.zeros((2, 2)), image=np.random.rand(3, 2, 2), opacity=0.5)
+    plots.draw_map(flat, np.zeros((2, 2)), image=noise(3, 2, 2), opacity=0.5)
     (low, high), (bottom, top) = one.images[0].get_clim(), other.images[0].get_clim()
     assert low == -high and bottom == 0 and top > 0
     assert len(flat.images) == 2

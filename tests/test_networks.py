@@ -56,13 +56,15 @@ def test_the_default_layer_of_a_resnet_is_its_last_stage_and_of_small_images_one
         sl.METHODS["gradcam"](model, images, layer="layer5")
 
 
-def test_integrated_gradients_of_a_real_network_agree_with_captum(photos, lite0):
-    images, targets = photos.images[:1], photos.labels[:1]
-    baseline = lite0.pixel_mean.view(1, 3, 1, 1).expand_as(images).contiguous()
-    reference = captum.attr.IntegratedGradients(lite0)
+def test_integrated_gradients_of_a_real_network_agree_with_captum(photos):
+    # in float64: in float32 rounding moves some pre-activations across ReLU6's kinks, in any order of summation
+    model = sl.MODELS["efficientnet_lite0"](classes=1000, pretrained=True).eval().double()
+    images, targets = photos.images[:1].double(), photos.labels[:1]
+    baseline = model.pixel_mean.view(1, 3, 1, 1).expand_as(images).contiguous()
+    reference = captum.attr.IntegratedGradients(model)
     theirs = reference.attribute(images, baseline, int(targets[0]), n_steps=10, internal_batch_size=5, method="gausslegendre")
-    ours = sl.METHODS["integrated_gradients"](lite0, images, targets, steps=10)
-    torch.testing.assert_close(ours, theirs.sum(1).float(), rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+    ours = sl.METHODS["integrated_gradients"](model, images, targets, steps=10)
+    torch.testing.assert_close(ours, theirs.sum(1), rtol=1e-5, atol=1e-6 * float(theirs.abs().max()))
 
 
 def test_the_photographs_show_what_the_network_sees(photos, lite0):
@@ -71,14 +73,14 @@ def test_the_photographs_show_what_the_network_sees(photos, lite0):
 
 
 MEMORY = """
-import resource, torch, saliency_lib as sl
+import torch, saliency_lib as sl
 model = sl.MODELS["resnet18"](classes=10, channels=3)
 model.network.layer2 = model.network.layer3 = model.network.layer4 = torch.nn.Identity()  # wide activations, little time
 model.network.fc = torch.nn.Linear(64, 10)
 model.network.conv1.stride = (4, 4)
 images = torch.rand(1, 3, 224, 224)
 {work}
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))  # peak of this process, KiB
 """
 WORK = {
     "occlusion": 'maps = sl.METHODS["occlusion"](model, images, window=46, stride=2); assert maps.shape == (1, 224, 224)',
@@ -91,4 +93,4 @@ def test_eight_thousand_steps_on_one_image_stay_under_two_gibibytes(work):
     code = MEMORY.format(work=WORK[work])
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) < 2 * 1024**2  # KiB
+    assert int(ended.stdout) < 2 * 1024**2

@@ -140,7 +140,7 @@ def test_images_that_changed_since_they_were_explained_are_noticed(outputs, tmp_
     sl.explain(spec)
     Image.new("RGB", (28, 28), (255, 0, 0)).save(tmp_path / "data" / "tones" / "test" / "dark" / "0.png")
     pipeline.data.cache_clear()
-    with pytest.raises(ValueError, match="the images of tones are not those that .* explains; delete that folder and run again"):
+    with pytest.raises(ValueError, match=r"the images of tones are not those that .* explains; delete that folder and run again"):
         sl.score(sl.Score(spec))
     pipeline.data.cache_clear()
 
