@@ -31,7 +31,7 @@ lint: env  ## style and format
 
 test: env lint  ## all tests and the notebooks' stored outputs (under 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 pytest -n $(CORES)
-	OMP_NUM_THREADS=1 pytest --nbval notebooks -n $(CORES)
+	OMP_NUM_THREADS=1 pytest --nbval notebooks -n $(CORES) --dist loadfile
 
 bless: env  ## run the notebooks with their defaults and store the outputs that nbval checks
 	for notebook in notebooks/0*.ipynb; do \
