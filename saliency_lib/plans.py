@@ -1,7 +1,10 @@
 """Plans: which notebooks run with which parameters. Read by the Snakefile and the report; imports nothing heavy."""
 
+import ast
 import itertools
 import json
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +35,11 @@ class Step:
     @property
     def command(self) -> str:
         """The papermill line that makes the output."""
-        words = " ".join(f"-p {name} {value}" for name, value in self.parameters.items())
         notebook = paths.relative(paths.NOTEBOOKS / f"{self.notebook}.ipynb")
-        return f"papermill {notebook} {paths.relative(self.output)} -f {self.file} {words}".strip()
+        words = ["papermill", notebook, paths.relative(self.output), "-f", self.file]
+        for name, value in self.parameters.items():
+            words += ["-p", name, str(value)]
+        return shlex.join(words)
 
 
 def names() -> list[str]:
@@ -42,14 +47,35 @@ def names() -> list[str]:
     return sorted(file.stem for file in (paths.PARAMS / "plans").glob("*.yaml"))
 
 
-def declared(notebook: str) -> set[str]:
-    """The parameters that a notebook declares in its cell tagged `parameters`."""
+def literals(source: str) -> dict[str, object] | None:
+    """The values of a cell that assigns literals and does nothing else; None for any other cell."""
+    values: dict[str, object] = {}
+    try:
+        for node in ast.parse(source).body:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+            if not isinstance(target, ast.Name) or node.value is None:
+                return None
+            values[target.id] = ast.literal_eval(node.value)
+    except (SyntaxError, ValueError):
+        return None
+    return values
+
+
+def defaults(notebook: str) -> dict[str, object]:
+    """The parameters that a notebook declares in its cell tagged `parameters`, with their default values.
+
+    Raises:
+        ValueError: no such notebook, or one without that cell.
+    """
     file = paths.NOTEBOOKS / f"{notebook}.ipynb"
     if not file.is_file():
         raise no_such("notebook", notebook, (path.stem for path in paths.NOTEBOOKS.glob("*.ipynb")))
     cells = json.loads(file.read_text())["cells"]
-    lines = [line for cell in cells if "parameters" in cell["metadata"].get("tags", []) for line in cell["source"]]
-    return {line.split(":", 1)[0].strip() for line in lines if ":" in line}
+    tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    values = literals(tagged[0]) if len(tagged) == 1 else None
+    if values is None:
+        raise ValueError(f"{paths.relative(file)} must have one cell tagged `parameters` that assigns literals only")
+    return values
 
 
 def read(plan: str) -> dict:
@@ -78,10 +104,10 @@ def steps(plan: str) -> list[Step]:
     result = []
     for values in itertools.product(*sweep.values()):
         chosen = dict(zip(sweep, values, strict=True))
-        combination = "-".join(f"{name}-{value}" for name, value in chosen.items()) or "run"
+        combination = re.sub(r"[^\w.=-]+", "+", "-".join(f"{name}={value}" for name, value in chosen.items())) or "run"
         for notebook, own in content["notebooks"].items():
             parameters = chosen | (own or {})
-            known = declared(notebook)
+            known = defaults(notebook)
             for name in (*parameters, *yaml.safe_load((paths.ROOT / content["parameters"]).read_text())):
                 if name not in known:
                     raise no_such(f"parameter of {notebook} in plan {plan!r}", name, known)

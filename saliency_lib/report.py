@@ -1,6 +1,5 @@
 """What a notebook says of itself: checked parameters, figures with their command, tables, the colophon."""
 
-import ast
 import io
 import json
 import shlex
@@ -11,7 +10,7 @@ import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
-from saliency_lib import paths, store
+from saliency_lib import paths, plans, store
 from saliency_lib.registry import no_such
 from saliency_lib.specs import Training, recipes
 from saliency_lib.store import Artefact
@@ -19,26 +18,13 @@ from saliency_lib.store import Artefact
 INJECTED = "# Parameters"  # the comment with which papermill begins the cell that it injects
 
 
-def _literals(source: str) -> dict[str, object] | None:
-    """The values of a cell that assigns literals and does nothing else; None for any other cell."""
-    values: dict[str, object] = {}
-    try:
-        for node in ast.parse(source).body:
-            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-            if not isinstance(target, ast.Name) or node.value is None:
-                return None
-            values[target.id] = ast.literal_eval(node.value)
-    except (SyntaxError, ValueError):
-        return None
-    return values
-
-
 class Run:
     """One execution of a notebook: its parameters, checked, and the command that repeats it.
 
     Args:
         notebook: its file's name without the ending, for instance "03_deletion".
-        cells: IPython's `In`, the sources of the cells run so far.
+        cells: IPython's `In`, the sources of the cells run so far; those that assign literals set parameters, the last
+            one counts.
 
     Raises:
         ValueError: a parameter was passed that the notebook does not declare, or one of another type.
@@ -47,23 +33,25 @@ class Run:
     def __init__(self, notebook: str, cells: Sequence[str]):
         self.notebook = notebook
         self._begun = time.perf_counter()
-        declared: dict[str, object] = {}
-        passed: dict[str, object] = {}
+        self._defaults = plans.defaults(notebook)
+        self.parameters = dict(self._defaults)
         for source in cells:
-            values = _literals(source)
-            if values and source.lstrip().startswith(INJECTED):
-                passed |= values
-            elif values:
-                declared |= values
-        for name, value in passed.items():
-            if name not in declared:
-                raise no_such(f"parameter of {notebook}", name, declared)
-            wanted = declared[name]
-            fits = type(value) is type(wanted) or wanted is None or (type(wanted) is float and type(value) is int)
-            if not fits:
-                raise ValueError(f"parameter {name} of {notebook} must be {type(wanted).__name__} like {wanted!r}, got {value!r}")
-        self.parameters = declared | passed
-        self._changed = {name: value for name, value in passed.items() if value != declared[name]}
+            for name, value in (plans.literals(source) or {}).items():
+                if name in self._defaults:
+                    self._check_type(name, value)
+                    self.parameters[name] = value
+                elif source.lstrip().startswith(INJECTED):
+                    raise no_such(f"parameter of {notebook}", name, self._defaults)
+
+    def _check_type(self, name: str, value: object) -> None:
+        wanted = self._defaults[name]
+        if not (type(value) is type(wanted) or wanted is None or (type(wanted) is float and type(value) is int)):
+            kind = type(wanted).__name__
+            raise ValueError(f"parameter {name} of {self.notebook} must be {kind} like {wanted!r}, got {value!r}")
+
+    @property
+    def _changed(self) -> dict[str, object]:
+        return {name: value for name, value in self.parameters.items() if value != self._defaults[name]}
 
     @property
     def command(self) -> str:

@@ -73,7 +73,7 @@ def test_every_parameter_is_typed_and_explained_and_papermill_shows_it(file):
     for line in source.splitlines():
         assert re.fullmatch(r"\w+: (str|int|float|bool) = .+  # .+", line), line
     shown = subprocess.run([BIN / "papermill", "--help-notebook", file], capture_output=True, text=True, check=True).stdout
-    for name in plans.declared(file.stem):
+    for name in plans.defaults(file.stem):
         assert re.search(rf"{name}: \w+ \(default .*\)\s+\S", shown), (name, shown)
 
 
@@ -83,23 +83,32 @@ def test_the_command_of_its_figures_is_its_own_name(file):
     assert f'sl.report.Run("{file.stem}", In)' in code[1].source
 
 
-PARAMETERS = "dataset: str = 'mnist5k'  # data\nsteps: int = 28  # how many\nrate: float = 0.5\nrecipe: str = None"
 INJECTED = "# Parameters\n{}\n"
 
 
-def run(*injected):
-    return report.Run("03_deletion", ["", PARAMETERS, *(INJECTED.format(text) for text in injected), "import saliency_lib as sl"])
+def run(*injected, before=()):
+    cells = ["", *before, *(INJECTED.format(text) for text in injected), "import saliency_lib as sl", "x = open"]
+    return report.Run("03_deletion", cells)
 
 
 def test_a_run_knows_its_parameters_and_its_command():
     assert run().command == "papermill notebooks/03_deletion.ipynb out.ipynb"
-    changed = run('dataset = "my photos"\nsteps = 7\nrate = 1\nrecipe = "standard"')
-    assert changed.parameters == {"dataset": "my photos", "steps": 7, "rate": 1, "recipe": "standard"}
-    assert changed.command.endswith("-p dataset 'my photos' -p steps 7 -p rate 1 -p recipe standard")
+    changed = run('dataset = "my photos"\nsteps = 7\nrecipe = "standard"')
+    assert {name: changed.parameters[name] for name in ("dataset", "steps", "recipe")} == {
+        "dataset": "my photos",
+        "steps": 7,
+        "recipe": "standard",
+    }
+    assert changed.command.endswith("out.ipynb -p dataset 'my photos' -p recipe standard -p steps 7")
 
 
 def test_the_same_value_passed_again_is_not_in_the_command():
     assert run("steps = 28").command == "papermill notebooks/03_deletion.ipynb out.ipynb"
+
+
+def test_a_parameter_edited_in_the_notebook_is_in_the_command():
+    edited = run(before=["steps: int = 28", "steps: int = 9  # edited and run again"])
+    assert edited.command == "papermill notebooks/03_deletion.ipynb out.ipynb -p steps 9"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +147,7 @@ def test_papermill_fails_at_once_with_the_remedy(parameter, message, tmp_path):
 def test_flat_parameter_files_fit_every_notebook(file):
     if file.stem != "training":
         content = yaml.safe_load(file.read_text())
-        assert all(set(content) <= plans.declared(notebook.stem) for notebook in NOTEBOOKS)
+        assert all(set(content) <= set(plans.defaults(notebook.stem)) for notebook in NOTEBOOKS)
         sl.Training(**{name: value for name, value in content.items()})
 
 
@@ -150,6 +159,17 @@ def test_every_plan_runs_declared_parameters_after_what_it_needs(plan):
     for step in steps:
         assert step.command.startswith(f"papermill notebooks/{step.notebook}.ipynb ")
         assert set(plans.needed_by(step)) == {other.output for other in steps if other.notebook[:2] < step.notebook[:2]}
+
+
+def test_values_of_a_plan_are_quoted_for_the_shell(tmp_path, monkeypatch):
+    (tmp_path / "plans").mkdir()
+    plan = yaml.safe_load((paths.PARAMS / "plans" / "embedded.yaml").read_text())
+    plan |= {"sweep": {"methods": ["gradient random; rm x"]}, "notebooks": {"03_deletion": {}}}
+    (tmp_path / "plans" / "mine.yaml").write_text(yaml.safe_dump(plan))
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    (step,) = plans.steps("mine")
+    assert step.command.endswith("-p methods 'gradient random; rm x'")
+    assert step.output.parent.name == "methods=gradient+random+rm+x"
 
 
 def test_bad_plans_are_refused(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "pipeline": None,  # everything
     "claims": {"specs"},
     "plots": {"specs", "claims"},
-    "report": {"specs", "registry", "paths", "store", "claims", "plots"},
+    "report": {"specs", "registry", "paths", "plans", "store", "claims", "plots"},
     "site": {"plans", "paths"},
     "__init__": None,
     "__main__": None,
