@@ -19,11 +19,17 @@ env: $(if $(filter saliency-compendium,$(CONDA_DEFAULT_ENV)),,.venv/installed)  
 	touch $@
 
 reproduce: env  ## run the embedded plans and make the report (under 15 minutes on 2 cores)
-	snakemake --cores $(CORES) --rerun-incomplete --nolock --quiet rules
+	@mkdir -p outputs/.locks
+	flock -o -n -E 9 outputs/.locks/reproduce snakemake --cores $(CORES) --rerun-incomplete --nolock --quiet rules || \
+	  { code=$$?; [ $$code != 9 ] || echo "another make reproduce is at work here; wait for it"; exit $$code; }
 	@$(MAKE) --no-print-directory report
 
-report: env  ## the HTML report from the executed notebooks, none of them run again
-	@python -m saliency_lib.site
+REPORT = outputs/report/html/index.html
+report: env $(REPORT)  ## the HTML report from the executed notebooks, none of them run again
+	@echo "The report is at $(REPORT)"
+
+$(REPORT): $(shell find outputs/runs -name '*.ipynb' 2>/dev/null) $(wildcard params/plans/*.yaml) saliency_lib/site.py | env
+	python -m saliency_lib.site
 
 lint: env  ## style and format
 	ruff check .

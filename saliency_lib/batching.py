@@ -31,6 +31,24 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(requires_grad)
 
 
+@contextmanager
+def recording() -> Iterator[None]:
+    """Autograd switched on, also under torch.no_grad.
+
+    Raises:
+        ValueError: inside torch.inference_mode, where no gradient can be taken.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("no gradient can be taken inside torch.inference_mode(); call outside it, or inside torch.no_grad()")
+    with torch.enable_grad():
+        yield
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are; the CPU for one without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def chunk_size(images: torch.Tensor, batch_size: int | None) -> int:
     """How many inputs the size of `images` (B, C, H, W) go through the model at once.
 

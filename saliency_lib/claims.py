@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 FEWEST = 20  # images below which no verdict is given
+UNTESTED = "not tested at this scale"
 LEVEL = 0.95
 RESAMPLES = 2000
 
@@ -37,6 +38,7 @@ def summary(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) -> pd.Dat
     Args:
         areas: per method the area (B,) of each image's curve.
     """
+    _check_areas(areas)
     rows = []
     for name, values in areas.items():
         low, high = bootstrap_interval(values)
@@ -59,45 +61,70 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def against_control(areas: Mapping[str, np.ndarray], *, lower_is_better: bool, control: str = "random") -> pd.DataFrame:
-    """For each method the claim that its areas beat the control's on the same images, and whether they do.
+CONTROLS = ("random", "edges")  # methods that know nothing of the model
 
-    The test is paired over images: a bootstrap interval of the mean difference, and Wilcoxon's signed ranks with Holm's
-    correction over the methods. `reproduced` needs both: an interval that lies on the claimed side of 0 and p < 0.05.
 
-    Args:
-        areas: per method the area (B,) of each image's curve, the control among them.
-
-    Returns:
-        One row a method: claim, ours (mean difference with its interval), p, verdict, the verdict one of `reproduced`,
-        `not reproduced`, `not tested at this scale` (fewer than 20 images).
+def with_control(methods: str) -> list[str]:
+    """The names in a text that separates them by spaces.
 
     Raises:
-        ValueError: the control is missing, or the methods were not measured on equally many images.
+        ValueError: the control `random` is not among them.
     """
-    if control not in areas:
-        raise ValueError(f"the control {control!r} is not among {sorted(areas)}; add it to the methods")
-    if len({len(values) for values in areas.values()}) != 1:
-        raise ValueError(f"areas are not paired: { ({name: len(values) for name, values in areas.items()}) } images")
-    sign = -1 if lower_is_better else 1
-    names = [name for name in areas if name != control]
-    gains = {name: sign * (np.asarray(areas[name], float) - np.asarray(areas[control], float)) for name in names}
-    p_values = holm([wilcoxon(gain) for gain in gains.values()])
-    word = "below" if lower_is_better else "above"
+    names = methods.split()
+    if "random" not in names:
+        raise ValueError(f"methods {methods!r} lack the control 'random', without which no area means anything; add it")
+    return names
+
+
+def against_controls(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) -> pd.DataFrame:
+    """For each method the claim that its areas beat each control's on the same images, and whether they do.
+
+    The test is paired over images: a bootstrap interval of the mean difference, and Wilcoxon's signed ranks with Holm's
+    correction over all rows. A claim holds where both say so: an interval on the claimed side of 0 and p < 0.05.
+
+    Args:
+        areas: per method the area (B,) of each image's curve; the controls are those of `random` and `edges` among them.
+
+    Returns:
+        One row a method and control: claim, ours (mean difference with its interval), p, verdict, the verdict one of
+        `holds`, `does not hold`, `not tested at this scale` (fewer than 20 images).
+
+    Raises:
+        ValueError: no control, areas that are not finite, or methods that were not measured on equally many images.
+    """
+    _check_areas(areas)
+    controls = [name for name in CONTROLS if name in areas]
+    if not controls:
+        raise ValueError(f"there is no control among {sorted(areas)}; add 'random'")
+    sign, word = (-1, "below") if lower_is_better else (1, "above")
+    gains = {
+        f"{name} lies {word} {control}": sign * (np.asarray(areas[name], float) - np.asarray(areas[control], float))
+        for control in controls
+        for name in areas
+        if name not in CONTROLS
+    }
     rows = []
-    for (name, gain), p in zip(gains.items(), p_values, strict=True):
+    for (claim, gain), p in zip(gains.items(), holm([wilcoxon(gain) for gain in gains.values()]), strict=True):
         low, high = bootstrap_interval(gain)
         bounds = sorted((sign * low, sign * high))
-        verdict = "reproduced" if low > 0 and p < 1 - LEVEL else "not reproduced"
+        verdict = "holds" if low > 0 and p < 1 - LEVEL else "does not hold"
         rows.append(
             {
-                "claim": f"{name} lies {word} {control}",
+                "claim": claim,
                 "ours": f"{sign * gain.mean():+.3f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]",
                 "p": _p(p),
-                "verdict": verdict if len(gain) >= FEWEST else "not tested at this scale",
+                "verdict": verdict if len(gain) >= FEWEST else UNTESTED,
             }
         )
     return pd.DataFrame(rows, columns=["claim", "ours", "p", "verdict"])
+
+
+def _check_areas(areas: Mapping[str, np.ndarray]) -> None:
+    if not areas or len({len(values) for values in areas.values()}) != 1:
+        raise ValueError(f"areas are not paired: { ({name: len(values) for name, values in areas.items()}) } images")
+    damaged = [name for name, values in areas.items() if not np.isfinite(values).all()]
+    if damaged:
+        raise ValueError(f"the areas of {', '.join(damaged)} hold NaN or infinity; no mean and no verdict can be given")
 
 
 def _p(value: float) -> str:
@@ -120,34 +147,41 @@ def better_than_chance(accuracy: float, images: int, classes: int) -> pd.DataFra
     """
     test = stats.binomtest(round(accuracy * images), images, 1 / classes, alternative="greater")
     low, high = stats.binomtest(round(accuracy * images), images).proportion_ci(LEVEL, method="wilson")
-    verdict = "reproduced" if test.pvalue < 1 - LEVEL else "not reproduced"
+    verdict = "holds" if test.pvalue < 1 - LEVEL else "does not hold"
     return pd.DataFrame(
         {
             "claim": [f"classifies better than chance ({1 / classes:.3f})"],
             "ours": [f"{accuracy:.3f} [{low:.3f}, {high:.3f}]"],
             "p": [_p(test.pvalue)],
-            "verdict": [verdict if images >= FEWEST else "not tested at this scale"],
+            "verdict": [verdict if images >= FEWEST else UNTESTED],
         }
     )
 
 
 def agreement(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Spearman's rank correlation between the absolute values of each two methods' maps, mean over the images.
+    """Spearman's rank correlation between the values of each two methods' maps, mean over the images.
 
     Args:
         maps: per method (B, H, W).
 
     Returns:
-        A square table with the methods' names in the column `method` and as the other columns; empty (NaN) where a map
-        is constant.
+        One row a method: its name, its correlation with each method, and `images`, on how many its map is not constant;
+        a constant map has no order, and its image is left out of that method's means.
     """
     ranks = {}
     for name, values in maps.items():
-        rank = stats.rankdata(np.abs(values).reshape(len(values), -1), axis=1)
+        rank = stats.rankdata(np.reshape(values, (len(values), -1)), axis=1)
         rank -= rank.mean(1, keepdims=True)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ranks[name] = rank / np.linalg.norm(rank, axis=1, keepdims=True)
-    rows = [
-        {"method": one} | {other: float(np.mean(np.sum(ranks[one] * ranks[other], axis=1))) for other in maps} for one in maps
-    ]
+        length = np.linalg.norm(rank, axis=1, keepdims=True)
+        ranks[name] = np.divide(rank, length, out=np.full_like(rank, np.nan), where=length > 0)
+    rows = []
+    for one in maps:
+        means = {other: _mean(np.sum(ranks[one] * ranks[other], axis=1)) for other in maps}
+        rows.append({"method": one} | means | {"images": int(np.isfinite(ranks[one][:, 0]).sum())})
     return pd.DataFrame(rows)
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of the values that are numbers; NaN where none is."""
+    numbers = values[np.isfinite(values)]
+    return float(numbers.mean()) if len(numbers) else np.nan

@@ -1,5 +1,6 @@
 """What every kernel checks and prepares: images, maps, targets, random numbers, fills."""
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -14,8 +15,8 @@ from saliency_lib.registry import no_such
 Fill = str | Tensor | Callable[[Tensor], Tensor]
 
 
-def check_images(images: Tensor) -> None:
-    """Refuse what is not a non-empty, finite batch (B, C, H, W) of floats.
+def check_images(images: Tensor) -> Tensor:
+    """The images without a graph; refused where they are not a non-empty, finite batch (B, C, H, W) of floats.
 
     Raises:
         ValueError: with what was got and what to pass.
@@ -28,6 +29,7 @@ def check_images(images: Tensor) -> None:
     if not torch.isfinite(images).all():
         bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(f"images hold NaN or infinity (images {bad[:5]}); check how they were loaded")
+    return images.detach()
 
 
 def check_maps(maps: Tensor, images: Tensor) -> None:
@@ -47,12 +49,12 @@ def check_maps(maps: Tensor, images: Tensor) -> None:
 def logits_of(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
     """Logits (B, K) of a model that the caller has frozen, in chunks and without a graph."""
     chunks: list[Tensor] = []
-    with torch.inference_mode():
+    with torch.no_grad():
         in_chunks(lambda i, j: chunks.append(model(arranged(images[i:j]))), len(images), chunk_size(images, batch_size))
         logits = torch.cat(chunks)
     if logits.ndim != 2:
         raise ValueError(f"the model must give logits (B, K), got {tuple(logits.shape)} for {len(images)} images")
-    return logits.clone()
+    return logits
 
 
 def check_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
@@ -90,10 +92,14 @@ def row_indices(images: Tensor, indices: Tensor | None) -> list[int]:
     return numbers
 
 
-def generator(device: torch.device, *key: int) -> torch.Generator:
-    """A generator whose stream is fixed by the key, for instance (seed, image, draw), and independent of all others."""
-    state = np.random.SeedSequence(key).generate_state(2, np.uint32)
-    return torch.Generator(device).manual_seed(int(state[0]) << 31 ^ int(state[1]))
+def stream(purpose: str, *key: int) -> int:
+    """A seed fixed by what it is for and by a key, for instance (seed, image, draw), unrelated to that of any other key."""
+    return int.from_bytes(hashlib.sha256(repr((purpose, *key)).encode()).digest()[:4])  # torch's CPU generator reads 32 bits
+
+
+def generator(device: torch.device, purpose: str, *key: int) -> torch.Generator:
+    """A generator whose random numbers are fixed by what they are for and by a key."""
+    return torch.Generator(device).manual_seed(stream(purpose, *key))
 
 
 def pixel_mean(model: nn.Module, images: Tensor) -> Tensor:
@@ -126,7 +132,7 @@ def blur(images: Tensor, *, size: int = 11, sigma: float = 5.0, outside: Tensor 
 
 
 def _noise(images: Tensor, numbers: list[int], seed: int) -> Tensor:
-    sources = [generator(images.device, seed, number) for number in numbers]
+    sources = [generator(images.device, "noise", seed, number) for number in numbers]
     draws = [torch.rand(images.shape[1:], generator=source, device=images.device) for source in sources]
     return torch.stack(draws).to(images.dtype)
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from saliency_lib import paths, store
-from saliency_lib.batching import frozen
+from saliency_lib.batching import device_of, frozen
 from saliency_lib.datasets import Images
 from saliency_lib.evaluation.curves import Curve
+from saliency_lib.files import write_tensors
 from saliency_lib.inputs import logits_of
 from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS
 from saliency_lib.specs import Explanation, Score, Spec, Training
@@ -24,6 +25,7 @@ from saliency_lib.store import Artefact
 from saliency_lib.training import accuracy, fit
 
 WEIGHTS, HISTORY, MAPS, CURVES = "weights.safetensors", "history.csv", "maps.safetensors", "curves.safetensors"
+MEASURED = 1000  # test images, at most, on which published weights are measured
 BLOCK = 32  # images explained or scored between two moves of the progress bar
 
 
@@ -78,7 +80,7 @@ def images_of(spec: Explanation) -> Images:
 
 def new_model(spec: Training) -> nn.Module:
     """The untrained (or published) model of a specification, its initial weights fixed by the seed."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # models are made on the CPU
         torch.manual_seed(spec.seed)
         return MODELS[spec.model](
             classes=len(data(spec.dataset, stop=1).classes),
@@ -98,6 +100,13 @@ def train(spec: Training) -> Trained:
         ValueError: a damaged artefact or checkpoint, or a run that diverges.
     """
     artefact = store.fetch(spec, functools.partial(_train, spec))
+    classes = len(data(spec.dataset, stop=1).classes)
+    if classes != artefact.facts["classes"]:
+        place = paths.relative(artefact.folder)
+        raise ValueError(
+            f"{spec.dataset} has {classes} classes, but {place} was trained with {artefact.facts['classes']}; "
+            "put the data back or delete that folder to train again"
+        )
     model = new_model(spec)
     if spec.recipe == "pretrained":
         if _fingerprint(model.state_dict().values()) != artefact.facts["weights_sha256"]:
@@ -115,11 +124,13 @@ def train(spec: Training) -> Trained:
 
 def _train(spec: Training, folder: Path) -> dict:
     model = new_model(spec)
-    test = data(spec.dataset)
+    published = spec.recipe == "pretrained"
+    test = data(spec.dataset, stop=MEASURED if published else None)
+    facts = {"classes": len(test.classes), "test_images": len(test)}
     clock = _Timed()
-    if spec.recipe == "pretrained":
+    if published:
         model = model.to(device()).eval()
-        return {
+        return facts | {
             "test_accuracy": accuracy(model, test.images, test.labels),
             "weights": MODELS[spec.model].weights,
             "weights_sha256": _fingerprint(model.state_dict().values()),
@@ -138,17 +149,22 @@ def _train(spec: Training, folder: Path) -> dict:
         checkpoint=checkpoint,
         title=f"training {spec.slug}",
     )
-    store.write_tensors(folder / WEIGHTS, {name: value.cpu().numpy() for name, value in model.state_dict().items()})
+    write_tensors(folder / WEIGHTS, {name: value.cpu().numpy() for name, value in model.state_dict().items()})
     pd.DataFrame(history).to_csv(folder / HISTORY, index=False)
     checkpoint.unlink(missing_ok=True)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"test_accuracy": history[-1]["test_accuracy"], "parameters": parameters, **clock.ended()}
+    return facts | {
+        "test_accuracy": history[-1]["test_accuracy"],
+        "images_sha256": _images_sha256(images),
+        "parameters": parameters,
+        **clock.ended(),
+    }
 
 
 def predict(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """The probability (B,) and the index (B,) of the predicted class of each image (B, C, H, W), on the CPU."""
     with frozen(model):
-        logits = logits_of(model, images.to(next(model.parameters()).device)).cpu()
+        logits = logits_of(model, images.to(device_of(model))).cpu()
     probabilities, predicted = logits.softmax(1).max(1)
     return probabilities, predicted
 
@@ -160,6 +176,7 @@ def explain(spec: Explanation) -> Explained:
         ValueError: a map came out with NaN, or the artefact is damaged.
     """
     artefact = store.fetch(spec, functools.partial(_explain, spec))
+    _check_images(spec, artefact)
     tensors = {name: torch.from_numpy(value) for name, value in artefact.tensors(MAPS).items()}
     return Explained(tensors["maps"], tensors["targets"], tensors["indices"], (artefact,))
 
@@ -181,13 +198,14 @@ def _explain(spec: Explanation, folder: Path) -> dict:
         maps.append(result)
         targets.append(wanted.cpu())
     tensors = {"maps": torch.cat(maps), "targets": torch.cat(targets), "indices": images.indices}
-    store.write_tensors(folder / MAPS, {name: value.numpy() for name, value in tensors.items()})
-    return {"images": len(images), "images_sha256": _fingerprint([images.images]), **clock.ended()}
+    write_tensors(folder / MAPS, {name: value.numpy() for name, value in tensors.items()})
+    return {"images": len(images), "images_sha256": _images_sha256(images), **clock.ended()}
 
 
 def score(spec: Score) -> Scored:
     """The curve of a specification; computed, with a progress bar, if it is not in the store."""
     artefact = store.fetch(spec, functools.partial(_score, spec))
+    _check_images(spec.explanation, artefact)
     tensors = {name: torch.from_numpy(value) for name, value in artefact.tensors(CURVES).items()}
     curve = Curve(tensors["fractions"], tensors["values"], tensors["area"])
     return Scored(curve, tensors["indices"], (artefact,))
@@ -196,11 +214,6 @@ def score(spec: Score) -> Scored:
 def _score(spec: Score, folder: Path) -> dict:
     explained = explain(spec.explanation)
     model, images = train(spec.explanation.training).model, images_of(spec.explanation)
-    if explained.artefacts[0].facts["images_sha256"] != _fingerprint([images.images]):
-        place = paths.relative(explained.artefacts[0].folder)
-        raise ValueError(
-            f"the images of {spec.explanation.dataset} are not those that {place} explains; delete that folder and run again"
-        )
     clock = _Timed()
     curves = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
@@ -214,8 +227,22 @@ def _score(spec: Score, folder: Path) -> dict:
         "area": torch.cat([curve.area.cpu() for curve in curves]),
         "indices": images.indices,
     }
-    store.write_tensors(folder / CURVES, {name: value.numpy() for name, value in tensors.items()})
-    return {"images": len(images), "mean_area": float(tensors["area"].mean()), **clock.ended()}
+    write_tensors(folder / CURVES, {name: value.numpy() for name, value in tensors.items()})
+    return {
+        "images": len(images),
+        "images_sha256": _images_sha256(images),
+        "mean_area": float(tensors["area"].mean()),
+        **clock.ended(),
+    }
+
+
+def _check_images(spec: Explanation, artefact: Artefact) -> None:
+    if artefact.facts["images_sha256"] != _images_sha256(images_of(spec)):
+        place = paths.relative(artefact.folder)
+        raise ValueError(
+            f"the images of {spec.dataset} are not those that {place} was made from; "
+            "put them back or delete that folder and run again"
+        )
 
 
 def join(parts: Sequence[Explained] | Sequence[Scored]) -> Explained | Scored:
@@ -267,6 +294,11 @@ def _randomness(kind: str, table, name: str, seed: int, indices: Tensor) -> dict
     """The seed and the images' numbers, for an entry that draws random numbers."""
     known = table.options(name)
     return {key: value for key, value in {"seed": seed, "indices": indices}.items() if key in known}
+
+
+@functools.lru_cache(maxsize=8)
+def _images_sha256(images: Images) -> str:
+    return _fingerprint([images.images])
 
 
 def _fingerprint(tensors) -> str:

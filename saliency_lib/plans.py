@@ -87,6 +87,11 @@ def read(plan: str) -> dict:
     if plan not in names():
         raise no_such("plan", plan, names())
     content = yaml.safe_load((paths.PARAMS / "plans" / f"{plan}.yaml").read_text())
+    if not isinstance(content, dict) or not isinstance(content.get("notebooks"), dict) or "parameters" not in content:
+        raise ValueError(f"plan {plan!r} needs the fields parameters (a file) and notebooks (a table of names)")
+    for name, values in (content.get("sweep") or {}).items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"sweep of {name} in plan {plan!r} must be a list of values, got {values!r}")
     for field in content:
         if field not in FIELDS:
             raise no_such(f"field of plan {plan!r}", field, FIELDS)
@@ -104,7 +109,7 @@ def steps(plan: str) -> list[Step]:
     result = []
     for values in itertools.product(*sweep.values()):
         chosen = dict(zip(sweep, values, strict=True))
-        combination = re.sub(r"[^\w.=-]+", "+", "-".join(f"{name}={value}" for name, value in chosen.items())) or "run"
+        combination = re.sub(r"[^\w.=-]+", "+", "-".join(f"{name}-{value}" for name, value in chosen.items())) or "run"
         for notebook, own in content["notebooks"].items():
             parameters = chosen | (own or {})
             known = defaults(notebook)

@@ -49,7 +49,7 @@ class Registry:
 
     def __getitem__(self, name: str) -> Callable:
         entries = self._filled()
-        entry = entries.get(name) or (self._fallback(name) if isinstance(name, str) else None)
+        entry = (entries.get(name) or self._fallback(name)) if isinstance(name, str) else None
         if entry is None:
             raise no_such(self.kind, name, entries)
         return entry
@@ -70,6 +70,10 @@ class Registry:
         """The keyword-only options of an entry, by name."""
         parameters = inspect.signature(self[name]).parameters
         return {key: value for key, value in parameters.items() if value.kind is value.KEYWORD_ONLY}
+
+    def defaults(self, name: str) -> dict[str, object]:
+        """The default values of an entry's options."""
+        return {key: value.default for key, value in self.options(name).items()}
 
     def check_options(self, name: str, options: Mapping[str, object]) -> None:
         """Refuse an option that the entry does not take.

@@ -11,6 +11,7 @@ from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from saliency_lib import paths, plans, store
+from saliency_lib.files import explained, replace_file
 from saliency_lib.registry import no_such
 from saliency_lib.specs import Training, recipes
 from saliency_lib.store import Artefact
@@ -68,13 +69,14 @@ class Run:
         """
         needs = [{"folder": paths.relative(item.folder), "digest": item.provenance["digest"]} for item in requires]
         folder = paths.OUTPUTS / "figures" / self._slug()
-        folder.mkdir(parents=True, exist_ok=True)
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=160)
         origin = {"caption": caption, "command": self.command, "requires": needs, **store.surroundings()}
-        store.replace_file(folder / "figure.png", lambda file: file.write_bytes(png.getvalue()))
-        store.replace_file(folder / "figure.pdf", lambda file: figure.savefig(file, format="pdf"))
-        store.replace_file(folder / "provenance.json", lambda file: file.write_text(json.dumps(origin, indent=1) + "\n"))
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_file(folder / "figure.png", lambda file: file.write_bytes(png.getvalue()))
+            replace_file(folder / "figure.pdf", lambda file: figure.savefig(file, format="pdf"))
+            replace_file(folder / "provenance.json", lambda file: file.write_text(json.dumps(origin, indent=1) + "\n"))
         width = round(figure.get_figwidth() * 100)
         display(Image(png.getvalue(), width=width, alt=caption))
         display(Markdown(f"*{caption}* `{self.command}`"))

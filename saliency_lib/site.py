@@ -179,13 +179,13 @@ def setup(app: object) -> dict:
 
 
 def main() -> int:
-    """Make the site and say where it is."""
+    """Make the site."""
     try:
         page = build()
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
-    print(f"The report is at {paths.relative(page)}")
+    print(f"wrote {paths.relative(page)}")
     return 0
 
 

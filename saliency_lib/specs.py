@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import yaml
 
 from saliency_lib import paths
-from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS, OBJECTIVES, no_such
+from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS, OBJECTIVES, Registry, no_such
 
-REVISION = 1  # raised when the same specification comes to mean other numbers
+REVISION = 2  # raised when the same specification comes to mean other numbers
 SCALES = ("embedded", "paper")
 
 
@@ -27,11 +28,25 @@ def _whole(name: str, value: object, low: int = 0) -> None:
         raise ValueError(f"{name} must be a whole number from {low}, got {value!r}")
 
 
-def _plain(name: str, options: Mapping) -> dict:
+def _plain(name: str, options: Mapping) -> Mapping:
     try:
-        return json.loads(json.dumps(dict(options), sort_keys=True, allow_nan=False))
+        return MappingProxyType(json.loads(json.dumps(dict(options), sort_keys=True, allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be plain values (numbers, texts, lists), got {options!r}: {error}") from None
+
+
+def _check_options(table: Registry, name: str, options: Mapping) -> None:
+    table.check_options(name, options)
+    for option in {"seed", "indices"} & set(options):
+        raise ValueError(f"{option} is no option here: a specification has a field seed, and its images fix the indices")
+
+
+def _in_full(table: Registry, name: str, options: Mapping) -> dict:
+    """The options with their defaults as text, and what a preset among them comes to."""
+    full = {key: repr(value) for key, value in table.defaults(name).items()} | dict(options)
+    presets = getattr(table[name], "presets", {})
+    preset = options.get("preset", table.defaults(name).get("preset"))
+    return {"options in full": full, "preset in full": presets.get(preset)}
 
 
 class Spec:
@@ -40,8 +55,9 @@ class Spec:
     def to_dict(self) -> dict:
         """The specification as plain values, `kind` first; `from_dict` reads it back."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        plain = {key: value.to_dict() if isinstance(value, Spec) else value for key, value in fields.items()}
-        return {"kind": self.kind, **plain}
+        for name, value in fields.items():
+            fields[name] = value.to_dict() if isinstance(value, Spec) else dict(value) if isinstance(value, Mapping) else value
+        return {"kind": self.kind, **fields}
 
     @property
     def kind(self) -> str:
@@ -104,6 +120,8 @@ class Training(Spec):
         settings = self.settings
         if settings.get("objective"):
             OBJECTIVES.check_options(settings["objective"], settings.get("options", {}))
+            _whole("epochs", settings["epochs"], 1)
+            _whole("batch_size", settings["batch_size"], 1)
 
     def _check_recipe_fits(self) -> None:
         dataset, model = DATASETS[self.dataset], MODELS[self.model]
@@ -172,7 +190,7 @@ class Explanation(Spec):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", _plain("options", self.options))
-        METHODS.check_options(self.method, self.options)
+        _check_options(METHODS, self.method, self.options)
         object.__setattr__(self, "dataset", self.dataset or self.training.dataset)
         splits = DATASETS[self.dataset].splits
         if self.split not in splits:
@@ -185,6 +203,9 @@ class Explanation(Spec):
         if self.stop is not None:
             _whole("stop", self.stop, self.start + 1)
 
+    def implied(self) -> dict:
+        return _in_full(METHODS, self.method, self.options)
+
     @property
     def slug(self) -> str:
         stride = f"-by{self.stride}" if self.stride > 1 else ""
@@ -193,8 +214,10 @@ class Explanation(Spec):
         return f"{self.training.slug}-{data}{images}-{self.method}"
 
     def shards(self, count: int) -> list["Explanation"]:
-        """The same run cut into `count` runs, image by image in turn; `saliency_lib.join` puts their results together."""
+        """The same run cut into at most `count` runs, image by image in turn; `saliency_lib.join` puts their results together."""
         _whole("count", count, 1)
+        if self.stop is not None:
+            count = min(count, len(range(self.start, self.stop, self.stride)))
         return [dataclasses.replace(self, start=self.start + k * self.stride, stride=self.stride * count) for k in range(count)]
 
 
@@ -208,22 +231,26 @@ class Score(Spec):
     Args:
         explanation: the maps.
         metric: a name in METRICS; options: its keyword options.
-        targets: the class whose score is followed, `predicted` or `label`.
+        targets: the class whose score is followed, `predicted` or `label`; None is the one that is explained.
         seed: fixes the metric's random numbers, image by image.
     """
 
     explanation: Explanation
     metric: str = "deletion"
     options: Mapping = field(default_factory=dict, hash=False)
-    targets: str = "predicted"
+    targets: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", self.targets or self.explanation.targets)
         object.__setattr__(self, "options", _plain("options", self.options))
-        METRICS.check_options(self.metric, self.options)
+        _check_options(METRICS, self.metric, self.options)
         if self.targets not in TARGETS:
             raise no_such("targets", self.targets, TARGETS)
         _whole("seed", self.seed)
+
+    def implied(self) -> dict:
+        return _in_full(METRICS, self.metric, self.options)
 
     @property
     def slug(self) -> str:

@@ -1,11 +1,9 @@
 """The store: artefacts in outputs/<kind>/<name>/, written once, checked when read, never a pickle."""
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -18,9 +16,10 @@ from pathlib import Path
 import filelock
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from saliency_lib import paths
+from saliency_lib.files import explained
 from saliency_lib.specs import Spec
 
 PROVENANCE = "provenance.json"
@@ -96,7 +95,7 @@ def fetch(spec: Spec, build: Callable[[Path], dict]) -> Artefact:
     if found:
         return found
     folder = place(spec)
-    with _explained(folder):
+    with explained(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         locks = paths.OUTPUTS / ".locks"
         locks.mkdir(exist_ok=True)
@@ -116,39 +115,6 @@ def fetch(spec: Spec, build: Callable[[Path], dict]) -> Artefact:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
     return find(spec)
-
-
-REFUSALS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "the file is larger than allowed",
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT), "it cannot be written"),
-}
-
-
-@contextlib.contextmanager
-def _explained(folder: Path):
-    """Say what to do where the disk refuses; other errors pass."""
-    try:
-        yield
-    except OSError as error:
-        ours = error.filename is None or Path(error.filename).resolve().is_relative_to(paths.OUTPUTS.resolve())
-        if error.errno not in REFUSALS or not ours:
-            raise
-        raise OSError(
-            error.errno,
-            f"nothing was stored in {paths.relative(folder.parent)}: {REFUSALS[error.errno]} ({error.strerror}); "
-            "free some space or set SALIENCY_OUTPUTS to a folder that can be written, and run again",
-        ) from error
-
-
-def write_tensors(file: Path, tensors: dict[str, np.ndarray]) -> None:
-    """Write arrays to a safetensors file."""
-    try:
-        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, file)
-    except SafetensorError as error:  # it hides the system's error number
-        number = next((int(word.strip(").,")) for word in str(error).split() if word.strip(").,").isdigit()), errno.EIO)
-        raise OSError(number, str(error), str(file)) from None
 
 
 def _sha256(file: Path) -> str:
@@ -174,7 +140,7 @@ def _write_provenance(folder: Path, spec: Spec, facts: dict) -> None:
 
 def rebuild_command(spec: Spec) -> str:
     """The shell command that makes an artefact from nothing."""
-    return f"python -m saliency_lib '{json.dumps(spec.to_dict())}'"
+    return shlex.join(["python", "-m", "saliency_lib", json.dumps(spec.to_dict())])
 
 
 def surroundings() -> dict:
@@ -199,16 +165,6 @@ def _commit() -> dict:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "saliency_lib", "params"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
-
-
-def replace_file(file: Path, write: Callable[[Path], None]) -> None:
-    """Write a file so that it is either the old one or the whole new one, whenever the process ends."""
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        write(draft)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def checkpoint(spec: Spec) -> Path:

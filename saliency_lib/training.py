@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from saliency_lib import paths
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks
+from saliency_lib.batching import arranged, chunk_size, device_of, frozen, in_chunks
+from saliency_lib.files import explained, replace_file, write_tensors
+from saliency_lib.inputs import generator, stream
 from saliency_lib.registry import OBJECTIVES, no_such
 
 Row = dict[str, float]
@@ -71,9 +72,9 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int | None = None) -> float:
     """Share of the images (B, C, H, W) whose predicted class is the label, in [0, 1]."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     right = []
-    with frozen(model), torch.inference_mode():
+    with frozen(model), torch.no_grad():
         in_chunks(
             lambda i, j: right.append((model(arranged(images[i:j].to(device))).argmax(1).cpu() == labels[i:j].cpu()).sum()),
             len(images),
@@ -111,7 +112,7 @@ def fit(
     Raises:
         ValueError: unknown setting, damaged checkpoint, or a loss that is not finite.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     images, labels = images.to(device), labels.to(device)
     objective = OBJECTIVES[settings["objective"]]
     if settings["augmentation"] not in AUGMENTATIONS:
@@ -126,8 +127,8 @@ def fit(
     devices = [device] if device.type == "cuda" else []
     with bar, torch.random.fork_rng(devices):
         for epoch in range(len(history), epochs):
-            torch.manual_seed((seed << 20) + epoch)
-            draws = torch.Generator().manual_seed((seed << 20) + epoch)
+            torch.manual_seed(stream("dropout", seed, epoch))
+            draws = generator(torch.device("cpu"), "order", seed, epoch)
             model.train()
             losses = torch.zeros((), device=device)
             # equal parts: a last batch of one image would leave BatchNorm nothing to normalise by
@@ -160,12 +161,12 @@ def fit(
 
 def save_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[Row]) -> None:
     """Write weights, optimiser state and history to one safetensors file, whole or not at all."""
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None}
-    draft = file.with_name(file.name + ".draft")
-    save_file(tensors, draft, metadata={"history": json.dumps(history)})
-    draft.replace(file)
+    arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+    with explained(file.parent):
+        replace_file(file, lambda draft: write_tensors(draft, arrays, {"history": json.dumps(history)}))
 
 
 def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[Row]:

@@ -33,7 +33,7 @@ def assert_same_state(one: list, other: list) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_maps_have_the_images_shape_and_are_finite(name, relu_net, images):
-    maps = sl.METHODS[name](relu_net, images, **quick(name))
+    maps = sl.METHODS[name](relu_net, images.requires_grad_(), **quick(name))
     assert maps.shape == (5, 16, 16)
     assert maps.dtype == images.dtype
     assert torch.isfinite(maps).all()
@@ -88,6 +88,45 @@ def test_the_model_is_left_as_it_was_found_after_an_error(name, relu_net, images
     with pytest.raises(KeyError, match="broken"):
         sl.METHODS[name](model, images, batch_size=1, **quick(name))
     assert_same_state(before, state(model))
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_model_that_keeps_a_tensor_from_its_forward_pass_can_still_be_explained_and_trained(name, smooth, images):
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.kept = smooth, None
+
+        def forward(self, inputs):
+            self.kept = torch.ones(()) if self.kept is None else self.kept
+            return self.inner(inputs) * self.kept
+
+    model = Keeping()
+    torch.testing.assert_close(sl.METHODS[name](model, images, **quick(name)), sl.METHODS[name](smooth, images, **quick(name)))
+    sl.METRICS["deletion"](model, images, images.mean(1))
+    model(images).sum().backward()
+
+
+@pytest.mark.parametrize("name", sorted(set(BATCHED) - {"occlusion"}))
+def test_no_gradient_inside_inference_mode_is_said(name, smooth, images):
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"no gradient can be taken inside torch.inference_mode"):
+        sl.METHODS[name](smooth, images, **quick(name))
+
+
+def test_random_numbers_of_one_seed_are_unrelated_between_purposes_images_and_draws(images):
+    from saliency_lib.inputs import filled, stream
+
+    noise = filled("noise", None, images)
+    maps = sl.METHODS["random"](None, images)
+    assert not any(torch.equal(maps, noise[:, channel]) for channel in range(3))
+    keys = [
+        (purpose, seed, image, *draw)
+        for purpose in "ab"
+        for seed in (0, 1, 2**32)
+        for image in range(50)
+        for draw in ((), (0,), (1,))
+    ]
+    assert len({stream(*key) for key in keys}) == len(keys)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -207,6 +246,8 @@ def test_integrated_gradients_sum_to_the_output_difference(smooth, images):
     error = sl.completeness_error(smooth, images, maps, baseline="black")
     assert error.shape == (5,)
     assert error.max() < 1e-3
+    with pytest.raises(ValueError, match="do not fit images"):
+        sl.completeness_error(smooth, images, maps[:1])
     off = sl.completeness_error(smooth, images, maps + 1 / 256, baseline="black")
     torch.testing.assert_close(off, torch.ones(5), rtol=1e-2, atol=1e-2)
 
@@ -284,10 +325,32 @@ def test_gradcam_takes_the_last_use_of_a_layer_that_is_used_twice(images):
     torch.testing.assert_close(twice, sl.METHODS["gradcam"](Net(again=False), images, layer="last"))
 
 
+class Pair(nn.Module):
+    def forward(self, inputs):
+        return inputs, inputs
+
+
+class Branched(nn.Module):
+    """One layer leads nowhere, another gives two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.side, self.pair, self.main = nn.Conv2d(3, 4, 3), Pair(), nn.Conv2d(3, 4, 3)
+
+    def forward(self, inputs):
+        self.side(inputs)
+        return self.main(self.pair(inputs)[0]).mean((2, 3))
+
+
 def test_gradcam_refuses_a_layer_without_positions(images):
+    branched = Branched()
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 3))
     with pytest.raises(ValueError, match=r"must be \(B, channels, h, w\), got \(5, 3\)"):
         sl.METHODS["gradcam"](model, images, layer=model[2])
+    with pytest.raises(ValueError, match="does not depend on the layer"):
+        sl.METHODS["gradcam"](branched, images, layer="side")
+    with pytest.raises(ValueError, match="must be a tensor, got tuple"):
+        sl.METHODS["gradcam"](branched, images, layer=branched.pair)
     with pytest.raises(ValueError, match="no layer of this model has a spatial output"):
         sl.METHODS["gradcam"](nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), images)
 

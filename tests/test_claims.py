@@ -45,26 +45,38 @@ def areas(images=60):
 
 
 def test_verdicts_follow_the_difference_and_its_uncertainty():
-    table = claims.against_control(areas(), lower_is_better=True).set_index("claim")
+    table = claims.against_controls(areas(), lower_is_better=True).set_index("claim")
     assert table["verdict"].to_dict() == {
-        "good lies below random": "reproduced",
-        "same lies below random": "not reproduced",
-        "bad lies below random": "not reproduced",
+        "good lies below random": "holds",
+        "same lies below random": "does not hold",
+        "bad lies below random": "does not hold",
     }
-    reverse = claims.against_control(areas(), lower_is_better=False).set_index("claim")
-    assert reverse.loc["bad lies above random", "verdict"] == "reproduced"
+    reverse = claims.against_controls(areas(), lower_is_better=False).set_index("claim")
+    assert reverse.loc["bad lies above random", "verdict"] == "holds"
     assert reverse.loc["bad lies above random", "ours"] == "+0.100 [+0.100, +0.100]"
 
 
+def test_both_controls_are_claimed_against_and_make_no_claim_themselves():
+    table = claims.against_controls(areas() | {"edges": areas()["bad"]}, lower_is_better=True)
+    assert len(table) == 6 and not table["claim"].str.startswith(("edges", "random")).any()
+    assert table.set_index("claim").loc["bad lies below edges", "verdict"] == "does not hold"
+
+
 def test_few_images_get_no_verdict():
-    assert set(claims.against_control(areas(19), lower_is_better=True)["verdict"]) == {"not tested at this scale"}
+    assert set(claims.against_controls(areas(19), lower_is_better=True)["verdict"]) == {"not tested at this scale"}
 
 
-def test_a_missing_control_or_unpaired_areas_are_refused():
-    with pytest.raises(ValueError, match=r"the control 'random' is not among \['good'\]"):
-        claims.against_control({"good": np.zeros(3)}, lower_is_better=True)
-    with pytest.raises(ValueError, match="not paired"):
-        claims.against_control({"good": np.zeros(3), "random": np.zeros(4)}, lower_is_better=True)
+def test_missing_controls_unpaired_areas_and_nan_are_refused():
+    with pytest.raises(ValueError, match=r"no control among \['good'\]"):
+        claims.against_controls({"good": np.zeros(3)}, lower_is_better=True)
+    with pytest.raises(ValueError, match="lack the control 'random'"):
+        claims.with_control("gradient edges")
+    assert claims.with_control("gradient  random") == ["gradient", "random"]
+    for function in (claims.against_controls, claims.summary):
+        with pytest.raises(ValueError, match="not paired"):
+            function({"good": np.zeros(3), "random": np.zeros(4)}, lower_is_better=True)
+        with pytest.raises(ValueError, match="areas of good hold NaN"):
+            function({"good": np.array([1, np.nan]), "random": np.zeros(2)}, lower_is_better=True)
 
 
 def test_no_difference_at_all_is_no_evidence():
@@ -77,20 +89,21 @@ def test_summary_ranks_the_best_first():
     assert claims.summary(areas(), lower_is_better=False)["method"].iloc[0] == "bad"
 
 
-def test_agreement_is_spearmans_correlation():
+def test_agreement_is_spearmans_correlation_over_the_maps_that_have_an_order():
     rng = np.random.default_rng(0)
-    maps = {"a": rng.normal(size=(3, 6, 6)), "b": rng.normal(size=(3, 6, 6))}
+    maps = {"a": rng.normal(size=(4, 6, 6)), "b": rng.normal(size=(4, 6, 6)), "flat": np.zeros((4, 6, 6))}
+    maps["b"][2] = 0.5
     table = claims.agreement(maps).set_index("method")
-    expected = np.mean(
-        [stats.spearmanr(abs(a).ravel(), abs(b).ravel()).statistic for a, b in zip(maps["a"], maps["b"], strict=True)]
-    )
-    assert table.loc["a", "b"] == pytest.approx(expected)
+    expected = np.mean([stats.spearmanr(maps["a"][k].ravel(), maps["b"][k].ravel()).statistic for k in (0, 1, 3)])
+    assert table.loc["a", "b"] == table.loc["b", "a"] == pytest.approx(expected)
     assert table.loc["b", "b"] == pytest.approx(1)
+    assert table["images"].to_dict() == {"a": 4, "b": 3, "flat": 0}
+    assert np.isnan(table.loc["a", "flat"])
 
 
 def test_accuracy_claims_know_chance():
-    assert claims.better_than_chance(0.5, 100, 10)["verdict"].item() == "reproduced"
-    assert claims.better_than_chance(0.1, 100, 10)["verdict"].item() == "not reproduced"
+    assert claims.better_than_chance(0.5, 100, 10)["verdict"].item() == "holds"
+    assert claims.better_than_chance(0.1, 100, 10)["verdict"].item() == "does not hold"
     assert claims.better_than_chance(1.0, 6, 1000)["verdict"].item() == "not tested at this scale"
 
 

@@ -267,6 +267,30 @@ def test_memory_that_runs_out_halves_the_chunk_and_changes_nothing(smooth, image
         torch.testing.assert_close(sl.METRICS[name](Small(), images, maps).values, sl.METRICS[name](smooth, images, maps).values)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_images_still_have_exact_fractions(dtype, smooth):
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+    class Wide(nn.Module):
+        """Takes any precision and answers in float32, as under autocast."""
+
+        def forward(self, inputs):
+            return smooth(inputs.float())
+
+    curve = sl.METRICS["deletion"](Wide(), images, images.mean(1), steps=256)
+    assert curve.values.dtype == curve.area.dtype == torch.float32
+    torch.testing.assert_close(curve.fractions, torch.arange(257) / 256)
+
+
+def test_a_model_without_finite_scores_is_refused(smooth, images):
+    class Broken(nn.Module):
+        def forward(self, inputs):
+            return smooth(inputs) / (inputs.flatten(1).sum(1, keepdim=True) > 300)
+
+    with pytest.raises(ValueError, match=r"the score is NaN or infinite for images \["):
+        sl.METRICS["deletion"](Broken(), images, images.mean(1), torch.zeros(5, dtype=torch.long))
+
+
 def test_maps_that_do_not_fit_or_hold_nan_are_refused(smooth, images):
     for name in METRICS:
         with pytest.raises(ValueError, match=r"maps \(5, 8, 8\) do not fit images \(5, 3, 16, 16\)"):

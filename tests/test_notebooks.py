@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -32,7 +33,9 @@ def each(function):
 def test_it_was_executed_from_top_to_bottom_without_error(file):
     code = cells(file, "code")
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert not [output for cell in code for output in cell.outputs if output.output_type in ("error", "stream")]
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type in ("error", "stream")]
+    assert not [output for output in outputs if re.search(r"\bnan\b", output.get("data", {}).get("text/html", ""), re.IGNORECASE)]
 
 
 @each
@@ -131,7 +134,8 @@ def test_an_unknown_parameter_or_another_type_is_refused(injected, message):
     [
         (("modle", "cnn"), "parameter of 03_deletion 'modle' is not known; did you mean 'model'"),
         (("model", "resnet51"), "model 'resnet51' is not known"),
-        (("methods", "gradient gradcma"), "method 'gradcma' is not known; did you mean 'gradcam'"),
+        (("methods", "gradient edges"), "lack the control 'random', without which no area means anything; add it"),
+        (("methods", "random gradcma"), "method 'gradcma' is not known; did you mean 'gradcam'"),
     ],
 )
 def test_papermill_fails_at_once_with_the_remedy(parameter, message, tmp_path):
@@ -169,7 +173,7 @@ def test_values_of_a_plan_are_quoted_for_the_shell(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "PARAMS", tmp_path)
     (step,) = plans.steps("mine")
     assert step.command.endswith("-p methods 'gradient random; rm x'")
-    assert step.output.parent.name == "methods=gradient+random+rm+x"
+    assert step.output.parent.name == "methods-gradient+random+rm+x"
 
 
 def test_bad_plans_are_refused(tmp_path, monkeypatch):
@@ -179,6 +183,8 @@ def test_bad_plans_are_refused(tmp_path, monkeypatch):
     for change, message in [
         ({"sweep": {"modle": ["cnn"]}}, "parameter of 01_train in plan 'mine' 'modle' is not known; did you mean 'model'"),
         ({"notebooks": {"03_deletoin": {}}}, "notebook '03_deletoin' is not known; did you mean '03_deletion'"),
+        ({"sweep": {"model": "cnn"}}, "sweep of model in plan 'mine' must be a list of values, got 'cnn'"),
+        ({"notebooks": None}, "plan 'mine' needs the fields parameters .* and notebooks"),
         ({"swep": {}}, "field of plan 'mine' 'swep' is not known; did you mean 'sweep'"),
     ]:
         (tmp_path / "plans" / "mine.yaml").write_text(yaml.safe_dump(good | change))
@@ -216,7 +222,7 @@ def test_the_site_shows_pictures_and_tables_and_has_no_dead_link(executed):
     pages = [page for page in html.rglob("*.html") if "_static" not in page.parts]
     assert {page.stem for page in pages} >= {"index", "01_train", "02_explain", "03_deletion", "03_insertion"}
     for page in pages:
-        for target in re.findall(r'(?:src|href)="([^"#?]+)', page.read_text()):
+        for target in map(unquote, re.findall(r'(?:src|href)="([^"#?]+)', page.read_text())):
             if target.startswith(("http:", "https:")):
                 assert "arxiv.org" in target, f"{page.name} needs {target} from the network"
             elif not target.startswith(("data:", "mailto:", "javascript:")):

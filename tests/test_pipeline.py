@@ -1,6 +1,7 @@
 """From a specification to its result: shards, batches, damage, data that changed, methods that fail."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -137,11 +138,18 @@ def test_images_that_changed_since_they_were_explained_are_noticed(outputs, tmp_
             for shade in range(4):
                 Image.new("RGB", (28, 28), (100 * number + shade,) * 3).save(folder / f"{shade}.png")
     spec = sl.Explanation(dataclasses.replace(TRAINING, dataset="tones"), "edges")
-    sl.explain(spec)
+    sl.score(sl.Score(spec))
     Image.new("RGB", (28, 28), (255, 0, 0)).save(tmp_path / "data" / "tones" / "test" / "dark" / "0.png")
     pipeline.data.cache_clear()
-    with pytest.raises(ValueError, match=r"the images of tones are not those that .* explains; delete that folder and run again"):
+    with pytest.raises(ValueError, match=r"the images of tones are not those that .* was made from; put them back or delete"):
+        sl.explain(spec)
+    with pytest.raises(ValueError, match="the images of tones are not those"):
         sl.score(sl.Score(spec))
+    for split in ("train", "test"):
+        shutil.copytree(tmp_path / "data" / "tones" / split / "dark", tmp_path / "data" / "tones" / split / "third")
+    pipeline.data.cache_clear()
+    with pytest.raises(ValueError, match=r"tones has 3 classes, but .* was trained with 2; put the data back or delete"):
+        sl.train(spec.training)
     pipeline.data.cache_clear()
 
 

@@ -51,6 +51,30 @@ def test_the_digest_depends_on_what_is_upstream_and_on_the_recipes_settings(monk
     assert [spec.digest for spec in (TRAINING, SCORE)] != before
 
 
+def test_the_digest_depends_on_the_defaults_of_options_and_on_what_a_preset_is(monkeypatch):
+    from saliency_lib.evaluation import curves
+
+    explanation, score = sl.Explanation(TRAINING, "smoothgrad"), sl.Score(EXPLANATION)
+    before = explanation.digest, score.digest
+    monkeypatch.setitem(curves.PRESETS, "rise", {**curves.PRESETS["rise"], "insertion_fill": "black"})
+    monkeypatch.setitem(sl.METHODS["smoothgrad"].__kwdefaults__, "samples", 3)
+    assert explanation.digest != before[0] and score.digest != before[1]
+
+
+def test_options_cannot_be_changed_afterwards():
+    with pytest.raises(TypeError):
+        EXPLANATION.options["samples"] = 9
+
+
+def test_a_score_follows_the_class_that_is_explained():
+    assert sl.Score(sl.Explanation(TRAINING, targets="label")).targets == "label"
+    assert SCORE.targets == "predicted"
+
+
+def test_there_are_no_more_shards_than_images():
+    assert len(sl.Explanation(TRAINING, start=2, stop=7, stride=2).shards(9)) == 3
+
+
 def test_the_order_of_options_does_not_matter():
     one = sl.Explanation(TRAINING, "smoothgrad", {"samples": 3, "sigma": 0.1})
     assert one == sl.Explanation(TRAINING, "smoothgrad", {"sigma": 0.1, "samples": 3})
@@ -84,6 +108,11 @@ def test_the_recipe_is_chosen_by_the_data_set():
         (lambda: sl.Training("photos", "efficientnet_lite0", "standard"), "has no training images"),
         (lambda: sl.Training("photos", "cnn"), "model 'cnn' has no published weights"),
         (lambda: sl.Training("mnist5k", "efficientnet_lite0", "pretrained"), "which are not those of dataset 'mnist5k'"),
+        (lambda: sl.Training(changes={"epochs": 0}), "epochs must be a whole number from 1, got 0"),
+        (lambda: sl.Training(changes={"batch_size": 0}), "batch_size must be a whole number from 1"),
+        (lambda: sl.Explanation(TRAINING, "random", {"seed": 3}), "seed is no option here: a specification has a field seed"),
+        (lambda: sl.Explanation(TRAINING, "random", {"indices": [3]}), "indices is no option here"),
+        (lambda: sl.Score(EXPLANATION, "deletion", {"seed": 3}), "seed is no option here"),
         (lambda: sl.Explanation(TRAINING, "gradcma"), "method 'gradcma' is not known; did you mean 'gradcam'"),
         (lambda: sl.Explanation(TRAINING, options={"steps": 3}), "option of method 'gradient' 'steps' is not known"),
         (lambda: sl.Explanation(TRAINING, options={"reduction": print}), "options must be plain values"),

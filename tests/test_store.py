@@ -14,12 +14,13 @@ import pytest
 
 import saliency_lib as sl
 from saliency_lib import paths, store
+from saliency_lib.files import write_tensors
 
 SPEC = sl.Training(seed=7)
 
 
 def write(folder):
-    store.write_tensors(folder / "numbers.safetensors", {"x": np.arange(1000.0)})
+    write_tensors(folder / "numbers.safetensors", {"x": np.arange(1000.0)})
     return {"answer": 42}
 
 
@@ -140,22 +141,27 @@ def test_a_place_that_cannot_be_written_is_an_error_before_any_work(tmp_path, mo
         store.fetch(SPEC, never)
 
 
-def _build_within(outputs, limit, queue):
+def _build_within(outputs, limit, queue, work):
     paths.OUTPUTS = outputs
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
-        store.fetch(SPEC, write)
+        work()
     except OSError as error:
         queue.put(str(error))
 
 
-def test_a_full_disk_is_an_error_that_leaves_nothing(outputs):
+@pytest.mark.parametrize(
+    "work",
+    [lambda: store.fetch(SPEC, write), lambda: sl.train(sl.Training(changes={"epochs": 2}))],
+    ids=["artefact", "checkpoint"],
+)
+def test_a_full_disk_is_an_error_that_leaves_nothing(work, outputs):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    process = context.Process(target=_build_within, args=(outputs, 4000, queue))
+    process = context.Process(target=_build_within, args=(outputs, 4000, queue, work))
     process.start()
     message = queue.get(timeout=60)
     process.join()
-    assert "nothing was stored" in message and "larger than allowed" in message and "free some space" in message
+    assert "nothing was stored" in message and "larger than allowed" in message and message.count("free some space") == 1
     assert everything(outputs) == ["training"]

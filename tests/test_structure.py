@@ -16,25 +16,26 @@ MAY_IMPORT = {
     "paths": set(),
     "registry": set(),
     "batching": set(),
+    "files": {"paths"},
     "inputs": {"batching", "registry"},
     "datasets": {"registry", "paths"},
     "models": {"registry", "paths"},
     "objectives": {"registry", "paths"},
     "attribution": KERNEL,
     "evaluation": KERNEL,
-    "training": {"registry", "paths", "batching", "objectives"},
+    "training": {"registry", "paths", "files", "batching", "inputs", "objectives"},
     "specs": {"registry", "paths"},
-    "store": {"specs", "paths"},
+    "store": {"specs", "paths", "files"},
     "plans": {"registry", "paths"},
     "pipeline": None,  # everything
     "claims": {"specs"},
     "plots": {"specs", "claims"},
-    "report": {"specs", "registry", "paths", "plans", "store", "claims", "plots"},
+    "report": {"specs", "registry", "paths", "plans", "store", "files", "claims", "plots"},
     "site": {"plans", "paths"},
     "__init__": None,
     "__main__": None,
 }
-WITHOUT_TORCH = {"paths", "registry", "specs", "store", "plans", "plots", "report", "claims", "site"}
+WITHOUT_TORCH = {"paths", "files", "registry", "specs", "store", "plans", "plots", "report", "claims", "site"}
 ONE_HOME = {"captum": "attribution", "lime": "attribution"}
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks
+from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks, recording
 from saliency_lib.inputs import check_images, resolve_targets
 from saliency_lib.registry import METHODS, no_such
 
@@ -33,7 +33,7 @@ def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int
 
     handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
     try:
-        with frozen(model), torch.inference_mode():
+        with frozen(model), torch.no_grad():
             model(images[:1])
     finally:
         for handle in handles:
@@ -76,6 +76,8 @@ def leaf_at(module: nn.Module) -> Iterator[list[Tensor]]:
     leaves: list[Tensor] = []
 
     def cut(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise ValueError(f"the layer's output must be a tensor, got {type(output).__name__}; choose another layer")
         leaves.append(output.detach().requires_grad_())
         return leaves[-1].clone()  # an in-place activation may follow, and a leaf must not be written to
 
@@ -112,7 +114,8 @@ def gradcam(
         ValueError: the layer is unknown or has no spatial output.
 
     Source: Selvaraju et al. 2017, section 3. Differs: f_c is the logit, also where the saliency benchmark's model ends
-    in a softmax.
+    in a softmax. Of a vision transformer the default is the patch embedding, its only layer with positions; a layer with
+    channels last (inside Swin and ConvNeXt) must not be named, its axes are read as (channels, h, w).
     """
     check_images(images)
     module = find_layer(model, layer, images)
@@ -121,13 +124,16 @@ def gradcam(
         targets = resolve_targets(model, images, targets, batch_size) if targets is not None else None
 
         def add(start: int, stop: int) -> None:
-            with torch.enable_grad(), leaf_at(module) as leaves:
+            with recording(), leaf_at(module) as leaves:
                 logits = model(arranged(images[start:stop]))
                 if not leaves or leaves[-1].ndim != 4:
                     shape = tuple(leaves[-1].shape) if leaves else "none"
                     raise ValueError(f"the layer's output must be (B, channels, h, w), got {shape}")
                 classes = logits.argmax(1) if targets is None else targets[start:stop]
-                gradient = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), leaves[-1])[0]
+                score = logits.gather(1, classes[:, None]).sum()
+                gradient = torch.autograd.grad(score, leaves[-1], allow_unused=True)[0] if score.requires_grad else None
+                if gradient is None:
+                    raise ValueError("the class score does not depend on the layer; choose one that leads to the logits")
             weights = gradient.mean((2, 3), keepdim=True)
             small = (weights * leaves[-1].detach()).sum(1, keepdim=True).relu()
             maps.append(F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)[:, 0])

@@ -18,7 +18,7 @@ def random(
         (B, H, W).
     """
     check_images(images)
-    sources = [generator(images.device, seed, number) for number in row_indices(images, indices)]
+    sources = [generator(images.device, "random", seed, number) for number in row_indices(images, indices)]
     draws = [torch.rand(images.shape[2:], generator=source, device=images.device) for source in sources]
     return torch.stack(draws).to(images.dtype)
 
@@ -32,7 +32,7 @@ def edges(model: nn.Module, images: Tensor, targets: Tensor | None = None) -> Te
 
     Source: Adebayo et al. 2018, section 4: an edge detector looks like a saliency map and explains nothing.
     """
-    check_images(images)
+    images = check_images(images)
     smooth, slope = images.new_tensor([1, 2, 1]) / 4, images.new_tensor([1, 0, -1])
     kernels = torch.stack([torch.outer(slope, smooth), torch.outer(smooth, slope)])[:, None]
     grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks
-from saliency_lib.inputs import Fill, check_images, filled, generator, logits_of, resolve_targets, row_indices
+from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks, recording
+from saliency_lib.inputs import Fill, check_images, check_maps, filled, generator, logits_of, resolve_targets, row_indices
 from saliency_lib.registry import METHODS, no_such
 
 
@@ -50,7 +50,7 @@ def gaussian_ball(images: Tensor, samples: int, sigma: float, seed: int, indices
     spread = sigma * (images.flatten(1).amax(1) - images.flatten(1).amin(1))
 
     def draw(row: int, sample: int) -> Tensor:
-        source = generator(images.device, seed, numbers[row], sample)
+        source = generator(images.device, "smoothgrad", seed, numbers[row], sample)
         return torch.randn(images.shape[1:], generator=source, device=images.device, dtype=images.dtype)
 
     def at(rows: Tensor, points: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def path_gradient(
     Returns:
         (B, C, H, W), the images' dtype.
     """
-    check_images(images)
+    images = check_images(images)
     steps = len(path.weights)
     total = torch.zeros_like(images)
     with frozen(model):
@@ -92,7 +92,7 @@ def path_gradient(
         def add(start: int, stop: int) -> None:
             pairs = torch.arange(start, stop, device=images.device)
             rows, points = pairs // steps, pairs % steps
-            with torch.enable_grad():
+            with recording():
                 inputs = arranged(path.at(rows, points).detach()).requires_grad_()
                 scores = model(inputs).gather(1, targets[rows, None])
                 gradient = torch.autograd.grad(scores.sum(), inputs)[0]
@@ -169,6 +169,7 @@ def input_x_gradient(
     Source: Shrikumar et al. 2016. Differs: x is the pixel value in [0, 1] (black contributes nothing), not the
     normalised one.
     """
+    images = check_images(images)
     return reduced(images * path_gradient(model, images, targets, point(images), batch_size=batch_size), reduction)
 
 
@@ -253,7 +254,7 @@ def integrated_gradients(
     Source: Sundararajan, Taly, Yan 2017, section 3; 50 nodes and the mean colour as Kwon, Koo, Cho 2020.
     Differs: the 2017 paper starts from black (`baseline="black"`).
     """
-    check_images(images)
+    images = check_images(images)
     start = filled(baseline, model, images, indices=indices, seed=seed)
     average = path_gradient(model, images, targets, straight_line(images, start, steps), batch_size=batch_size)
     return reduced((images - start) * average, reduction)
@@ -280,7 +281,8 @@ def completeness_error(
 
     Source: Sundararajan, Taly, Yan 2017, axiom of completeness.
     """
-    check_images(images)
+    images = check_images(images)
+    check_maps(maps, images)
     with frozen(model):
         rows = resolve_targets(model, images, targets, batch_size)[:, None]
         start = filled(baseline, model, images, indices=indices, seed=seed)

@@ -71,11 +71,12 @@ def mask_scores(
             stack = masks.at(rows[start:stop], numbers[first:last])[:, :, None]
             copies = torch.lerp(behind, image, stack).flatten(0, 1)
             values = SCORES[score](model(arranged(copies))).unflatten(0, (stop - start, last - first))
-            scores[start:stop, first:last] = values.gather(2, targets[start:stop, None, None].expand(-1, last - first, 1))[..., 0]
+            wanted = targets[start:stop, None, None].expand(-1, last - first, 1)
+            scores[start:stop, first:last] = values.gather(2, wanted)[..., 0].to(scores.dtype)
 
         in_chunks(chunk, masks.count, max(1, size // (stop - start)))
 
-    with frozen(model), torch.inference_mode():
+    with frozen(model), torch.no_grad():
         in_chunks(block, len(images), min(size, len(images)))
     return scores
 
@@ -140,8 +141,8 @@ def occlusion(
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
         window: side in pixels; None takes a seventh of the shorter side.
-        stride: pixels between windows; None takes half a window, 169 windows in all on a square image.
-            One forward pass a window.
+        stride: pixels between windows; None takes half a window, 169 to 225 windows on a square
+            image. One forward pass a window.
         fill: what stands in the window, see `inputs.filled`.
         score: `probability` or `logit`.
 
@@ -153,7 +154,7 @@ def occlusion(
 
     Source: Zeiler, Fergus 2014, section 4.2.
     """
-    check_images(images)
+    images = check_images(images)
     window = max(1, min(images.shape[2:]) // 7) if window is None else window
     hidden = windows(images, window, max(1, window // 2) if stride is None else stride)
     whole = Masks(1, lambda rows, numbers: images.new_ones(1, 1, *images.shape[2:]))

@@ -91,9 +91,10 @@ def perturbation_curve(
         Curve; `area` by the trapezoid rule over the fractions.
 
     Raises:
-        ValueError: maps that do not fit or hold NaN, fractions that do not rise, unknown order, start, fill or score.
+        ValueError: maps that do not fit or hold NaN, fractions that do not rise, unknown order, start, fill or score, or a
+            model whose score is not finite.
     """
-    check_images(images)
+    images = check_images(images)
     check_maps(maps, images)
     descending = _choose("order", order, ORDERS)
     deleting = _choose("start", start, {"image": True, "fill": False})
@@ -102,15 +103,16 @@ def perturbation_curve(
     substrate = filled(fill, model, images, indices=indices, seed=seed)
     first, second = (images, substrate) if deleting else (substrate, images)
     place = ranks(maps, descending=descending).view(maps.shape)
-    values = images.new_empty(len(images), len(counts))
+    precise = torch.promote_types(images.dtype, torch.float32)
+    values = torch.empty(len(images), len(counts), dtype=precise, device=images.device)
     steps = torch.tensor(counts, device=images.device)
 
-    with frozen(model), torch.inference_mode():
+    with frozen(model), torch.no_grad():
         logits = logits_of(model, images, batch_size)
         predicted = logits.argmax(1)
         targets = predicted if targets is None else check_targets(targets, logits)
         untouched = 0 if deleting else maps[0].numel()  # the count at which the input is the image itself
-        values[:, steps == untouched] = score_of(logits, targets, predicted)[:, None]
+        values[:, steps == untouched] = score_of(logits, targets, predicted).to(precise)[:, None]
         inner = (steps != untouched).nonzero()[:, 0]
 
         def add(begin: int, end: int) -> None:
@@ -118,10 +120,13 @@ def perturbation_curve(
             rows, column = pairs // len(inner), inner[pairs % len(inner)]
             changed = (place[rows] < steps[column].view(-1, 1, 1))[:, None]
             inputs = torch.where(changed, second[rows], first[rows])
-            values[rows, column] = score_of(model(arranged(inputs)), targets[rows], predicted[rows])
+            values[rows, column] = score_of(model(arranged(inputs)), targets[rows], predicted[rows]).to(precise)
 
         in_chunks(add, len(images) * len(inner), chunk_size(images, batch_size))
-    shares = steps.to(images.dtype) / maps[0].numel()
+    if not torch.isfinite(values).all():
+        bad = (~torch.isfinite(values)).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"the score is NaN or infinite for images {bad[:5]}; look at the model's weights")
+    shares = steps.to(precise) / maps[0].numel()
     return Curve(shares, values, torch.trapezoid(values, shares, dim=1))
 
 
@@ -164,7 +169,14 @@ def _preset(name: str, metric: str, images: Tensor, steps: int | None, fill: Fil
     }
 
 
+def _measured(function: Callable) -> Callable:
+    """Decorator: what a preset comes to is known from the function, so that a specification can name it."""
+    function.presets = PRESETS
+    return function
+
+
 @METRICS.register
+@_measured
 def deletion(
     model: nn.Module,
     images: Tensor,
@@ -201,6 +213,7 @@ def deletion(
 
 
 @METRICS.register
+@_measured
 def insertion(
     model: nn.Module,
     images: Tensor,
