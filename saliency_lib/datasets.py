@@ -92,7 +92,8 @@ def dataset(*, shape: tuple[int, int], splits: tuple[str, ...] = TRAIN_AND_TEST,
             chosen = range(whole.total)[start:stop:stride]
             if not chosen:
                 raise ValueError(
-                    f"{wanted} selects none of the {whole.total} images of {name} {split}; splits: {', '.join(splits)}"
+                    f"{wanted} selects none of the {whole.total} images of {name} {split} (splits: {', '.join(splits)}); "
+                    "start lower, or cut the run into fewer shards"
                 )
             return Images(classes=whole.classes, indices=torch.tensor(chosen), **whole.read(chosen, size or shape[1]))
 

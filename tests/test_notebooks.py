@@ -86,6 +86,20 @@ def test_the_command_of_its_figures_is_its_own_name(file):
     assert f'sl.report.Run("{file.stem}", In)' in code[1].source
 
 
+@pytest.mark.parametrize(
+    ("name", "better"), [("03_deletion", "holds for 5 of 5; 3 of 5"), ("03_insertion", "holds for 4 of 5; 4 of 5")]
+)
+def test_the_readmes_table_is_what_the_notebooks_found(name, better):
+    claims = next(cell for cell in cells(paths.NOTEBOOKS / f"{name}.ipynb", "code") if "claims" in cell.metadata.get("tags", []))
+    rows = re.findall(r"<tr>(.*?)</tr>", claims.outputs[0]["data"]["text/html"], re.DOTALL)
+    counts = [
+        f"{sum('holds' in row for row in rows if f' {control}<' in row)} of {sum(f' {control}<' in row for row in rows)}"
+        for control in ("random", "edges")
+    ]
+    assert f"holds for {'; '.join(counts)}" == better
+    assert re.search(rf"\[{name}\].*\| {better} \|", (paths.ROOT / "README.md").read_text())
+
+
 INJECTED = "# Parameters\n{}\n"
 
 
