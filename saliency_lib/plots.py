@@ -163,7 +163,9 @@ def training(
         images: (B, C, H, W) in [0, 1].
         words, probabilities, right: (B,) predicted class, its probability, whether it is the label.
     """
-    figure = _figure(9.2, 3.4 if len(history) else 3.9)
+    columns = 6
+    rows = -(-len(images) // columns)
+    figure = _figure(9.2, 3.4 if len(history) else 1.9 * rows)
     pictures = figure
     if len(history):
         plots, pictures = figure.subfigures(1, 2, width_ratios=(1, 1.25))
@@ -178,8 +180,7 @@ def training(
             axes.yaxis.label.set_size(9)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    columns = 6
-    grid = pictures.subplots(-(-len(images) // columns), columns, squeeze=False).flatten()
+    grid = pictures.subplots(rows, columns, squeeze=False).flatten()
     for axes in grid:
         axes.set_axis_off()
     for axes, image, word, probability, good in zip(grid, np.asarray(images), words, probabilities, right, strict=False):
