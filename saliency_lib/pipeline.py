@@ -19,7 +19,7 @@ from saliency_lib.datasets import Images
 from saliency_lib.evaluation.curves import Curve
 from saliency_lib.files import write_tensors
 from saliency_lib.inputs import logits_of
-from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS
+from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS, Registry
 from saliency_lib.specs import Explanation, Score, Spec, Training
 from saliency_lib.store import Artefact
 from saliency_lib.training import accuracy, fit
@@ -188,7 +188,7 @@ def _explain(spec: Explanation, folder: Path) -> dict:
     for rows in _blocks(images, f"{spec.method} of {spec.dataset}"):
         block = images.images[rows].to(device())
         wanted = (images.labels[rows] if spec.targets == "label" else predict(model, block)[1]).to(device())
-        options = dict(spec.options) | _randomness("method", METHODS, spec.method, spec.seed, images.indices[rows])
+        options = dict(spec.options) | _randomness(METHODS, spec.method, spec.seed, images.indices[rows])
         result = METHODS[spec.method](model, block, wanted, **options).cpu()
         if not torch.isfinite(result).all():
             bad = images.indices[rows][(~torch.isfinite(result)).flatten(1).any(1)].tolist()
@@ -218,7 +218,7 @@ def _score(spec: Score, folder: Path) -> dict:
     curves = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
         wanted = images.labels[rows].to(device()) if spec.targets == "label" else None
-        options = dict(spec.options) | _randomness("metric", METRICS, spec.metric, spec.seed, images.indices[rows])
+        options = dict(spec.options) | _randomness(METRICS, spec.metric, spec.seed, images.indices[rows])
         block, maps = images.images[rows].to(device()), explained.maps[rows].to(device())
         curves.append(METRICS[spec.metric](model, block, maps, wanted, **options))
     tensors = {
@@ -290,7 +290,7 @@ def _blocks(images: Images, title: str) -> list[slice]:
     return tqdm([slice(start, start + BLOCK) for start in starts], desc=title, unit="block")
 
 
-def _randomness(kind: str, table, name: str, seed: int, indices: Tensor) -> dict:
+def _randomness(table: Registry, name: str, seed: int, indices: Tensor) -> dict:
     """The seed and the images' numbers, for an entry that draws random numbers."""
     known = table.options(name)
     return {key: value for key, value in {"seed": seed, "indices": indices}.items() if key in known}

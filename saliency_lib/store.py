@@ -1,5 +1,6 @@
 """The store: artefacts in outputs/<kind>/<name>/, written once, checked when read, never a pickle."""
 
+import glob
 import hashlib
 import json
 import platform
@@ -67,7 +68,7 @@ def find(spec: Spec) -> Artefact | None:
         return None
     try:
         provenance = json.loads((folder / PROVENANCE).read_text())
-        files, digest = provenance["files"], provenance["digest"]
+        files, digest, _ = provenance["files"], provenance["digest"], provenance["facts"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{PROVENANCE} cannot be read ({type(error).__name__})") from None
     if digest != spec.digest or provenance.get("spec") != spec.to_dict():
@@ -103,8 +104,7 @@ def fetch(spec: Spec, build: Callable[[Path], dict]) -> Artefact:
             found = find(spec)
             if found:
                 return found
-            for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed: the lock is ours
-                shutil.rmtree(left)
+            _clear_drafts(folder)
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 facts = build(draft)
@@ -115,6 +115,15 @@ def fetch(spec: Spec, build: Callable[[Path], dict]) -> Artefact:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
     return find(spec)
+
+
+def _clear_drafts(folder: Path) -> None:
+    """Delete what killed processes left of an artefact, but not its checkpoint; the caller holds the lock."""
+    name = glob.escape(folder.name)
+    for left in folder.parent.glob(f".{name}-*"):
+        shutil.rmtree(left)
+    for left in folder.parent.glob(f".{name}.checkpoint.safetensors.*"):
+        left.unlink()
 
 
 def _sha256(file: Path) -> str:

@@ -65,7 +65,7 @@ def test_the_command_in_the_provenance_builds_the_artefact(outputs, tmp_path):
     assert store.find(spec).facts["test_accuracy"] > 0
 
 
-@pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "provenance", "foreign"])
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "provenance", "facts", "foreign"])
 def test_a_damaged_artefact_is_an_error_that_names_the_file_and_the_way_out(damage, outputs):
     folder = store.fetch(SPEC, write).folder
     file, origin = folder / "numbers.safetensors", folder / "provenance.json"
@@ -77,9 +77,11 @@ def test_a_damaged_artefact_is_an_error_that_names_the_file_and_the_way_out(dama
         file.unlink()
     elif damage == "provenance":
         origin.write_text(origin.read_text()[:50])
+    elif damage == "facts":
+        origin.write_text(origin.read_text().replace('"facts"', '"fakts"'))
     else:
         origin.write_text(origin.read_text().replace('"seed": 7', '"seed": 8'))
-    named = "provenance.json" if damage in ("provenance", "foreign") else "numbers.safetensors"
+    named = "provenance.json" if damage in ("provenance", "facts", "foreign") else "numbers.safetensors"
     with pytest.raises(ValueError, match=rf"{SPEC.name} is damaged or foreign: {named}.*delete the folder"):
         store.fetch(SPEC, write)
 
@@ -104,6 +106,8 @@ def test_what_a_killed_process_left_is_cleared_away(outputs):
     ended = subprocess.run([sys.executable, "-c", code], env=os.environ | {"SALIENCY_OUTPUTS": str(outputs)})
     assert ended.returncode == -signal.SIGKILL
     assert any("half" in name for name in everything(outputs))
+    draft = store.checkpoint(SPEC).with_name(store.checkpoint(SPEC).name + ".123")
+    draft.write_bytes(b"half")
     store.fetch(SPEC, write)
     assert everything(outputs) == [
         "training",

@@ -117,7 +117,7 @@ def gradcam(
     in a softmax. Of a vision transformer the default is the patch embedding, its only layer with positions; a layer with
     channels last (inside Swin and ConvNeXt) must not be named, its axes are read as (channels, h, w).
     """
-    check_images(images)
+    images = check_images(images)
     module = find_layer(model, layer, images)
     maps: list[Tensor] = []
     with frozen(model):

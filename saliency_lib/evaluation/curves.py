@@ -169,14 +169,14 @@ def _preset(name: str, metric: str, images: Tensor, steps: int | None, fill: Fil
     }
 
 
-def _measured(function: Callable) -> Callable:
-    """Decorator: what a preset comes to is known from the function, so that a specification can name it."""
+def _with_presets(function: Callable) -> Callable:
+    """Decorator: what a preset comes to is known from the function, so that it enters a specification's digest."""
     function.presets = PRESETS
     return function
 
 
 @METRICS.register
-@_measured
+@_with_presets
 def deletion(
     model: nn.Module,
     images: Tensor,
@@ -213,7 +213,7 @@ def deletion(
 
 
 @METRICS.register
-@_measured
+@_with_presets
 def insertion(
     model: nn.Module,
     images: Tensor,
