@@ -145,7 +145,7 @@ def curves(
     right.set(xlabel=f"area, 95 % interval ({better})", ylim=(-0.6, len(table) - 0.4))
     right.margins(x=0.12)
     right.grid(axis="x", color="#dddddd", linewidth=0.6)
-    left.legend(fontsize=7.5, frameon=False, loc="upper right" if lower_is_better else "lower right")
+    left.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)  # above, free of the curves
     for axes in (left, right):
         _clean(axes)
         axes.xaxis.label.set_size(9)

@@ -127,5 +127,6 @@ def row(values: Mapping[str, float]) -> pd.DataFrame:
 def settings(training: Training) -> HTML:
     """The settings that a training's recipe comes to, with their source."""
     source = recipes()[training.recipe].get(training.scale, {}).get("source", "")
-    values = {"recipe": training.recipe, "scale": training.scale, **training.settings, "source": source}
+    known = {name: value for name, value in training.settings.items() if value is not None}
+    values = {"recipe": training.recipe, "scale": training.scale, **known, "source": source}
     return HTML(pd.DataFrame(list(values.items()), columns=["setting", "value"]).to_html(index=False, border=0))

@@ -108,6 +108,10 @@ def run(*injected, before=()):
     return report.Run("03_deletion", cells)
 
 
+def test_settings_of_published_weights_show_no_empty_value():
+    assert "nan" not in report.settings(sl.Training("photos", "efficientnet_lite0")).data.lower()
+
+
 def test_a_run_knows_its_parameters_and_its_command():
     assert run().command == "papermill notebooks/03_deletion.ipynb out.ipynb"
     changed = run('dataset = "my photos"\nsteps = 7\nrecipe = "standard"')
