@@ -74,4 +74,5 @@ def linear():
 def quick(method: str) -> dict:
     """Options that make a method cheap enough for a loop over all methods; its laws hold with any."""
     known = sl.METHODS.options(method)
-    return {name: value for name, value in {"steps": 8, "samples": 4, "window": 5, "stride": 3}.items() if name in known}
+    cheap = {"steps": 8, "samples": 12, "window": 5, "stride": 3, "masks": 12}
+    return {name: value for name, value in cheap.items() if name in known}

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "batching": set(),
     "files": {"paths"},
     "inputs": {"batching", "registry"},
+    "rules": {"registry"},
     "datasets": {"registry", "paths"},
     "models": {"registry", "paths"},
     "objectives": {"registry", "paths"},

@@ -1,0 +1,1 @@
+"""Guided integrated gradients of PAIR: a path that adapts to the gradients it meets."""

@@ -1,0 +1,1 @@
+"""DeepLIFT and DeepLIFT-SHAP, by captum."""

@@ -1,0 +1,1 @@
+"""RISE: random grids, enlarged, as masks."""

@@ -1,0 +1,1 @@
+"""SIDU: thresholded feature maps as masks, weighed by similarity and uniqueness."""

@@ -1,0 +1,1 @@
+"""LIME on images: superpixels as masks, weighed by a ridge regression."""
