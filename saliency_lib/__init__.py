@@ -10,7 +10,9 @@ _HOMES = {
     "specs": ("Training", "Explanation", "Score", "from_dict", "recipes"),
     "pipeline": ("train", "explain", "score", "predict", "join", "build", "data", "images_of", "device"),
     "evaluation.curves": ("Curve", "perturbation_curve", "tied"),
-    "attribution.gradients": ("completeness_error",),
+    "attribution.gradients": ("gradient_maps",),
+    "attribution.integrated": ("completeness_error",),
+    "rules": ("guided",),
     "store": ("find",),
 }
 _MODULES = ("paths", "plots", "report", "claims", "store", "specs", "pipeline", "training")

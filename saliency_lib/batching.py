@@ -58,9 +58,14 @@ def chunk_size(images: torch.Tensor, batch_size: int | None) -> int:
     if batch_size is None:
         device = images.device.type if images.device.type in AT_ONCE else "cpu"
         return max(1, min(MOST_AT_ONCE[device], AT_ONCE[device] // images[0].numel()))
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number from 1, got {batch_size!r}")
-    return batch_size
+    return positive("batch_size", batch_size)
+
+
+def positive(name: str, number: int) -> int:
+    """The number, refused where it is not whole and from 1."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
+    return number
 
 
 def arranged(inputs: torch.Tensor) -> torch.Tensor:

@@ -9,10 +9,19 @@ from conftest import Linear, quick
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.attribution.gradients import gaussian_ball, path_gradient, point
+from saliency_lib.attribution.backward import class_slope, gaussian_ball, path_gradient, point
 
 METHODS = sorted(sl.METHODS)
 BATCHED = [name for name in METHODS if "batch_size" in sl.METHODS.options(name)]  # all but the controls
+FORWARD_ONLY = {"occlusion", "rise", "sidu", "sidu_grids", "lime"}
+
+
+@pytest.fixture
+def net(request, smooth):
+    """The smooth network, with ReLUs for methods whose rule knows nothing else."""
+    if "pool_rule" not in sl.METHODS.options(request.node.callspec.params["name"]):
+        return smooth
+    return nn.Sequential(*(nn.ReLU() if isinstance(layer, nn.Softplus) else layer for layer in smooth))
 
 
 def state(model: nn.Module) -> list:
@@ -42,21 +51,21 @@ def test_maps_have_the_images_shape_and_are_finite(name, relu_net, images):
 
 @pytest.mark.parametrize("name", BATCHED)
 @pytest.mark.parametrize("batch_size", [1, 7, 10_000])
-def test_maps_do_not_depend_on_the_batch_size(name, batch_size, smooth, images):
-    smooth, images = smooth.double(), images.double()  # so that rounding cannot hide a difference
-    whole = sl.METHODS[name](smooth, images, **quick(name))
-    cut = sl.METHODS[name](smooth, images, batch_size=batch_size, **quick(name))
+def test_maps_do_not_depend_on_the_batch_size(name, batch_size, net, images):
+    net, images = net.double(), images.double()  # so that rounding cannot hide a difference
+    whole = sl.METHODS[name](net, images, **quick(name))
+    cut = sl.METHODS[name](net, images, batch_size=batch_size, **quick(name))
     torch.testing.assert_close(cut, whole, rtol=0, atol=1e-9 * float(whole.abs().max()))
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_image_has_the_same_map_alone_and_among_others_in_any_order(name, smooth, images):
-    smooth, images = smooth.double(), images.double()
+def test_an_image_has_the_same_map_alone_and_among_others_in_any_order(name, net, images):
+    net, images = net.double(), images.double()
     options = quick(name)
     numbered = "indices" in sl.METHODS.options(name)
-    whole = sl.METHODS[name](smooth, images, **options)
+    whole = sl.METHODS[name](net, images, **options)
     order = torch.tensor([3, 0, 4])
-    some = sl.METHODS[name](smooth, images[order], **options, **({"indices": order} if numbered else {}))
+    some = sl.METHODS[name](net, images[order], **options, **({"indices": order} if numbered else {}))
     torch.testing.assert_close(some, whole[order], rtol=0, atol=1e-9 * float(whole.abs().max()))
 
 
@@ -91,26 +100,26 @@ def test_the_model_is_left_as_it_was_found_after_an_error(name, relu_net, images
 
 
 @pytest.mark.parametrize("name", BATCHED)
-def test_a_model_that_keeps_a_tensor_from_its_forward_pass_can_still_be_explained_and_trained(name, smooth, images):
+def test_a_model_that_keeps_a_tensor_from_its_forward_pass_can_still_be_explained_and_trained(name, net, images):
     class Keeping(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner, self.kept = smooth, None
+            self.inner, self.kept = net, None
 
         def forward(self, inputs):
             self.kept = torch.ones(()) if self.kept is None else self.kept
             return self.inner(inputs) * self.kept
 
     model = Keeping()
-    torch.testing.assert_close(sl.METHODS[name](model, images, **quick(name)), sl.METHODS[name](smooth, images, **quick(name)))
+    torch.testing.assert_close(sl.METHODS[name](model, images, **quick(name)), sl.METHODS[name](net, images, **quick(name)))
     sl.METRICS["deletion"](model, images, images.mean(1))
     model(images).sum().backward()
 
 
-@pytest.mark.parametrize("name", sorted(set(BATCHED) - {"occlusion"}))
-def test_no_gradient_inside_inference_mode_is_said(name, smooth, images):
+@pytest.mark.parametrize("name", sorted(set(BATCHED) - FORWARD_ONLY))
+def test_no_gradient_inside_inference_mode_is_said(name, net, images):
     with torch.inference_mode(), pytest.raises(ValueError, match=r"no gradient can be taken inside torch.inference_mode"):
-        sl.METHODS[name](smooth, images, **quick(name))
+        sl.METHODS[name](net, images, **quick(name))
 
 
 def test_random_numbers_of_one_seed_are_unrelated_between_purposes_images_and_draws(images):
@@ -130,56 +139,56 @@ def test_random_numbers_of_one_seed_are_unrelated_between_purposes_images_and_dr
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_predicted_class_is_the_default_target(name, smooth, images):
-    predicted = smooth(images).argmax(1)
-    by_default = sl.METHODS[name](smooth, images, **quick(name))
-    torch.testing.assert_close(by_default, sl.METHODS[name](smooth, images, predicted, **quick(name)))
+def test_the_predicted_class_is_the_default_target(name, net, images):
+    predicted = net(images).argmax(1)
+    by_default = sl.METHODS[name](net, images, **quick(name))
+    torch.testing.assert_close(by_default, sl.METHODS[name](net, images, predicted, **quick(name)))
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(name, smooth, images):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(name, net, images):
     if "seed" not in sl.METHODS.options(name):
-        one, again = (sl.METHODS[name](smooth, images, **quick(name)) for _ in range(2))
+        one, again = (sl.METHODS[name](net, images, **quick(name)) for _ in range(2))
         assert torch.equal(one, again)
         return
     extra = {"baseline": "noise"} if "baseline" in sl.METHODS.options(name) else {}
     extra |= {"fill": "noise"} if "fill" in sl.METHODS.options(name) else {}
-    one, again, other = (sl.METHODS[name](smooth, images, seed=seed, **extra, **quick(name)) for seed in (5, 5, 6))
+    one, again, other = (sl.METHODS[name](net, images, seed=seed, **extra, **quick(name)) for seed in (5, 5, 6))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_nothing_is_printed_and_the_global_random_state_stays(name, smooth, images, capfd):
+def test_nothing_is_printed_and_the_global_random_state_stays(name, net, images, capfd):
     before = torch.get_rng_state()
-    sl.METHODS[name](smooth, images, **quick(name))
+    sl.METHODS[name](net, images, **quick(name))
     assert torch.equal(before, torch.get_rng_state())
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_bad_images_are_refused(name, smooth, images):
+def test_bad_images_are_refused(name, net, images):
     with pytest.raises(ValueError, match="images must be floats of shape"):
-        sl.METHODS[name](smooth, images[0], **quick(name))
+        sl.METHODS[name](net, images[0], **quick(name))
     damaged = images.clone()
     damaged[2, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"NaN or infinity \(images \[2\]"):
-        sl.METHODS[name](smooth, damaged, **quick(name))
+        sl.METHODS[name](net, damaged, **quick(name))
 
 
 @pytest.mark.parametrize("name", BATCHED)
 @pytest.mark.parametrize(("targets", "message"), [([0, 1], "do not fit 5 images"), ([0, 1, 2, 3, 4], "has classes 0 to 3")])
-def test_bad_targets_are_refused(name, targets, message, smooth, images):
+def test_bad_targets_are_refused(name, targets, message, net, images):
     with pytest.raises(ValueError, match=message):
-        sl.METHODS[name](smooth, images, torch.tensor(targets), **quick(name))
+        sl.METHODS[name](net, images, torch.tensor(targets), **quick(name))
 
 
 @pytest.mark.parametrize("name", BATCHED)
-def test_memory_that_runs_out_halves_the_chunk_and_changes_nothing(name, smooth, images):
+def test_memory_that_runs_out_halves_the_chunk_and_changes_nothing(name, net, images):
     class Small(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner, self.most = smooth, 0
+            self.inner, self.most = net, 0
 
         def forward(self, inputs):
             if len(inputs) > 3:
@@ -188,7 +197,7 @@ def test_memory_that_runs_out_halves_the_chunk_and_changes_nothing(name, smooth,
             return self.inner(inputs)
 
     model = Small()
-    torch.testing.assert_close(sl.METHODS[name](model, images, **quick(name)), sl.METHODS[name](smooth, images, **quick(name)))
+    torch.testing.assert_close(sl.METHODS[name](model, images, **quick(name)), sl.METHODS[name](net, images, **quick(name)))
     assert 1 < model.most <= 3
 
 
@@ -219,7 +228,7 @@ def test_smoothgrad_of_a_quadratic_averages_the_noise_away(images):
     spread = 0.1 * (images[0].max() - images[0].min())
     # the gradient at x + e is 2 (x + e): the mean of 400 draws lies within 5 standard errors of 2 x
     assert (mean - 2 * images[:1]).abs().max() < 5 * 2 * spread / 400**0.5
-    squares = path_gradient(Quadratic(), images[:1], torch.tensor([0]), path, transform=torch.square)
+    squares = path_gradient(Quadratic(), images[:1], torch.tensor([0]), path, slope=lambda *known: class_slope(*known).square())
     expected = 4 * (images[:1].square() + spread**2)
     assert abs((squares - expected).mean()) < 0.02 * expected.mean()
 

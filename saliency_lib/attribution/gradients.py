@@ -1,132 +1,25 @@
-"""Backward attribution: the gradient of a class score averaged along a path of inputs, then reduced to a map."""
+"""Gradients at the image or around it: plain, guided, smoothed, and PAG's positive, negative, active and inactive ones."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks, recording
-from saliency_lib.inputs import Fill, check_images, check_maps, filled, generator, logits_of, resolve_targets, row_indices
-from saliency_lib.registry import METHODS, no_such
-
-
-@dataclass(frozen=True)
-class Path:
-    """The inputs at which the gradient of each image is taken.
-
-    Args:
-        weights: (K,) weight of each point; they sum to 1.
-        at: `at(rows, points)` gives the inputs (n, C, H, W) for image rows (n,) and point numbers (n,).
-    """
-
-    weights: Tensor
-    at: Callable[[Tensor, Tensor], Tensor]
-
-
-def point(images: Tensor) -> Path:
-    """The image itself."""
-    return Path(images.new_ones(1), lambda rows, points: images[rows])
-
-
-def straight_line(images: Tensor, baseline: Tensor, steps: int) -> Path:
-    """Gauss-Legendre nodes between the baseline and the image, which integrate polynomials up to degree 2 steps - 1."""
-    nodes, weights = np.polynomial.legendre.leggauss(_positive("steps", steps))
-    alphas = torch.as_tensor((1 + nodes) / 2).to(images)
-
-    def at(rows: Tensor, points: Tensor) -> Tensor:
-        return torch.lerp(baseline[rows], images[rows], alphas[points].view(-1, 1, 1, 1))
-
-    return Path(torch.as_tensor(weights / 2).to(images), at)
-
-
-def gaussian_ball(images: Tensor, samples: int, sigma: float, seed: int, indices: Tensor | None) -> Path:
-    """Draws of Gaussian noise around the image; `sigma` is in units of the image's own range (max - min)."""
-    if not math.isfinite(sigma) or sigma < 0:
-        raise ValueError(f"sigma must be a number from 0, got {sigma}")
-    numbers = row_indices(images, indices)
-    spread = sigma * (images.flatten(1).amax(1) - images.flatten(1).amin(1))
-
-    def draw(row: int, sample: int) -> Tensor:
-        source = generator(images.device, "smoothgrad", seed, numbers[row], sample)
-        return torch.randn(images.shape[1:], generator=source, device=images.device, dtype=images.dtype)
-
-    def at(rows: Tensor, points: Tensor) -> Tensor:
-        noise = torch.stack([draw(row, sample) for row, sample in zip(rows.tolist(), points.tolist(), strict=True)])
-        return images[rows] + spread[rows].view(-1, 1, 1, 1) * noise
-
-    return Path(images.new_full((_positive("samples", samples),), 1 / samples), at)
-
-
-def path_gradient(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor | None,
-    path: Path,
-    *,
-    transform: Callable[[Tensor], Tensor] | None = None,
-    batch_size: int | None = None,
-) -> Tensor:
-    """The weighted mean over a path of the gradient of the target's logit.
-
-    G = sum_k w_k T(d f_c / d x at x_k), one forward and one backward pass a point; memory grows with `batch_size` alone.
-
-    Args:
-        images: (B, C, H, W) pixels.
-        targets: (B,) classes; None for the predicted ones.
-        path: the points and their weights.
-        transform: applied to each point's gradient before the mean (squaring, say).
-        batch_size: most inputs in one pass; None chooses.
-
-    Returns:
-        (B, C, H, W), the images' dtype.
-    """
-    images = check_images(images)
-    steps = len(path.weights)
-    total = torch.zeros_like(images)
-    with frozen(model):
-        targets = resolve_targets(model, images, targets, batch_size)
-
-        def add(start: int, stop: int) -> None:
-            pairs = torch.arange(start, stop, device=images.device)
-            rows, points = pairs // steps, pairs % steps
-            with recording():
-                inputs = arranged(path.at(rows, points).detach()).requires_grad_()
-                scores = model(inputs).gather(1, targets[rows, None])
-                gradient = torch.autograd.grad(scores.sum(), inputs)[0]
-            gradient = transform(gradient) if transform else gradient
-            total.index_add_(0, rows, gradient * path.weights[points].view(-1, 1, 1, 1))
-
-        in_chunks(add, len(images) * steps, chunk_size(images, batch_size))
-    return total
-
-
-REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "max_abs": lambda values: values.abs().amax(1),
-    "max": lambda values: values.amax(1),
-    "sum": lambda values: values.sum(1),
-    "abs_sum": lambda values: values.sum(1).abs(),
-    "mean": lambda values: values.mean(1),
-}
-
-Reduction = str | Callable[[Tensor], Tensor]
-
-
-def reduced(values: Tensor, reduction: Reduction) -> Tensor:
-    """Maps (B, H, W) from values (B, C, H, W) by a named reduction over the channels or a function."""
-    if callable(reduction):
-        return reduction(values)
-    if reduction not in REDUCTIONS:
-        raise no_such("reduction", reduction, REDUCTIONS)
-    return REDUCTIONS[reduction](values)
-
-
-def _positive(name: str, number: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
-    return number
+from saliency_lib.attribution.backward import (
+    Reduction,
+    active_slope,
+    class_slope,
+    gaussian_ball,
+    path_gradient,
+    point,
+    reduced,
+    slopes_of_all_classes,
+    where_active,
+    where_inactive,
+)
+from saliency_lib.inputs import check_images
+from saliency_lib.registry import METHODS
+from saliency_lib.rules import guided_by
 
 
 @METHODS.register
@@ -143,6 +36,8 @@ def gradient(
     Args:
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
+        reduction: of the channels, a name in `backward.REDUCTIONS` or a function; `std` (over the channels, of the signed
+            gradient) is the ranking of Srinivas and Fleuret's released pixel perturbation.
 
     Returns:
         (B, H, W), not negative, in logits per unit of pixel value; larger moves the score more.
@@ -150,6 +45,169 @@ def gradient(
     Source: Simonyan, Vedaldi, Zisserman 2014, section 3.
     """
     return reduced(path_gradient(model, images, targets, point(images), batch_size=batch_size), reduction)
+
+
+@METHODS.register
+def guided_backprop(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    pool_rule: str = "exact",
+    reduction: Reduction = "max_abs",
+    batch_size: int | None = None,
+) -> Tensor:
+    """The gradient under the guided rule: only its positive part passes each ReLU and max-pool unit.
+
+    Args:
+        pool_rule: `exact` or `released`, see `rules.guided`.
+
+    Returns:
+        (B, H, W), not negative.
+
+    Raises:
+        ValueError: the network has no such unit, or another non-linearity.
+
+    Source: Springenberg et al. 2015, section 3.4. Differs: max-pools are guided too, as Kwon, Koo, Cho 2020 have it.
+    """
+    rule = guided_by(pool_rule)
+    return reduced(path_gradient(model, images, targets, point(images), rule=rule, batch_size=batch_size), reduction)
+
+
+@METHODS.register
+def positive_gradient(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    reduction: Reduction = "max_positive",
+    batch_size: int | None = None,
+) -> Tensor:
+    """Where brightening a pixel raises the class score: max over channels of max(d f_c / d x, 0).
+
+    Returns:
+        (B, H, W), not negative, in logits per unit of pixel value.
+
+    Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG). Differs: not scaled to [0, 1]; no ranking depends on it.
+    """
+    return gradient(model, images, targets, reduction=reduction, batch_size=batch_size)
+
+
+@METHODS.register
+def negative_gradient(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    reduction: Reduction = "max_negative",
+    batch_size: int | None = None,
+) -> Tensor:
+    """Where darkening a pixel raises the class score: max over channels of max(-d f_c / d x, 0).
+
+    Returns:
+        (B, H, W), not negative, in logits per unit of pixel value.
+
+    Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG). Differs: as positive_gradient.
+    """
+    return gradient(model, images, targets, reduction=reduction, batch_size=batch_size)
+
+
+@METHODS.register
+def active_gradient(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    signed: bool = False,
+    classes: int | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Where brightening a pixel raises this class's score most of all classes': max over channels of |g_c| if g_c > all others.
+
+    One forward and K backward passes for K classes. A pixel whose gradients are all negative counts too where the class's
+    is the least negative.
+
+    Args:
+        signed: the maximum of g_c in place of |g_c|, the paper's formula; by default the released code's.
+        classes: how many classes are compared, the target and those with the highest other logits; None is all.
+
+    Returns:
+        (B, H, W), not negative unless signed; 0 where another class gains as much or more.
+
+    Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG) and its released code. Differs: as positive_gradient; a map without
+    any active pixel is 0, not NaN.
+    """
+    return _contrasted(where_active, model, images, targets, signed, classes, batch_size)
+
+
+@METHODS.register
+def inactive_gradient(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    signed: bool = False,
+    classes: int | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Where brightening a pixel raises every other class's score more: max over channels of |g_c| if g_c < all others.
+
+    Args:
+        signed, classes: as active_gradient's; the paper's signed formula is degenerate here, the maximum of what is mostly
+            negative.
+
+    Returns:
+        (B, H, W), not negative unless signed.
+
+    Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG) and its released code. Differs: as active_gradient.
+    """
+    return _contrasted(where_inactive, model, images, targets, signed, classes, batch_size)
+
+
+def _contrasted(
+    keep: Callable[[Tensor], Tensor],
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None,
+    signed: bool,
+    classes: int | None,
+    batch_size: int | None,
+) -> Tensor:
+    slope = partial(slopes_of_all_classes, classes=classes)
+    slopes = path_gradient(model, images, targets, point(images), slope=slope, batch_size=batch_size)
+    return reduced(keep(slopes), "max" if signed else "max_abs")
+
+
+def gradient_maps(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    signed: bool = False,
+    classes: int | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Tensor]:
+    """PAG's five maps of each image together, from one forward and K backward passes for K classes.
+
+    Args:
+        signed, classes: as active_gradient's.
+
+    Returns:
+        `gradient`, `positive_gradient`, `negative_gradient`, `active_gradient`, `inactive_gradient`: (B, H, W) each, the same
+        bits as the methods of these names give.
+
+    Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG).
+    """
+    slope = partial(slopes_of_all_classes, classes=classes)
+    slopes = path_gradient(model, images, targets, point(images), slope=slope, batch_size=batch_size)
+    contrast = "max" if signed else "max_abs"
+    return {
+        "gradient": reduced(slopes[:, 0], "max_abs"),
+        "positive_gradient": reduced(slopes[:, 0], "max_positive"),
+        "negative_gradient": reduced(slopes[:, 0], "max_negative"),
+        "active_gradient": reduced(where_active(slopes), contrast),
+        "inactive_gradient": reduced(where_inactive(slopes), contrast),
+    }
 
 
 @METHODS.register
@@ -223,68 +281,58 @@ def smoothgrad_squared(
     Source: Hooker et al. 2019, section 4.1.
     """
     path = gaussian_ball(images, samples, sigma, seed, indices)
-    return reduced(path_gradient(model, images, targets, path, transform=torch.square, batch_size=batch_size), reduction)
+    return reduced(path_gradient(model, images, targets, path, slope=_squared, batch_size=batch_size), reduction)
+
+
+def _squared(logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    return class_slope(logits, inputs, targets).square()
 
 
 @METHODS.register
-def integrated_gradients(
+def guided_smoothgrad(
     model: nn.Module,
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    steps: int = 50,
-    baseline: Fill = "mean",
-    reduction: Reduction = "sum",
+    samples: int = 25,
+    sigma: float = 0.15,
+    pool_rule: str = "exact",
+    reduction: Reduction = "max_abs",
     seed: int = 0,
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Share of each pixel in the change of the score from the baseline to the image.
-
-    A = (x - x') * integral over a in [0, 1] of d f_c / d x at x' + a (x - x'), summed over the channels.
-
-    Args:
-        steps: Gauss-Legendre nodes; `completeness_error` says whether they suffice.
-        baseline: x', named as a fill, a tensor that broadcasts, or a function of the images.
-        seed, indices: fix a `noise` baseline.
+    """The guided gradient averaged over noisy copies of the image; options as smoothgrad's and guided_backprop's.
 
     Returns:
-        (B, H, W), signed, in logits; each map sums to f_c(x) - f_c(x') up to the integration's error.
+        (B, H, W), not negative.
 
-    Source: Sundararajan, Taly, Yan 2017, section 3; 50 nodes and the mean colour as Kwon, Koo, Cho 2020.
-    Differs: the 2017 paper starts from black (`baseline="black"`).
+    Source: ours, smoothgrad's path under GNL's rule; Smilkov et al. 2017, section 3.4, show a picture of the like.
     """
-    images = check_images(images)
-    start = filled(baseline, model, images, indices=indices, seed=seed)
-    average = path_gradient(model, images, targets, straight_line(images, start, steps), batch_size=batch_size)
-    return reduced((images - start) * average, reduction)
+    path, rule = gaussian_ball(images, samples, sigma, seed, indices), guided_by(pool_rule)
+    return reduced(path_gradient(model, images, targets, path, rule=rule, batch_size=batch_size), reduction)
 
 
-def completeness_error(
+@METHODS.register
+def active_smoothgrad(
     model: nn.Module,
     images: Tensor,
-    maps: Tensor,
     targets: Tensor | None = None,
     *,
-    baseline: Fill = "mean",
+    samples: int = 25,
+    sigma: float = 0.15,
+    classes: int | None = None,
+    reduction: Reduction = "max_abs",
     seed: int = 0,
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """How far signed maps are from summing to the change of the score: |sum of the map - (f_c(x) - f_c(x'))|.
-
-    Args:
-        maps: (B, H, W), summed over channels, as integrated_gradients gives them.
+    """The active gradient averaged over noisy copies of the image; options as smoothgrad's and active_gradient's.
 
     Returns:
-        (B,), not negative, in logits; near 0 where an integration has converged.
+        (B, H, W), not negative. K backward passes a copy for K classes.
 
-    Source: Sundararajan, Taly, Yan 2017, axiom of completeness.
+    Source: ours, PAG's slopes along smoothgrad's path.
     """
-    images = check_images(images)
-    check_maps(maps, images)
-    with frozen(model):
-        rows = resolve_targets(model, images, targets, batch_size)[:, None]
-        start = filled(baseline, model, images, indices=indices, seed=seed)
-        change = logits_of(model, images, batch_size).gather(1, rows) - logits_of(model, start, batch_size).gather(1, rows)
-    return (maps.flatten(1).sum(1) - change[:, 0]).abs()
+    path, slope = gaussian_ball(images, samples, sigma, seed, indices), partial(active_slope, classes=classes)
+    return reduced(path_gradient(model, images, targets, path, slope=slope, batch_size=batch_size), reduction)

@@ -1,0 +1,196 @@
+"""Integrated gradients along lines to the image: plain, guided (GNL), active, and over many noisy lines."""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from saliency_lib.attribution.backward import (
+    Reduction,
+    Slope,
+    active_slope,
+    class_slope,
+    noisy_lines,
+    path_gradient,
+    reduced,
+    straight_line,
+)
+from saliency_lib.batching import frozen
+from saliency_lib.inputs import Fill, check_images, check_maps, filled, logits_of, resolve_targets
+from saliency_lib.registry import METHODS
+from saliency_lib.rules import Rule, guided_by, plain
+
+
+def _integrated(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None,
+    steps: int,
+    baseline: Fill,
+    reduction: Reduction,
+    seed: int,
+    indices: Tensor | None,
+    batch_size: int | None,
+    *,
+    slope: Slope = class_slope,
+    rule: Rule = plain,
+) -> Tensor:
+    images = check_images(images)
+    start = filled(baseline, model, images, indices=indices, seed=seed)
+    path = straight_line(images, start, steps)
+    average = path_gradient(model, images, targets, path, slope=slope, rule=rule, batch_size=batch_size)
+    return reduced((images - start) * average, reduction)
+
+
+@METHODS.register
+def integrated_gradients(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    steps: int = 50,
+    baseline: Fill = "mean",
+    reduction: Reduction = "sum",
+    seed: int = 0,
+    indices: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Share of each pixel in the change of the score from the baseline to the image.
+
+    A = (x - x') * integral over a in [0, 1] of d f_c / d x at x' + a (x - x'), summed over the channels.
+
+    Args:
+        steps: Gauss-Legendre nodes; `completeness_error` says whether they suffice.
+        baseline: x', named as a fill, a tensor that broadcasts, or a function of the images.
+        seed, indices: fix a `noise` baseline.
+
+    Returns:
+        (B, H, W), signed, in logits; each map sums to f_c(x) - f_c(x') up to the integration's error.
+
+    Source: Sundararajan, Taly, Yan 2017, section 3; 50 nodes and the mean colour as Kwon, Koo, Cho 2020.
+    Differs: the 2017 paper starts from black (`baseline="black"`).
+    """
+    return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size)
+
+
+@METHODS.register
+def gnl_integrated_gradients(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    steps: int = 50,
+    baseline: Fill = "mean",
+    pool_rule: str = "exact",
+    reduction: Reduction = "sum",
+    seed: int = 0,
+    indices: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Integrated gradients under the guided rule: only positive gradients pass ReLU, ReLU6 and max-pool units.
+
+    Not PAIR's guided integrated gradients, which bend the path: those are `guided_path_integrated_gradients`.
+
+    Args:
+        steps, baseline, seed, indices: as integrated_gradients'.
+        pool_rule: `exact` (the arg-max receives the positive part) or `released` (its nearest-neighbour approximation).
+
+    Returns:
+        (B, H, W), signed; the maps do not sum to the change of the score. The paper ranks by |sum over channels|
+        (`reduction="abs_sum"`, or the metrics' preset `gnl`).
+
+    Raises:
+        ValueError: the network has no such unit, or another non-linearity.
+
+    Source: Kwon, Koo, Cho 2020, and its released code.
+    """
+    rule = guided_by(pool_rule)
+    return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, rule=rule)
+
+
+@METHODS.register
+def active_integrated_gradients(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    steps: int = 50,
+    baseline: Fill = "mean",
+    classes: int | None = None,
+    reduction: Reduction = "sum",
+    seed: int = 0,
+    indices: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Integrated gradients of which, at each point of the path, only the active ones count.
+
+    Args:
+        steps, baseline, seed, indices: as integrated_gradients'.
+        classes: how many classes are compared, see active_gradient; each costs a backward pass a step.
+
+    Returns:
+        (B, H, W), signed.
+
+    Source: ours, PAG's slopes along the path of integrated gradients.
+    """
+    slope = partial(active_slope, classes=classes)
+    return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, slope=slope)
+
+
+@METHODS.register
+def gradient_shap(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    samples: int = 25,
+    sigma: float = 0.09,
+    reduction: Reduction = "sum",
+    seed: int = 0,
+    indices: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Expected integrated gradients: one random point on each of many lines from a noise image to a noisy copy of the image.
+
+    Args:
+        samples: lines, each with its own noise image as baseline; one forward and backward pass each.
+        sigma: standard deviation of the copies' noise, in units of pixel value.
+        seed, indices: fix the draws of each image, whatever batch it comes in.
+
+    Returns:
+        (B, H, W), signed, in logits; sums to f_c(x) minus the mean of f_c over noise images, in expectation.
+
+    Source: Lundberg, Lee 2017, and Erion et al. 2021; noise images and 0.09 as Ismail et al. 2021, released code.
+    Differs: captum's GradientShap draws from a given set of baselines and from the global random state.
+    """
+    path = noisy_lines(check_images(images), samples, sigma, seed, indices)
+    return reduced(path_gradient(model, images, targets, path, batch_size=batch_size), reduction)
+
+
+def completeness_error(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: Tensor | None = None,
+    *,
+    baseline: Fill = "mean",
+    seed: int = 0,
+    indices: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """How far signed maps are from summing to the change of the score: |sum of the map - (f_c(x) - f_c(x'))|.
+
+    Args:
+        maps: (B, H, W), summed over channels, as integrated_gradients gives them.
+
+    Returns:
+        (B,), not negative, in logits; near 0 where an integration has converged.
+
+    Source: Sundararajan, Taly, Yan 2017, axiom of completeness.
+    """
+    images = check_images(images)
+    check_maps(maps, images)
+    with frozen(model):
+        rows = resolve_targets(model, images, targets, batch_size)[:, None]
+        start = filled(baseline, model, images, indices=indices, seed=seed)
+        change = logits_of(model, images, batch_size).gather(1, rows) - logits_of(model, start, batch_size).gather(1, rows)
+    return (maps.flatten(1).sum(1) - change[:, 0]).abs()
