@@ -38,7 +38,6 @@ MIXERS = {
     "multi_head_attention_forward",
     "scaled_dot_product_attention",
 }
-CLOSE = 1e-7  # pre-activations nearer than this have no ratio; their derivative is taken
 
 
 def plain(model: nn.Module, reference: Tensor | None = None) -> AbstractContextManager:
@@ -161,7 +160,7 @@ POOL_RULES = {"exact": _exact, "released": _released}
 class rescaled(_Units):
     """While active, a non-linear unit passes the ratio of what it changes to what it was changed by, from a reference on.
 
-        element-wise units:  g_in = g_out * (y - y') / (z - z'), the derivative where z and z' are closer than 1e-7
+        element-wise units:  g_in = g_out * (y - y') / (z - z'), the derivative where rounding alone parts z and z'
         max-pool:            g_out (y - y') is split between the arg-maxima of z and of z', and divided by z - z' there
 
     Args:
@@ -188,9 +187,8 @@ class rescaled(_Units):
             output = function(point.clone(), *args, **kwargs)
             slope = torch.autograd.grad(output.sum(), point)[0]
         with torch.no_grad():
-            apart = point - other
-            ratio = (output - function(other.clone(), *args, **kwargs)) / apart
-            ratio = torch.where(apart.abs() > CLOSE, ratio, slope)
+            ratio = (output - function(other.clone(), *args, **kwargs)) / (point - other)
+            ratio = torch.where(_apart(point, other), ratio, slope)
         return output.detach() + ratio * (z - point.detach())  # the value of the unit with the ratio as its derivative
 
     curve = relu
@@ -227,8 +225,11 @@ class _RescaledPool(torch.autograd.Function):
         z, other, y, y_other, here, there = ctx.saved_tensors
         top = torch.maximum(y, y_other)
         flow = _put(gradient * (top - y_other), here, z) + _put(gradient * (y - top), there, z)
-        apart = z - other
-        return torch.where(apart.abs() > CLOSE, flow / apart, _put(gradient, here, z)), None, None
+        return torch.where(_apart(z, other), flow / (z - other), _put(gradient, here, z)), None, None
+
+
+def _apart(z: Tensor, other: Tensor) -> Tensor:
+    return (z - other).abs() > 4 * torch.finfo(z.dtype).eps * torch.maximum(z.abs(), other.abs())
 
 
 def _put(values: Tensor, places: Tensor, like: Tensor) -> Tensor:

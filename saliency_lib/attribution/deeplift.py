@@ -33,7 +33,8 @@ def deeplift(
         targets: (B,) classes; None for the predicted ones.
         baseline: as integrated_gradients'.
         backend: `rule` (`rules.rescaled`, any network) or `captum`, which refuses networks that use a module twice
-            (ResNets) and passes ReLU6 and functional units (GoogLeNet's) by their derivative without a word.
+            (ResNets), passes ReLU6 and functional units (GoogLeNet's) by their derivative without a word, and is wrong where
+            a unit feeds a max-pool directly and out of place.
         seed, indices: fix a `noise` baseline.
 
     Returns:
