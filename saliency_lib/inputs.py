@@ -52,9 +52,19 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int | None = None) -
     with torch.no_grad():
         in_chunks(lambda i, j: chunks.append(model(arranged(images[i:j]))), len(images), chunk_size(images, batch_size))
         logits = torch.cat(chunks)
+    return check_logits(logits)
+
+
+def check_logits(logits: Tensor) -> Tensor:
+    """The logits, refused where they are not (B, K)."""
     if logits.ndim != 2:
-        raise ValueError(f"the model must give logits (B, K), got {tuple(logits.shape)} for {len(images)} images")
+        raise ValueError(f"the model must give logits (B, K), got {tuple(logits.shape)}")
     return logits
+
+
+def classes_of(logits: Tensor, targets: Tensor | None) -> Tensor:
+    """The targets (B,), checked against logits (B, K); the predicted classes where they are None."""
+    return check_logits(logits).argmax(1) if targets is None else check_targets(targets, check_logits(logits))
 
 
 def check_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
@@ -63,14 +73,20 @@ def check_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
     Raises:
         ValueError: wrong shape, not whole numbers, or outside 0..K-1.
     """
-    targets = torch.as_tensor(targets, device=logits.device)
-    if targets.is_floating_point() or targets.dtype == torch.bool:
-        raise ValueError(f"targets must be class indices (whole numbers), got {targets.dtype}")
-    targets = targets.long().expand(len(logits)) if targets.ndim == 0 else targets.long()
-    if targets.shape != logits.shape[:1]:
-        raise ValueError(f"targets {tuple(targets.shape)} do not fit {len(logits)} images; targets must be (B,)")
+    targets = as_targets(targets, logits)
     if targets.min() < 0 or targets.max() >= logits.shape[1]:
         raise ValueError(f"targets run from {targets.min()} to {targets.max()}, the model has classes 0 to {logits.shape[1] - 1}")
+    return targets
+
+
+def as_targets(targets: Tensor | int, rows: Tensor) -> Tensor:
+    """Targets (B,) as whole numbers, one for each of the rows (B, ...); how many classes there are is not looked at."""
+    targets = torch.as_tensor(targets, device=rows.device)
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise ValueError(f"targets must be class indices (whole numbers), got {targets.dtype}")
+    targets = targets.long().expand(len(rows)) if targets.ndim == 0 else targets.long()
+    if targets.shape != rows.shape[:1]:
+        raise ValueError(f"targets {tuple(targets.shape)} do not fit {len(rows)} images; targets must be (B,)")
     return targets
 
 
@@ -131,10 +147,30 @@ def blur(images: Tensor, *, size: int = 11, sigma: float = 5.0, outside: Tensor 
     return F.conv2d(centred, columns, padding=(size // 2, 0), groups=channels) + outside
 
 
-def _noise(images: Tensor, numbers: list[int], seed: int) -> Tensor:
-    sources = [generator(images.device, "noise", seed, number) for number in numbers]
-    draws = [torch.rand(images.shape[1:], generator=source, device=images.device) for source in sources]
+def image_mean(images: Tensor) -> Tensor:
+    """The mean colour (B, C, 1, 1) of each image."""
+    return images.mean((2, 3), keepdim=True)
+
+
+Draw = Callable[..., Tensor]
+
+
+def noise(images: Tensor, numbers: list[int], seed: int, purpose: str = "noise", draw: Draw = torch.rand) -> Tensor:
+    """Random numbers the shape of the images (B, C, H, W), drawn for each in float32 from a stream of its own.
+
+    Args:
+        numbers, seed, purpose: fix the numbers, see `stream`.
+        draw: torch.rand (uniform in [0, 1)) or torch.randn.
+    """
+    sources = [generator(images.device, purpose, seed, number) for number in numbers]
+    draws = [draw(images.shape[1:], generator=source, device=images.device) for source in sources]
     return torch.stack(draws).to(images.dtype)
+
+
+def _within(images: Tensor, shares: Tensor) -> Tensor:
+    """Values at these shares of the way from each image's least value to its greatest."""
+    least, greatest = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return torch.lerp(least, greatest, shares)
 
 
 FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
@@ -143,7 +179,12 @@ FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
     "white": lambda model, images, numbers, seed: images.new_ones(()),
     "grey": lambda model, images, numbers, seed: images.new_full((), 0.5),
     "blur": lambda model, images, numbers, seed: blur(images, outside=pixel_mean(model, images)),
-    "noise": lambda model, images, numbers, seed: _noise(images, numbers, seed),
+    "wide_blur": lambda model, images, numbers, seed: blur(images, size=127, sigma=17),
+    "noise": lambda model, images, numbers, seed: noise(images, numbers, seed),
+    "corner": lambda model, images, numbers, seed: images[:, :, :1, :1],
+    "image_mean": lambda model, images, numbers, seed: image_mean(images),
+    "uniform": lambda model, images, numbers, seed: _within(images, noise(images, numbers, seed, "uniform")),
+    "gaussian": lambda model, images, numbers, seed: image_mean(images) + noise(images, numbers, seed, "gaussian", torch.randn),
 }
 
 
@@ -151,8 +192,11 @@ def filled(fill: Fill, model: nn.Module, images: Tensor, *, indices: Tensor | No
     """What stands where a pixel is taken away, expanded to the shape of images (B, C, H, W).
 
     Args:
-        fill: `mean` (zero after the model's normalisation), `black`, `white`, `grey`, `blur` (RISE's), `noise` (uniform
-            in [0, 1], fixed by seed and index), a tensor that broadcasts to the images, or a function of the images.
+        fill: `mean` (zero after the model's normalisation), `black`, `white`, `grey`, `blur` (RISE's), `wide_blur` (127
+            pixels, sigma 17, black outside), `corner` (the image's top left pixel), `image_mean` (its mean colour), `noise`
+            (uniform in [0, 1]), `uniform` (in the image's own range), `gaussian` (standard deviation 1 around its mean
+            colour), a tensor that broadcasts to the images, or a function of the images. Random fills are fixed by seed
+            and index.
 
     Raises:
         ValueError: unknown name, a tensor that does not broadcast, or a result with NaN.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks, positive, recording
-from saliency_lib.inputs import check_images, generator, resolve_targets, row_indices
+from saliency_lib.inputs import as_targets, check_images, classes_of, generator, resolve_targets, row_indices
 from saliency_lib.registry import no_such
 from saliency_lib.rules import Rule, plain
 
@@ -25,16 +25,18 @@ class Path:
         at: `at(rows, points)` gives the inputs (n, C, H, W) for image rows (n,) and point numbers (n,).
         reach: `reach(rows, points)` gives how far each input lies from its reference, (n, C, H, W), by which its gradient is
             multiplied; None is a path without references, whose gradients stay as they are.
+        stays: whether every point is the image itself, so that the predicted class shows on the way.
     """
 
     weights: Tensor
     at: Callable[[Tensor, Tensor], Tensor]
     reach: Callable[[Tensor, Tensor], Tensor] | None = None
+    stays: bool = False
 
 
 def point(images: Tensor) -> Path:
     """The image itself."""
-    return Path(images.new_ones(1), lambda rows, points: images[rows])
+    return Path(images.new_ones(1), lambda rows, points: images[rows], stays=True)
 
 
 def straight_line(images: Tensor, baseline: Tensor, steps: int) -> Path:
@@ -178,7 +180,10 @@ def path_gradient(
     steps = len(path.weights)
     total: list[Tensor] = []
     with frozen(model):
-        targets = resolve_targets(model, images, targets, batch_size)
+        if targets is not None:
+            targets = as_targets(targets, images)
+        elif not path.stays:
+            targets = resolve_targets(model, images, None, batch_size)
 
         def add(start: int, stop: int) -> None:
             pairs = torch.arange(start, stop, device=images.device)
@@ -188,7 +193,7 @@ def path_gradient(
                 reach = None if path.reach is None else path.reach(rows, points)
                 with rule(model, None if reach is None else inputs.detach() - reach):
                     logits = model(inputs)
-                values = slope(logits, inputs, targets[rows])
+                values = slope(logits, inputs, classes_of(logits, None if targets is None else targets[rows]))
             values = values if reach is None else values * reach
             if not total:
                 total.append(values.new_zeros(len(images), *values.shape[1:]))

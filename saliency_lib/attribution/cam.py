@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks, recording
-from saliency_lib.inputs import check_images, resolve_targets
+from saliency_lib.inputs import as_targets, check_images, classes_of
 from saliency_lib.registry import METHODS, no_such
 
 
@@ -57,6 +57,9 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
         if any(layer is module for module in modules.values()):
             return layer
         raise ValueError(f"layer {type(layer).__name__} is not a module of this model; pass one of its own or a name")
+    for name in (layer, f"network.{layer}"):
+        if name in modules:
+            return modules[name]  # whether its output is spatial is seen when it is made
     candidates = spatial_layers(model, images)
     if layer is None:
         pools = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Identity)
@@ -64,9 +67,6 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
         if not names:
             raise ValueError("no layer of this model has a spatial output (B, channels, h, w) at this image size")
         return modules[next((name for name in reversed(names) if min(candidates[name]) >= 4), names[-1])]
-    for name in (layer, f"network.{layer}"):
-        if name in candidates:
-            return modules[name]
     raise no_such("layer with a spatial output", layer, [name.removeprefix("network.") for name in candidates])
 
 
@@ -121,7 +121,7 @@ def gradcam(
     module = find_layer(model, layer, images)
     maps: list[Tensor] = []
     with frozen(model):
-        targets = resolve_targets(model, images, targets, batch_size) if targets is not None else None
+        targets = None if targets is None else as_targets(targets, images)
 
         def add(start: int, stop: int) -> None:
             with recording(), leaf_at(module) as leaves:
@@ -129,7 +129,7 @@ def gradcam(
                 if not leaves or leaves[-1].ndim != 4:
                     shape = tuple(leaves[-1].shape) if leaves else "none"
                     raise ValueError(f"the layer's output must be (B, channels, h, w), got {shape}")
-                classes = logits.argmax(1) if targets is None else targets[start:stop]
+                classes = classes_of(logits, None if targets is None else targets[start:stop])
                 score = logits.gather(1, classes[:, None]).sum()
                 gradient = torch.autograd.grad(score, leaves[-1], allow_unused=True)[0] if score.requires_grad else None
                 if gradient is None:
