@@ -1,10 +1,12 @@
 """What may be said of scores: means with their uncertainty, paired comparisons, verdicts. Numbers only, no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from saliency_lib.registry import no_such
 
 FEWEST = 20  # images below which no verdict is given
 UNTESTED = "not tested at this scale"
@@ -77,40 +79,52 @@ def with_control(methods: str) -> list[str]:
 
 
 def against_controls(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) -> pd.DataFrame:
-    """For each method the claim that its areas beat each control's on the same images, and whether they do.
+    """For each method the claim that its areas beat each control's on the same images, and whether they do; see `paired`.
+
+    Args:
+        areas: per method the area (B,) of each image's curve; the controls are those of `random` and `edges` among them.
+
+    Raises:
+        ValueError: no control, areas that are not finite, or methods that were not measured on equally many images.
+    """
+    controls = [name for name in CONTROLS if name in areas]
+    if not controls:
+        raise ValueError(f"there is no control among {sorted(areas)}; add 'random'")
+    pairs = [(name, control) for control in controls for name in areas if name not in CONTROLS]
+    return paired(areas, pairs, lower_is_better=lower_is_better)
+
+
+def paired(areas: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], *, lower_is_better: bool) -> pd.DataFrame:
+    """The claims that one method's areas beat another's on the same images, and whether they do.
 
     The test is paired over images: a bootstrap interval of the mean difference, and Wilcoxon's signed ranks with Holm's
     correction over all rows. A claim holds where both say so: an interval on the claimed side of 0 and p < 0.05.
 
     Args:
-        areas: per method the area (B,) of each image's curve; the controls are those of `random` and `edges` among them.
+        areas: per method the area (B,) of each image's curve.
+        pairs: (better, worse) names, one claim each.
 
     Returns:
-        One row a method and control: claim, ours (mean difference with its interval), p, verdict, the verdict one of
-        `holds`, `does not hold`, `not tested at this scale` (fewer than 20 images).
+        One row a pair: claim, ours (mean difference with its interval), p, verdict, the verdict one of `holds`, `does not
+        hold`, `not tested at this scale` (fewer than 20 images).
 
     Raises:
-        ValueError: no control, areas that are not finite, or methods that were not measured on equally many images.
+        ValueError: a name without areas, areas that are not finite, or methods measured on unequally many images.
     """
     _check_areas(areas)
-    controls = [name for name in CONTROLS if name in areas]
-    if not controls:
-        raise ValueError(f"there is no control among {sorted(areas)}; add 'random'")
+    for name in {name for pair in pairs for name in pair}:
+        if name not in areas:
+            raise no_such("method with areas", name, areas)
     sign, word = (-1, "below") if lower_is_better else (1, "above")
-    gains = {
-        f"{name} lies {word} {control}": sign * (np.asarray(areas[name], float) - np.asarray(areas[control], float))
-        for control in controls
-        for name in areas
-        if name not in CONTROLS
-    }
+    gains = [sign * (np.asarray(areas[better], float) - np.asarray(areas[worse], float)) for better, worse in pairs]
     rows = []
-    for (claim, gain), p in zip(gains.items(), holm([wilcoxon(gain) for gain in gains.values()]), strict=True):
+    for (better, worse), gain, p in zip(pairs, gains, holm([wilcoxon(gain) for gain in gains]), strict=True):
         low, high = bootstrap_interval(gain)
         bounds = sorted((sign * low, sign * high))
         verdict = "holds" if low > 0 and p < 1 - LEVEL else "does not hold"
         rows.append(
             {
-                "claim": claim,
+                "claim": f"{better} lies {word} {worse}",
                 "ours": f"{sign * gain.mean():+.3f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]",
                 "p": _p(p),
                 "verdict": verdict if len(gain) >= FEWEST else UNTESTED,
@@ -178,6 +192,28 @@ def agreement(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
     for one in maps:
         means = {other: _mean(np.sum(ranks[one] * ranks[other], axis=1)) for other in maps}
         rows.append({"method": one} | means | {"images": int(np.isfinite(ranks[one][:, 0]).sum())})
+    return pd.DataFrame(rows)
+
+
+def kinship(table: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
+    """What `agreement` found, in brief: each method's correlation with a few references, and the method most like it.
+
+    Args:
+        table: as `agreement` gives it.
+        references: names of methods; those that the table lacks are left out.
+
+    Returns:
+        One row a method: its name, a column a reference, `most_alike` with its correlation, `images`.
+    """
+    names = list(table["method"])
+    known = [name for name in references if name in names]
+    rows = []
+    for row in table.to_dict("records"):
+        others = {name: row[name] for name in names if name != row["method"] and np.isfinite(row[name])}
+        nearest = max(others, key=others.get) if others else None
+        alike = f"{nearest} ({others[nearest]:.2f})" if nearest else "none"
+        shown = {name: row[name] for name in known}
+        rows.append({"method": row["method"]} | shown | {"most_alike": alike, "images": row["images"]})
     return pd.DataFrame(rows)
 
 

@@ -116,19 +116,26 @@ def model(weights: str | None = None) -> Callable:
 
 @MODELS.register
 @model()
-def cnn(classes: int = 10, channels: int = 3, pretrained: bool = False, *, width: int = 32) -> PixelModel:
-    """PAG's convolutional network for images of 28 pixels and more; no normalisation, no BatchNorm.
+def cnn(
+    classes: int = 10, channels: int = 3, pretrained: bool = False, *, width: int = 32, batch_norm: bool = False
+) -> PixelModel:
+    """PAG's convolutional network for images of 28 pixels and more; no normalisation.
 
     Args:
         width: of the stem and the first block; the second and third have twice and four times as many features.
+        batch_norm: BatchNorm after every convolution. The paper's network has none, and does not learn `shapes` without.
 
     Source: Llorente et al. 2023, released code.
     """
-    layers: list[nn.Module] = [nn.Conv2d(channels, width, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+
+    def normed(outputs: int) -> list[nn.Module]:
+        return [nn.BatchNorm2d(outputs)] if batch_norm else []
+
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 7, 2, 3), *normed(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     features = width
     for wider in (width, 2 * width, 4 * width):
         for inputs, stride in ((features, 1), (wider, 2), (wider, 1)):
-            layers += [nn.Conv2d(inputs, wider, 3, stride, 1), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, wider, 3, stride, 1), *normed(wider), nn.ReLU()]
         features = wider
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, classes)]
     return PixelModel(nn.Sequential(*layers), mean=[0.0] * channels, std=[1.0] * channels)

@@ -188,8 +188,7 @@ def _explain(spec: Explanation, folder: Path) -> dict:
     for rows in _blocks(images, f"{spec.method} of {spec.dataset}"):
         block = images.images[rows].to(device())
         wanted = (images.labels[rows] if spec.targets == "label" else predict(model, block)[1]).to(device())
-        options = dict(spec.options) | _randomness(METHODS, spec.method, spec.seed, images.indices[rows])
-        result = METHODS[spec.method](model, block, wanted, **options).cpu()
+        result = _method(spec, images.indices[rows])(model, block, wanted).cpu()
         if not torch.isfinite(result).all():
             bad = images.indices[rows][(~torch.isfinite(result)).flatten(1).any(1)].tolist()
             raise ValueError(
@@ -218,9 +217,14 @@ def _score(spec: Score, folder: Path) -> dict:
     curves = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
         wanted = images.labels[rows].to(device()) if spec.targets == "label" else None
-        options = dict(spec.options) | _randomness(METRICS, spec.metric, spec.seed, images.indices[rows])
+        given = {
+            "seed": spec.seed,
+            "indices": images.indices[rows],
+            "explain": _method(spec.explanation, images.indices[rows]),
+            "objects": None if images.masks is None else images.masks[rows].to(device()),
+        }
         block, maps = images.images[rows].to(device()), explained.maps[rows].to(device())
-        curves.append(METRICS[spec.metric](model, block, maps, wanted, **options))
+        curves.append(METRICS[spec.metric](model, block, maps, wanted, **spec.options, **_asked_for(METRICS, spec.metric, given)))
     tensors = {
         "fractions": curves[0].fractions.cpu(),
         "values": torch.cat([curve.values.cpu() for curve in curves]),
@@ -290,10 +294,15 @@ def _blocks(images: Images, title: str) -> list[slice]:
     return tqdm([slice(start, start + BLOCK) for start in starts], desc=title, unit="block")
 
 
-def _randomness(table: Registry, name: str, seed: int, indices: Tensor) -> dict:
-    """The seed and the images' numbers, for an entry that draws random numbers."""
-    known = table.options(name)
-    return {key: value for key, value in {"seed": seed, "indices": indices}.items() if key in known}
+def _method(spec: Explanation, indices: Tensor) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    """The method of an explanation with its options, for the images of these numbers."""
+    given = _asked_for(METHODS, spec.method, {"seed": spec.seed, "indices": indices})
+    return functools.partial(METHODS[spec.method], **spec.options, **given)
+
+
+def _asked_for(table: Registry, name: str, given: dict) -> dict:
+    """Of what can be given beside the options, that which an entry takes."""
+    return {key: value for key, value in given.items() if key in table.options(name)}
 
 
 @functools.lru_cache(maxsize=8)

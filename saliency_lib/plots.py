@@ -1,5 +1,6 @@
 """Figures: arrays in, a matplotlib Figure out. One colour a method, signed maps about 0, uncertainty drawn."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,26 +11,54 @@ from matplotlib.figure import Figure
 
 from saliency_lib.claims import bootstrap_interval, summary
 
-# Colours that the colour-blind tell apart (after Okabe, Ito 2008 and Tol 2021); a method keeps its own in every figure.
+# A method keeps its colour in every figure: the family gives the hue (blue and green gradients, red and brown paths, violet and
+# yellow masks, grey controls), lightness and line tell its members apart, for the colour-blind too.
 COLOURS = {
     "gradient": "#0072B2",
+    "positive_gradient": "#3BA3F2",
+    "negative_gradient": "#7F7FFF",
+    "active_gradient": "#12206B",
+    "inactive_gradient": "#9DB7DE",
     "input_x_gradient": "#56B4E9",
     "smoothgrad": "#009E73",
     "smoothgrad_squared": "#44AA99",
+    "active_smoothgrad": "#7CB518",
+    "guided_backprop": "#00506B",
+    "guided_smoothgrad": "#1B5E20",
     "integrated_gradients": "#D55E00",
+    "gnl_integrated_gradients": "#8E0B2E",
+    "active_integrated_gradients": "#FF8066",
+    "guided_path_integrated_gradients": "#A67C00",
+    "gradient_shap": "#F2A65A",
+    "deeplift": "#7A3B12",
+    "deeplift_shap": "#C08A64",
     "gradcam": "#CC79A7",
+    "rise": "#5B1F8A",
+    "sidu": "#A63FB0",
+    "sidu_grids": "#D9A5E8",
+    "lime": "#B5B000",
     "occlusion": "#E69F00",
     "random": "#999999",
     "edges": "#444444",
 }
 _SPARE = ("#332288", "#117733", "#882255", "#999933", "#AA4499", "#661100", "#6699CC", "#888888")
-_DASHED = {"random": (0, (4, 2)), "edges": (0, (1, 1.5))}
+_DASHED = {
+    "random": (0, (4, 2)),
+    "edges": (0, (1, 1.5)),
+    **dict.fromkeys(("active_gradient", "active_smoothgrad", "active_integrated_gradients", "sidu_grids"), (0, (6, 1.5))),
+    **dict.fromkeys(("guided_backprop", "guided_smoothgrad", "gnl_integrated_gradients", "deeplift_shap"), (0, (3, 1, 1, 1))),
+}
 _INK = "#222222"
 
 
 def colour(name: str) -> str:
     """The colour of a method, the same in every figure."""
     return COLOURS.get(name) or _SPARE[sum(name.encode()) % len(_SPARE)]
+
+
+def line(name: str) -> str | tuple:
+    """The line style of a method, the same in every figure."""
+    return _DASHED.get(name, "-")
 
 
 def words(name: str) -> str:
@@ -80,28 +109,35 @@ def draw_map(
     axes.set_axis_off()
 
 
-def gallery(images: np.ndarray, maps: Mapping[str, np.ndarray], titles: Sequence[str] = ()) -> Figure:
-    """Images and their maps: one row an image, one column a method.
+def gallery(images: np.ndarray, maps: Mapping[str, np.ndarray], titles: Sequence[str] = (), *, most: int = 9) -> Figure:
+    """Images and their maps: one row an image, one column a method; many methods go below each other in bands.
 
     Args:
         images: (B, C, H, W) in [0, 1].
         maps: per method (B, H, W), not rescaled.
         titles: (B,) words at the left of each row, for instance the predicted class and its probability.
+        most: methods side by side.
     """
     images, maps = np.asarray(images), {name: np.asarray(values) for name, values in maps.items()}
-    rows, columns = len(images), 1 + len(maps)
-    figure = _figure(1.35 * columns + 0.9, 1.35 * rows + 0.35)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for row, image in enumerate(images):
-        draw_image(grid[row, 0], image)
-        for column, values in enumerate(maps.values(), 1):
-            draw_map(grid[row, column], values[row], signed=bool(values.min() < 0))
-        if row < len(titles):
-            grid[row, 0].text(
-                -0.08, 0.5, titles[row], transform=grid[row, 0].transAxes, ha="right", va="center", fontsize=8, color=_INK
-            )
-    for column, name in enumerate(["image", *maps]):
-        grid[0, column].set_title(words(name).replace(" ", "\n", 1), fontsize=8, color=_INK)
+    bands = -(-len(maps) // most)
+    across = -(-len(maps) // bands)  # as even as they come
+    names = list(maps)
+    figure = _figure(1.35 * (across + 1) + 0.9, bands * (1.35 * len(images) + 0.45))
+    parts = np.atleast_1d(figure.subfigures(bands, 1))
+    for part, start in zip(parts, range(0, len(names), across), strict=True):
+        some = names[start : start + across]
+        grid = part.subplots(len(images), across + 1, squeeze=False)
+        for row, image in enumerate(images):
+            draw_image(grid[row, 0], image)
+            for axes, name in zip(grid[row, 1:], some, strict=False):
+                draw_map(axes, maps[name][row], signed=bool(maps[name].min() < 0))
+            for axes in grid[row, 1 + len(some) :]:
+                axes.set_axis_off()
+            if row < len(titles):
+                place = {"transform": grid[row, 0].transAxes, "ha": "right", "va": "center", "fontsize": 8, "color": _INK}
+                grid[row, 0].text(-0.08, 0.5, titles[row], **place)
+        for axes, name in zip(grid[0], ["image", *some], strict=False):
+            axes.set_title("\n".join(textwrap.wrap(words(name), 15)), fontsize=8, color=_INK)
     return figure
 
 
@@ -112,6 +148,7 @@ def curves(
     changed: str,
     score: str,
     lower_is_better: bool,
+    of: str = " of the image",
 ) -> Figure:
     """Mean perturbation curves with 95 % bootstrap bands, and beside them each method's mean area with its interval.
 
@@ -119,38 +156,77 @@ def curves(
         fractions: (S+1,) share of the pixels changed.
         values: per method (B, S+1).
         changed, score: words for the axes, for instance "pixels removed" and "probability of the class".
+        of: of what the fractions are.
         lower_is_better: whether a small area speaks for a method; the best stands at the top.
     """
     fractions = np.asarray(fractions)
-    figure = _figure(9.2, 3.7)
-    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     areas = {name: np.trapezoid(np.asarray(rows), fractions, axis=1) for name, rows in values.items()}
     table = summary(areas, lower_is_better=lower_is_better)
+    few = len(table) <= 9
+    figure = _figure(9.2, 3.7 if few else max(3.7, 0.21 * len(table) + 0.8))
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     for name in table["method"]:
         rows = np.asarray(values[name])
         low, high = bootstrap_interval(rows)
-        left.fill_between(100 * fractions, low, high, color=colour(name), alpha=0.13, linewidth=0)
-        left.plot(
-            100 * fractions, rows.mean(0), color=colour(name), linestyle=_DASHED.get(name, "-"), linewidth=1.6, label=words(name)
-        )
+        left.fill_between(100 * fractions, low, high, color=colour(name), alpha=0.13 if few else 0.06, linewidth=0)
+        left.plot(100 * fractions, rows.mean(0), color=colour(name), linestyle=line(name), linewidth=1.6, label=words(name))
+    least = min(float(np.asarray(rows).mean(0).min()) for rows in values.values())
     left.set(
-        xlabel=f"{changed} (% of the image)", ylabel=f"{score} (mean, 95 % band)", xlim=(0, 100 * fractions[-1]), ylim=(0, 1)
+        xlabel=f"{changed} (%{of})",
+        ylabel=f"{score} (mean, 95 % band)",
+        xlim=(0, 100 * fractions[-1]),
+        ylim=(0 if least >= 0 else np.floor(10 * least) / 10, 1),
     )
-    place = np.arange(len(table))[::-1]
-    for y, row in zip(place, table.itertuples(), strict=True):
-        right.plot([row.low, row.high], [y, y], color=colour(row.method), linewidth=2.4, solid_capstyle="round")
-        right.plot(row.mean, y, "o", color=colour(row.method), markersize=6)
-    right.set_yticks(place, [words(name) for name in table["method"]])
-    better = "smaller is better" if lower_is_better else "larger is better"
-    right.set(xlabel=f"area, 95 % interval ({better})", ylim=(-0.6, len(table) - 0.4))
-    right.margins(x=0.12)
-    right.grid(axis="x", color="#dddddd", linewidth=0.6)
-    left.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)  # above, free of the curves
+    if few:
+        left.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)  # above, free of the curves
+    draw_intervals(right, table, "area", lower_is_better)
     for axes in (left, right):
         _clean(axes)
         axes.xaxis.label.set_size(9)
         axes.yaxis.label.set_size(9)
     return figure
+
+
+def intervals(values: Mapping[str, Mapping[str, np.ndarray]], lower_is_better: Mapping[str, bool]) -> Figure:
+    """Each method's mean with its 95 % bootstrap interval, one panel a metric, each with its best at the top.
+
+    Args:
+        values: per metric and method (B,).
+        lower_is_better: per metric.
+    """
+    tables = {name: summary(rows, lower_is_better=lower_is_better[name]) for name, rows in values.items()}
+    columns = min(3, len(tables))
+    height = 0.21 * max(map(len, tables.values())) + 0.7
+    figure = _figure(3.6 * columns, height * -(-len(tables) // columns))
+    grid = figure.subplots(-(-len(tables) // columns), columns, squeeze=False).flatten()
+    for axes, (name, table) in zip(grid, tables.items(), strict=False):
+        draw_intervals(axes, table, words(name), lower_is_better[name])
+        _clean(axes)
+        axes.xaxis.label.set_size(9)
+    for axes in grid[len(tables) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def draw_intervals(axes: Axes, table: pd.DataFrame, quantity: str, lower_is_better: bool) -> None:
+    """Draw each method's mean and interval, the best at the top, with a piece of its line as in the curves.
+
+    Args:
+        table: as `claims.summary` gives it.
+        quantity: words for the axis.
+    """
+    place = np.arange(len(table))[::-1]
+    for y, row in zip(place, table.itertuples(), strict=True):
+        axes.plot([row.low, row.high], [y, y], color=colour(row.method), linewidth=2.4, solid_capstyle="round")
+        axes.plot(row.mean, y, "o", color=colour(row.method), markersize=6 if len(table) < 12 else 4.5)
+        key = {"transform": axes.get_yaxis_transform(), "clip_on": False, "linestyle": line(row.method), "linewidth": 1.6}
+        axes.plot([-0.09, -0.02], [y, y], color=colour(row.method), **key)
+    axes.set_yticks(place, [words(name) for name in table["method"]])
+    axes.tick_params(axis="y", length=0, pad=24)
+    better = "smaller is better" if lower_is_better else "larger is better"
+    axes.set(xlabel=f"{quantity}, 95 % interval ({better})", ylim=(-0.6, len(table) - 0.4))
+    axes.margins(x=0.12)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
 
 
 def training(

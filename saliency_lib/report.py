@@ -124,6 +124,11 @@ def row(values: Mapping[str, float]) -> pd.DataFrame:
     return pd.DataFrame([values])
 
 
+def rows(values: Mapping[str, Mapping[str, float]], name: str) -> pd.DataFrame:
+    """A table of one row a key, which stands in the column `name`, and one column an inner key."""
+    return pd.DataFrame([{name: key} | dict(inner) for key, inner in values.items()])
+
+
 def settings(training: Training) -> HTML:
     """The settings that a training's recipe comes to, with their source."""
     source = recipes()[training.recipe].get(training.scale, {}).get("source", "")

@@ -37,8 +37,8 @@ def _plain(name: str, options: Mapping) -> Mapping:
 
 def _check_options(table: Registry, name: str, options: Mapping) -> None:
     table.check_options(name, options)
-    for option in {"seed", "indices"} & set(options):
-        raise ValueError(f"{option} is no option here: a specification has a field seed, and its images fix the indices")
+    for option in {"seed", "indices", "explain", "objects"} & set(options):
+        raise ValueError(f"{option} is no option here: a specification has a field seed, and its images and method fix the rest")
 
 
 def _in_full(table: Registry, name: str, options: Mapping) -> dict:
