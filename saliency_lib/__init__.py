@@ -7,9 +7,10 @@ import importlib
 
 _HOMES = {
     "registry": ("METHODS", "METRICS", "OBJECTIVES", "DATASETS", "MODELS"),
-    "specs": ("Training", "Explanation", "Score", "from_dict", "recipes"),
+    "specs": ("Training", "Explanation", "Score", "from_dict", "options_by_method", "recipes"),
     "pipeline": ("train", "explain", "score", "predict", "join", "build", "data", "images_of", "device"),
-    "evaluation.curves": ("Curve", "perturbation_curve", "tied"),
+    "adapters": ("explain_func",),
+    "evaluation.curves": ("Curve", "Imputed", "perturbation_curve", "tied"),
     "attribution.gradients": ("gradient_maps",),
     "attribution.integrated": ("completeness_error",),
     "rules": ("guided",),

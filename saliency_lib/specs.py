@@ -224,6 +224,23 @@ class Explanation(Spec):
 TARGETS = ("predicted", "label")
 
 
+def options_by_method(text: str) -> dict[str, dict]:
+    """Options of several methods from one text, as a notebook's parameter states them: `{rise: {masks: 500}, sidu: {sigma: 0.3}}`.
+
+    Raises:
+        ValueError: no YAML mapping of mappings, or an unknown method or option.
+    """
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"options {text!r} are no YAML: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(options, dict) for options in content.values()):
+        raise ValueError(f"options must map methods to their options, like {{rise: {{masks: 500}}}}, got {text!r}")
+    for method, options in content.items():
+        _check_options(METHODS, method, options)
+    return content
+
+
 @dataclass(frozen=True, eq=True)
 class Score(Spec):
     """One metric's curves for the maps of one explanation.

@@ -76,3 +76,24 @@ def quick(method: str) -> dict:
     known = sl.METHODS.options(method)
     cheap = {"steps": 8, "samples": 12, "window": 5, "stride": 3, "masks": 12}
     return {name: value for name, value in cheap.items() if name in known}
+
+
+def context(metric: str, images: torch.Tensor, rows: torch.Tensor | None = None) -> dict:
+    """Options that let any metric run on these images, small: what explains them, where their objects are.
+
+    Args:
+        rows: the images' rows in a larger set, which a metric that draws random numbers is told.
+    """
+    known = sl.METRICS.options(metric)
+    rows = torch.arange(len(images)) if rows is None else rows
+    y, x = (torch.arange(n, device=images.device) for n in images.shape[2:])
+    inside = (y[:, None] >= images.shape[2] // 3) & (x >= rows.to(images.device).view(-1, 1, 1) % images.shape[3] // 2)
+    usual = {
+        "explain": lambda model, images, targets: sl.METHODS["gradient"](model, images, targets),
+        "objects": inside,
+        "samples": 4,
+        "steps": 4,
+        "fractions": (0.25, 0.5),
+        "indices": rows,
+    }
+    return {name: value for name, value in usual.items() if name in known}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Linear
+from conftest import Linear, context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
@@ -13,10 +13,23 @@ from torch import nn
 from torchcam.metrics import DeletionInsertionMetric
 
 import saliency_lib as sl
-from saliency_lib.evaluation.curves import even_fractions, ranks
+from saliency_lib.evaluation.curves import Imputed, even_fractions, ranks
 from saliency_lib.inputs import blur
 
 METRICS = sorted(sl.METRICS)
+CURVES = ["allegiance", "deletion", "insertion", "masked_accuracy", "pixel_perturbation"]
+RANKED = [
+    "allegiance",
+    "deletion",
+    "insertion",
+    "masked_accuracy",
+    "pixel_perturbation",
+    "pointing_game",
+    "relevance_rank",
+    "road",
+]
+LOOKING = sorted(set(METRICS) - {"pointing_game", "relevance_mass", "relevance_rank"})  # metrics that run the model
+CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
 
 class Sum(nn.Module):
@@ -79,6 +92,20 @@ def test_prediction_scores_by_hand():
     assert correct.values.tolist() == [[0, 1, 0]]
     with_function = sl.perturbation_curve(Linear(weight), images, maps, score=lambda logits, t, p: logits.sum(1), **options)
     torch.testing.assert_close(with_function.values, torch.tensor([[1.4, 0.5, 0.0]]))
+
+
+@pytest.mark.parametrize("start", ["image", "fill"])
+def test_a_fill_may_depend_on_what_is_missing(start):
+    maps, told = TWO_BY_TWO[:, 0], []
+
+    def at(rows, missing):
+        told.append(missing.flatten(1).int().tolist())
+        return missing.sum((1, 2)).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).float()
+
+    result = curve(maps, fill=Imputed(at), start=start)
+    assert told == [[[1, 1, 0, 0], [1, 1, 1, 1]]] if start == "image" else [[[1, 1, 1, 1], [0, 0, 1, 1]]]
+    expected = [1.0, 4.3, 16.0] if start == "image" else [16.0, 4.7, 1.0]
+    torch.testing.assert_close(result.values, torch.tensor([expected]))
 
 
 def test_ties_go_by_index_in_both_orders():
@@ -170,50 +197,110 @@ def test_deletion_and_insertion_agree_with_torchcam(steps, smooth, images):
             assert ours.area.mean().item() == pytest.approx(theirs[key], rel=1e-5)
 
 
+@pytest.fixture
+def maps():
+    """Maps of the five images, without ties."""
+    return torch.rand(5, 16, 16, generator=torch.Generator().manual_seed(9))
+
+
 @pytest.mark.parametrize("name", METRICS)
+def test_a_metric_gives_each_image_a_curve_and_says_how_it_is_read(name, smooth, images, maps):
+    result = sl.METRICS[name](smooth, images.requires_grad_(), maps.requires_grad_(), **context(name, images))
+    assert not (result.values.requires_grad or result.area.requires_grad)
+    assert result.area.shape == (5,) and result.values.shape == (5, len(result.fractions))
+    assert torch.isfinite(result.values).all() and (result.fractions.diff() >= 0).all()
+    assert result.fractions.dtype == result.values.dtype == result.area.dtype == torch.float32
+    if len(result.fractions) == 1:
+        assert result.fractions.tolist() == [1] and torch.equal(result.area, result.values[:, 0])
+    else:
+        torch.testing.assert_close(result.area, torch.trapezoid(result.values, result.fractions, dim=1))
+    assert isinstance(sl.METRICS[name].lower_is_better, bool)
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if "batch_size" in sl.METRICS.options(name)])
 @pytest.mark.parametrize("batch_size", [1, 7, 10_000])
-def test_curves_do_not_depend_on_the_batch_size(name, batch_size, smooth, images):
+def test_curves_do_not_depend_on_the_batch_size(name, batch_size, smooth, images, maps):
     smooth, images = smooth.double(), images.double()
-    maps = torch.rand(5, 16, 16, generator=torch.Generator().manual_seed(9))
-    whole = sl.METRICS[name](smooth, images, maps)
-    cut = sl.METRICS[name](smooth, images, maps, batch_size=batch_size)
-    torch.testing.assert_close(cut.values, whole.values, rtol=1e-9, atol=0)
-    assert whole.area.shape == (5,) and whole.values.shape == (5, len(whole.fractions))
+    options = context(name, images)
+    whole = sl.METRICS[name](smooth, images, maps.double(), **options)
+    cut = sl.METRICS[name](smooth, images, maps.double(), batch_size=batch_size, **options)
+    torch.testing.assert_close(cut.values, whole.values, **CLOSE)
+
+
+@pytest.mark.parametrize("fill", [None, "noise", "uniform", "gaussian", "corner", "image_mean", "wide_blur"])
+@pytest.mark.parametrize("name", METRICS)
+def test_an_image_has_the_same_curve_alone_and_among_others_in_any_order(name, fill, smooth, images, maps):
+    if fill and "fill" not in sl.METRICS.options(name):
+        return
+    smooth, images, maps = smooth.double(), images.double(), maps.double()
+    order, options = torch.tensor([4, 1, 2]), {"fill": fill} if fill else {}
+    whole = sl.METRICS[name](smooth, images, maps, **options, **context(name, images))
+    some = sl.METRICS[name](smooth, images[order], maps[order], **options, **context(name, images[order], order))
+    torch.testing.assert_close(some.values, whole.values[order], **CLOSE)
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_an_image_has_the_same_curve_alone_and_among_others_in_any_order(name, smooth, images):
-    smooth, images = smooth.double(), images.double()
-    maps = torch.rand(5, 16, 16, generator=torch.Generator().manual_seed(9))
-    order = torch.tensor([4, 1, 2])
-    for fill in (None, "noise"):
-        whole = sl.METRICS[name](smooth, images, maps, fill=fill)
-        some = sl.METRICS[name](smooth, images[order], maps[order], fill=fill, indices=order)
-        torch.testing.assert_close(some.values, whole.values[order], rtol=1e-9, atol=0)
+def test_curves_hardly_depend_on_the_precision(name, smooth, images, maps):
+    single = sl.METRICS[name](smooth, images, maps, **context(name, images)).values
+    double = sl.METRICS[name](smooth.double(), images.double(), maps.double(), **context(name, images.double())).values
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_the_model_is_left_as_it_was_found(name, relu_net, images):
     relu_net.train()
-    before = state(relu_net)
-    sl.METRICS[name](relu_net, images, images.mean(1))
+    before, options = state(relu_net), context(name, images)
+    training = sl.METRICS[name](relu_net, images, images.mean(1), **options)
     assert_same_state(before, state(relu_net))
-    with pytest.raises(ValueError):
-        sl.METRICS[name](relu_net, images, images.mean(1), torch.tensor([0, 0, 0, 0, 99]))
+    assert torch.equal(training.values, sl.METRICS[name](relu_net.eval(), images, images.mean(1), **options).values)
+    relu_net.train()
+    if name in LOOKING:
+        with pytest.raises(ValueError, match="targets run from 0 to 99"):
+            sl.METRICS[name](relu_net, images, images.mean(1), torch.tensor([0, 0, 0, 0, 99]), **options)
     assert_same_state(before, state(relu_net))
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_only_the_order_of_a_map_counts(name, smooth, images):
-    maps = torch.rand(5, 16, 16, generator=torch.Generator().manual_seed(9))
-    one, other = sl.METRICS[name](smooth, images, maps), sl.METRICS[name](smooth, images, maps.exp() * 7 - 3)
+def test_nothing_is_printed_and_the_global_random_numbers_stay(name, smooth, images, maps, capsys):
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    one = sl.METRICS[name](smooth, images, maps, **context(name, images))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert "".join(capsys.readouterr()) == ""
+    torch.rand(3)
+    assert torch.equal(one.values, sl.METRICS[name](smooth, images, maps, **context(name, images)).values)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("deletion", {"fill": fill}) for fill in ("noise", "uniform", "gaussian")),
+        *((name, {}) for name in ("road", "infidelity", "max_sensitivity", "model_randomisation")),
+    ],
+)
+def test_the_seed_fixes_what_is_random(name, options, smooth, images, maps):
+    options |= context(name, images)
+    one, same, other = (sl.METRICS[name](smooth, images, maps, seed=seed, **options).values for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.allclose(one, other, rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_only_the_order_of_a_map_counts(name, smooth, images, maps):
+    options = context(name, images)
+    one, other = (sl.METRICS[name](smooth, images, each, **options) for each in (maps, maps.exp() * 7 - 3))
     assert torch.equal(one.values, other.values)
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_all_maps_share_the_ends_of_their_curves(name, smooth, images):
+@pytest.mark.parametrize("name", ["deletion", "insertion"])
+@pytest.mark.parametrize("preset", sl.METRICS["deletion"].presets)
+def test_all_maps_share_the_ends_of_their_curves(name, preset, smooth, images):
+    images = images.repeat(1, 1, 2, 3)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(16), smooth)
     one, other = (
-        sl.METRICS[name](smooth, images, torch.rand(5, 16, 16, generator=torch.Generator().manual_seed(k))) for k in (1, 2)
+        sl.METRICS[name](model, images, torch.rand(5, 32, 48, generator=torch.Generator().manual_seed(k)), preset=preset)
+        for k in (1, 2)
     )
     torch.testing.assert_close(one.values[:, [0, -1]], other.values[:, [0, -1]])
     assert not torch.allclose(one.values, other.values)
@@ -234,17 +321,25 @@ def test_inserting_a_map_is_deleting_its_negative_backwards(seed, steps, fill):
     torch.testing.assert_close(inserted.area, deleted.area, rtol=1e-9, atol=1e-12)
 
 
-def test_the_true_contributions_give_the_best_area_and_their_negative_the_worst(linear, images):
-    targets = torch.zeros(5, dtype=torch.long)
-    contributions = (linear.weight[0].detach() * images).sum(1)
-    areas = {
-        name: sl.perturbation_curve(
-            linear, images, maps, targets, fractions=even_fractions(256, 64), fill="black", score="logit"
-        ).area
-        for name, maps in {"best": contributions, "worst": -contributions, "random": torch.rand(5, 16, 16)}.items()
-    }
-    assert (areas["best"] < areas["random"]).all()
-    assert (areas["random"] < areas["worst"]).all()
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), steps=st.integers(1, 12))
+def test_the_true_contributions_give_the_best_area_and_their_negative_the_worst(seed, steps):
+    source = torch.Generator().manual_seed(seed)
+    model = Linear(torch.randn(2, 1, 3, 4, generator=source, dtype=torch.float64))
+    images = torch.rand(1, 1, 3, 4, generator=source, dtype=torch.float64)
+    contributions = (model.weight[0].detach() * images).sum(1)
+    fractions = even_fractions(12, steps)
+
+    def area(maps, **options):
+        chosen = dict(fractions=fractions, fill="black", score="logit") | options
+        return sl.perturbation_curve(model, images, maps, 0, **chosen).area.item()
+
+    kept = contributions.sum() - torch.cat([torch.zeros(1), contributions.flatten().sort(descending=True).values.cumsum(0)])
+    best = np.trapezoid([kept[round(12 * f)] for f in fractions], fractions)
+    other = torch.rand(1, 3, 4, generator=source)
+    assert area(contributions) == pytest.approx(best, abs=1e-12)
+    assert area(contributions) - 1e-12 <= area(other) <= area(-contributions) + 1e-12
+    assert area(-contributions) == pytest.approx(area(contributions, order="least_relevant_first"), abs=1e-12)
 
 
 @given(pixels=st.integers(1, 5000), steps=st.integers(1, 400))
@@ -255,50 +350,104 @@ def test_even_fractions_cover_the_image_in_equal_strides_of_whole_pixels(pixels,
     assert (strides[:-1] == strides[0]).all() and 0 < strides[-1] <= strides[0]
 
 
-def test_memory_that_runs_out_halves_the_chunk_and_changes_nothing(smooth, images):
-    class Small(nn.Module):
-        def forward(self, inputs):
-            if len(inputs) > 3:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
-            return smooth(inputs)
+class Small(nn.Module):
+    """A model on a machine with memory for three inputs."""
 
-    maps = images.mean(1)
-    for name in METRICS:
-        torch.testing.assert_close(sl.METRICS[name](Small(), images, maps).values, sl.METRICS[name](smooth, images, maps).values)
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs):
+        if len(inputs) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+        return self.inner(inputs)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_memory_that_runs_out_halves_the_chunk_and_changes_nothing(name, smooth, images):
+    maps, options = images.mean(1), context(name, images)
+    cut, whole = (sl.METRICS[name](model, images, maps, **options).values for model in (Small(smooth), smooth))
+    torch.testing.assert_close(cut, whole, rtol=1e-4, atol=1e-5)
+
+
+class Wide(nn.Module):
+    """Takes any precision and answers in float32, as under autocast."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs):
+        return self.inner(inputs.float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", METRICS)
+def test_half_precision_images_have_scores_in_float32(name, dtype, smooth, images, maps):
+    images = images.to(dtype)
+    half = sl.METRICS[name](Wide(smooth), images, maps.to(dtype), **context(name, images)).values
+    whole = sl.METRICS[name](smooth, images.float(), maps.to(dtype).float(), **context(name, images.float())).values
+    assert half.dtype == torch.float32
+    if name not in ("max_sensitivity", "model_randomisation"):  # where the maps of the moved images are rounded too
+        torch.testing.assert_close(half, whole, rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_images_still_have_exact_fractions(dtype, smooth):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
-
-    class Wide(nn.Module):
-        """Takes any precision and answers in float32, as under autocast."""
-
-        def forward(self, inputs):
-            return smooth(inputs.float())
-
-    curve = sl.METRICS["deletion"](Wide(), images, images.mean(1), steps=256)
+    curve = sl.METRICS["deletion"](Wide(smooth), images, images.mean(1), steps=256)
     assert curve.values.dtype == curve.area.dtype == torch.float32
     torch.testing.assert_close(curve.fractions, torch.arange(257) / 256)
 
 
-def test_a_model_without_finite_scores_is_refused(smooth, images):
-    class Broken(nn.Module):
-        def forward(self, inputs):
-            return smooth(inputs) / (inputs.flatten(1).sum(1, keepdim=True) > 300)
+class Broken(nn.Module):
+    """Gives no number for the dark half of the images."""
 
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs):
+        return self.inner(inputs) / (inputs.flatten(1).sum(1, keepdim=True) > 386)
+
+
+@pytest.mark.parametrize("name", [*CURVES, "average_drop", "average_increase", "infidelity", "road"])
+def test_a_model_without_finite_scores_is_refused(name, smooth, images):
+    targets = torch.zeros(5, dtype=torch.long)
     with pytest.raises(ValueError, match=r"the score is NaN or infinite for images \["):
-        sl.METRICS["deletion"](Broken(), images, images.mean(1), torch.zeros(5, dtype=torch.long))
+        sl.METRICS[name](Broken(smooth), images, images.mean(1), targets, **context(name, images))
 
 
-def test_maps_that_do_not_fit_or_hold_nan_are_refused(smooth, images):
-    for name in METRICS:
-        with pytest.raises(ValueError, match=r"maps \(5, 8, 8\) do not fit images \(5, 3, 16, 16\)"):
-            sl.METRICS[name](smooth, images, torch.zeros(5, 8, 8))
-        damaged = torch.zeros(5, 16, 16)
-        damaged[3, 2, 1] = torch.nan
-        with pytest.raises(ValueError, match=r"maps hold NaN or infinity \(maps \[3\]\)"):
-            sl.METRICS[name](smooth, images, damaged)
+@pytest.mark.parametrize("name", METRICS)
+def test_maps_that_do_not_fit_or_hold_nan_are_refused(name, smooth, images):
+    damaged = torch.zeros(5, 16, 16)
+    damaged[3, 2, 1] = torch.nan
+    for maps, message in [
+        (torch.zeros(5, 8, 8), r"maps \(5, 8, 8\) do not fit images \(5, 3, 16, 16\)"),
+        (damaged, r"maps hold NaN or infinity \(maps \[3\]\)"),
+        (None, "maps NoneType do not fit"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            sl.METRICS[name](smooth, images, maps, **context(name, images))
+    with pytest.raises(ValueError, match="images must be floats of shape"):
+        sl.METRICS[name](smooth, images[0], images[0], **context(name, images))
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("shape", [(2, 1, 16, 16), (2, 3, 1, 1), (1, 1, 1, 5)])
+@pytest.mark.parametrize("classes", [1, 4])
+def test_one_channel_one_pixel_one_class_and_constant_maps_are_no_exception(name, shape, classes):
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Conv2d(shape[1], 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(2 * shape[2] * shape[3], classes))
+    images = torch.rand(shape)
+    for value in (0.0, 0.7, -0.7):
+        maps = torch.full((shape[0], *shape[2:]), value)
+        result = sl.METRICS[name](model, images, maps, **(context(name, images) | objects(name, maps)))
+        assert torch.isfinite(result.values).all() and torch.isfinite(result.area).all()
+
+
+def objects(name, maps):
+    return {"objects": torch.ones_like(maps, dtype=torch.bool)} if "objects" in sl.METRICS.options(name) else {}
 
 
 @pytest.mark.parametrize(
@@ -310,6 +459,8 @@ def test_maps_that_do_not_fit_or_hold_nan_are_refused(smooth, images):
         ({"order": "most"}, "order 'most' is not known"),
         ({"start": "blur"}, "start 'blur' is not known"),
         ({"score": "accuracy"}, "score 'accuracy' is not known"),
+        ({"ties": "apart"}, "ties 'apart' is not known"),
+        ({"fractions": [0, float("nan")]}, "fractions must be at least two rising numbers within"),
         ({"fill": "gray"}, "did you mean 'grey'"),
     ],
 )

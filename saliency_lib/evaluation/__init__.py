@@ -1,3 +1,3 @@
 """Metrics: each maps (model, images, maps, targets) to a Curve. Importing this fills METRICS."""
 
-from saliency_lib.evaluation import curves, fidelity, localisation, sanity  # noqa: F401
+from saliency_lib.evaluation import curves, fidelity, localisation, papers, sanity  # noqa: F401

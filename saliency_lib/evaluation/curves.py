@@ -16,8 +16,10 @@ from saliency_lib.registry import METRICS, no_such
 class Curve:
     """A score of the model as ever more of each image is changed.
 
+    A metric that is one number an image is a curve of one point at fraction 1, whose area is that number.
+
     Args:
-        fractions: (S+1,) share of the pixels changed, rising.
+        fractions: (S+1,) share of the pixels changed, never falling; where ties go together, the share asked for.
         values: (B, S+1) score at each.
         area: (B,) area under the curve.
     """
@@ -27,24 +29,68 @@ class Curve:
     area: Tensor
 
 
+def one_number(values: Tensor) -> Curve:
+    """One number an image (B,) as a curve of one point."""
+    return Curve(values.new_ones(1), values[:, None], values)
+
+
+def metric(*, lower_is_better: bool, presets: dict[str, dict] | None = None) -> Callable[[Callable], Callable]:
+    """Decorator: register a metric and say how it is read.
+
+    Args:
+        lower_is_better: whether a small area speaks for the map.
+        presets: what a preset comes to, known from the function so that it enters a specification's digest.
+    """
+
+    def enter(function: Callable) -> Callable:
+        function.lower_is_better = lower_is_better
+        function.presets = presets or {}
+        return METRICS.register(function)
+
+    return enter
+
+
+@dataclass(frozen=True)
+class Imputed:
+    """A fill that depends on which pixels are missing.
+
+    Args:
+        at: `at(rows, missing)` gives what stands in the missing pixels (n, H, W) of the image rows (n,): (n, C, H, W).
+    """
+
+    at: Callable[[Tensor, Tensor], Tensor]
+
+
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _answers(logits: Tensor, classes: Tensor) -> Tensor:
+    return (logits.argmax(1) == classes) + 0 * logits.amax(1)  # NaN, which argmax takes for a class, stays NaN
+
 
 # Each scores logits (n, K) given targets (n,) and the classes (n,) predicted for the images as they were.
 SCORES: dict[str, Score] = {
     "probability": lambda logits, targets, predicted: logits.softmax(1).gather(1, targets[:, None])[:, 0],
     "logit": lambda logits, targets, predicted: logits.gather(1, targets[:, None])[:, 0],
-    "unchanged": lambda logits, targets, predicted: (logits.argmax(1) == predicted).to(logits.dtype),
-    "correct": lambda logits, targets, predicted: (logits.argmax(1) == targets).to(logits.dtype),
+    "unchanged": lambda logits, targets, predicted: _answers(logits, predicted),
+    "correct": lambda logits, targets, predicted: _answers(logits, targets),
 }
 
 ORDERS = {"most_relevant_first": True, "least_relevant_first": False}
-STARTS = ("image", "fill")
+TIES = {"index": False, "together": True}
 
 
-def ranks(maps: Tensor, *, descending: bool = True) -> Tensor:
-    """The place (B, H*W) of each pixel in the order of its map (B, H, W); ties go by index."""
-    order = maps.flatten(1).sort(dim=1, descending=descending, stable=True).indices
+def ranks(maps: Tensor, *, descending: bool = True, together: bool = False) -> Tensor:
+    """The place (B, H*W) of each pixel in the order of its map (B, H, W).
+
+    Args:
+        together: pixels of one value share the last of their places, else they go by index.
+    """
+    values, order = maps.flatten(1).sort(dim=1, descending=descending, stable=True)
     places = torch.arange(order.shape[1], device=maps.device).expand_as(order)
+    if together:
+        follows = torch.nn.functional.pad(values[:, 1:] == values[:, :-1], (0, 1))
+        places = places.masked_fill(follows, order.shape[1]).flip(1).cummin(1).values.flip(1)
     return torch.empty_like(order).scatter_(1, order, places)
 
 
@@ -65,7 +111,8 @@ def perturbation_curve(
     fractions: Sequence[float],
     order: str = "most_relevant_first",
     start: str = "image",
-    fill: Fill = "mean",
+    ties: str = "index",
+    fill: Fill | Imputed = "mean",
     score: str | Score = "probability",
     seed: int = 0,
     indices: Tensor | None = None,
@@ -75,108 +122,148 @@ def perturbation_curve(
 
     Args:
         images: (B, C, H, W) pixels in [0, 1].
-        maps: (B, H, W); only the order of their values counts, ties go by index.
+        maps: (B, H, W); only the order of their values counts.
         targets: (B,) classes whose score is followed; None for those predicted for the whole images.
-        fractions: shares of the pixels changed, rising within [0, 1]; each is rounded to whole pixels, and the curve
+        fractions: shares of the pixels changed, never falling within [0, 1]; each is rounded to whole pixels, and the curve
             states the share that was changed.
         order: `most_relevant_first` or `least_relevant_first`.
         start: `image`, whose pixels the fill replaces (deletion), or `fill`, which the image's pixels replace (insertion).
-        fill: see `inputs.filled`.
+        ties: `index`, by which pixels of one value are ordered, or `together`: they change only when all of them are within
+            the fraction, so that fewer change than asked; the curve then states the fractions asked for.
+        fill: see `inputs.filled`; or `Imputed`, which is told what is missing.
         score: `probability`, `logit`, `unchanged` (the prediction is that of the whole image: 1, else 0), `correct` (it
             is the target: 1, else 0), or a function of logits (n, K), targets (n,), predicted (n,).
-        seed, indices: fix a `noise` fill.
+        seed, indices: fix a random fill.
         batch_size: most inputs in one forward pass; None chooses. Memory grows with it, not with the steps.
 
     Returns:
         Curve; `area` by the trapezoid rule over the fractions.
 
     Raises:
-        ValueError: maps that do not fit or hold NaN, fractions that do not rise, unknown order, start, fill or score, or a
+        ValueError: maps that do not fit or hold NaN, fractions that fall, unknown order, start, ties, fill or score, or a
             model whose score is not finite.
     """
     images = check_images(images)
     check_maps(maps, images)
-    descending = _choose("order", order, ORDERS)
-    deleting = _choose("start", start, {"image": True, "fill": False})
-    score_of = score if callable(score) else _choose("score", score, SCORES)
-    counts = _counts(fractions, maps[0].numel())
-    substrate = filled(fill, model, images, indices=indices, seed=seed)
-    first, second = (images, substrate) if deleting else (substrate, images)
-    place = ranks(maps, descending=descending).view(maps.shape)
+    descending, together = choose("order", order, ORDERS), choose("ties", ties, TIES)
+    deleting = choose("start", start, {"image": True, "fill": False})
+    score_of = score if callable(score) else choose("score", score, SCORES)
+    shares, pixels = _shares(fractions), maps[0].numel()
+    counts = [round(share * pixels) for share in shares]
+    behind = fill.at if isinstance(fill, Imputed) else _fixed(filled(fill, model, images, indices=indices, seed=seed))
+    place = ranks(maps, descending=descending, together=together).view(maps.shape)
+    gone = torch.tensor(counts, device=images.device)
+    if not deleting:  # a pixel not yet inserted is missing: deletion in the other order, read backwards
+        place, gone = pixels - 1 - place, pixels - gone
     precise = torch.promote_types(images.dtype, torch.float32)
     values = torch.empty(len(images), len(counts), dtype=precise, device=images.device)
-    steps = torch.tensor(counts, device=images.device)
 
     with frozen(model), torch.no_grad():
         logits = logits_of(model, images, batch_size)
         predicted = logits.argmax(1)
         targets = predicted if targets is None else check_targets(targets, logits)
-        untouched = 0 if deleting else maps[0].numel()  # the count at which the input is the image itself
-        values[:, steps == untouched] = score_of(logits, targets, predicted).to(precise)[:, None]
-        inner = (steps != untouched).nonzero()[:, 0]
+        values[:, gone == 0] = score_of(logits, targets, predicted).to(precise)[:, None]
+        inner = gone.nonzero()[:, 0]
 
         def add(begin: int, end: int) -> None:
             pairs = torch.arange(begin, end, device=images.device)
             rows, column = pairs // len(inner), inner[pairs % len(inner)]
-            changed = (place[rows] < steps[column].view(-1, 1, 1))[:, None]
-            inputs = torch.where(changed, second[rows], first[rows])
+            missing = place[rows] < gone[column].view(-1, 1, 1)
+            inputs = torch.where(missing[:, None], behind(rows, missing), images[rows])
             values[rows, column] = score_of(model(arranged(inputs)), targets[rows], predicted[rows]).to(precise)
 
         in_chunks(add, len(images) * len(inner), chunk_size(images, batch_size))
+    check_scores(values)
+    stated = torch.tensor(shares if together else [count / pixels for count in counts], dtype=torch.float64).to(values)
+    return Curve(stated, values, torch.trapezoid(values, stated, dim=1))
+
+
+def _fixed(substrate: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda rows, missing: substrate[rows]
+
+
+def check_scores(values: Tensor) -> None:
+    """Refuse scores (B, ...) of a model that are not finite.
+
+    Raises:
+        ValueError: with the images' rows.
+    """
     if not torch.isfinite(values).all():
-        bad = (~torch.isfinite(values)).any(1).nonzero().flatten().tolist()
+        bad = (~torch.isfinite(values)).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(f"the score is NaN or infinite for images {bad[:5]}; look at the model's weights")
-    shares = steps.to(precise) / maps[0].numel()
-    return Curve(shares, values, torch.trapezoid(values, shares, dim=1))
 
 
-def _choose(kind: str, name: str, table: dict):
+def choose(kind: str, name: str, table: dict):
+    """The entry of a table of options, or the error that names the nearest."""
     if name not in table:
         raise no_such(kind, name, table)
     return table[name]
 
 
-def _counts(fractions: Sequence[float], pixels: int) -> list[int]:
+def _shares(fractions: Sequence[float]) -> list[float]:
     shares = [float(fraction) for fraction in fractions]
-    rising = all(a < b for a, b in itertools.pairwise(shares))
-    if len(shares) < 2 or not rising or shares[0] < 0 or shares[-1] > 1:
+    falling = any(a > b for a, b in itertools.pairwise(shares))
+    if len(shares) < 2 or falling or not (shares[0] >= 0 and shares[-1] <= 1):
         raise ValueError(f"fractions must be at least two rising numbers within [0, 1], got {shares[:8]}")
-    return [round(share * pixels) for share in shares]
+    return shares
 
 
 def even_fractions(pixels: int, steps: int) -> list[float]:
     """0 to 1 in at most `steps` equal strides of whole pixels, the last one shorter where they do not divide."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a whole number from 1, got {steps!r}")
-    stride = -(-pixels // steps)
+    return _strides(pixels, -(-pixels // steps))
+
+
+def _strides(pixels: int, stride: int) -> list[float]:
     return [count / pixels for count in (*range(0, pixels, stride), pixels)]
 
 
-# What the papers that measure deletion and insertion chose; `None` steps is one row of pixels a step.
+# What the papers that measure deletion and insertion chose; a stride in pixels, None being one row of them.
 PRESETS: dict[str, dict] = {
-    "rise": {"steps": None, "score": "probability", "deletion_fill": "mean", "insertion_fill": "blur"},
+    "rise": {"stride": None, "ranking": "signed", "score": "probability", "deletion_fill": "mean", "insertion_fill": "blur"},
+    "gnl": {"stride": None, "ranking": "absolute", "score": "probability", "deletion_fill": "mean", "insertion_fill": "blur"},
+    "saliency_benchmark": {
+        "stride": 500,
+        "ranking": "signed",
+        "score": "probability",
+        "deletion_fill": "black",
+        "insertion_fill": "wide_blur",
+    },
 }
 
 
-def _preset(name: str, metric: str, images: Tensor, steps: int | None, fill: Fill | None, score: str | Score | None) -> dict:
-    chosen = _choose("preset", name, PRESETS)
-    height, width = images.shape[2:]
-    rows = chosen["steps"] or height
-    return {
-        "fractions": even_fractions(height * width, rows if steps is None else steps),
-        "fill": chosen[f"{metric}_fill"] if fill is None else fill,
-        "score": chosen["score"] if score is None else score,
-    }
+def _preset_curve(
+    start: str,
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: Tensor | None,
+    *,
+    preset: str,
+    steps: int | None,
+    fill: Fill | None,
+    score: str | Score | None,
+    **options,
+) -> Curve:
+    chosen = choose("preset", preset, PRESETS)
+    images = check_images(images)
+    check_maps(maps, images)
+    pixels, width = maps[0].numel(), maps.shape[2]
+    return perturbation_curve(
+        model,
+        images,
+        maps.abs() if chosen["ranking"] == "absolute" else maps,
+        targets,
+        fractions=_strides(pixels, chosen["stride"] or width) if steps is None else even_fractions(pixels, steps),
+        start=start,
+        fill=chosen["deletion_fill" if start == "image" else "insertion_fill"] if fill is None else fill,
+        score=chosen["score"] if score is None else score,
+        **options,
+    )
 
 
-def _with_presets(function: Callable) -> Callable:
-    """Decorator: what a preset comes to is known from the function, so that it enters a specification's digest."""
-    function.presets = PRESETS
-    return function
-
-
-@METRICS.register
-@_with_presets
+@metric(lower_is_better=True, presets=PRESETS)
 def deletion(
     model: nn.Module,
     images: Tensor,
@@ -195,25 +282,30 @@ def deletion(
 
     Args:
         maps: (B, H, W).
-        targets: (B,) classes; None for the predicted ones.
-        preset: `rise`: one row's worth of pixels a step (224 steps at 224), filled with the mean colour.
+        targets: (B,) classes; None for the predicted ones. The saliency benchmark follows the label.
+        preset: `rise`: one row's worth of pixels a step (224 steps at 224), filled with the mean colour; `gnl`: the same by
+            the absolute value of the map; `saliency_benchmark`: 500 pixels a step, black.
         steps: strides from the whole image to none of it; 28 at 224 pixels is RISE's setting for whole data sets.
         fill, score: in place of the preset's.
 
     Returns:
         Curve over [0, 1], values and area in [0, 1].
 
-    Source: Petsiuk, Das, Saenko 2018, section 4.1 and the released evaluation code. Differs: ties go by index (there by
-    an unstable sort), and a shorter last step counts with its own width.
+    Source: Petsiuk, Das, Saenko 2018, section 4.1 and the released evaluation code; Kwon, Koo, Cho 2020, released code;
+    saliency-benchmark (Parola et al.), released code. Differs: ties go by index (there by an unstable sort, read
+    backwards), a shorter last step counts with its own width (there all steps are equally wide), and the benchmark's
+    probability is one softmax of the logits (there two or three), its maps are not rounded to float16.
     """
-    return perturbation_curve(
-        model, images, maps, targets, **_preset(preset, "deletion", images, steps, fill, score),
-        start="image", seed=seed, indices=indices, batch_size=batch_size,
+    return _preset_curve(
+        "image", model, images, maps, targets,
+        preset=preset, steps=steps, fill=fill, score=score, seed=seed, indices=indices, batch_size=batch_size,
     )  # fmt: skip
 
 
-@METRICS.register
-@_with_presets
+VARIANTS = {"corrected": False, "released": True}
+
+
+@metric(lower_is_better=False, presets=PRESETS)
 def insertion(
     model: nn.Module,
     images: Tensor,
@@ -221,6 +313,7 @@ def insertion(
     targets: Tensor | None = None,
     *,
     preset: str = "rise",
+    variant: str = "corrected",
     steps: int | None = None,
     fill: Fill | None = None,
     score: str | Score | None = None,
@@ -232,17 +325,27 @@ def insertion(
 
     Args:
         maps: (B, H, W).
-        targets: (B,) classes; None for the predicted ones.
-        preset: `rise`: one row's worth of pixels a step, from a Gaussian blur (11 pixels, sigma 5).
+        targets: (B,) classes; None for the predicted ones. The saliency benchmark follows the label.
+        preset: `rise`: one row's worth of pixels a step, from a Gaussian blur (11 pixels, sigma 5); `gnl`: the same by the
+            absolute value of the map; `saliency_benchmark`: 500 pixels a step, from a blur of 127 pixels, sigma 17.
+        variant: `corrected`, or `released`: the benchmark's first point, which is the score of the whole image.
         steps: strides from the blurred image to the whole one.
         fill, score: in place of the preset's; areas over different fills must not be compared.
 
     Returns:
         Curve over [0, 1], values and area in [0, 1].
 
-    Source: Petsiuk, Das, Saenko 2018, section 4.1 and the released evaluation code. Differs: as deletion.
+    Source: as deletion. Differs: as deletion; and the curve starts at the blurred image, where the saliency benchmark's
+    code scores the whole one.
     """
-    return perturbation_curve(
-        model, images, maps, targets, **_preset(preset, "insertion", images, steps, fill, score),
-        start="fill", seed=seed, indices=indices, batch_size=batch_size,
+    released = choose("variant", variant, VARIANTS)
+    if released and preset != "saliency_benchmark":
+        raise ValueError(f"variant 'released' belongs to the preset 'saliency_benchmark', got preset {preset!r}")
+    curve = _preset_curve(
+        "fill", model, images, maps, targets,
+        preset=preset, steps=steps, fill=fill, score=score, seed=seed, indices=indices, batch_size=batch_size,
     )  # fmt: skip
+    if not released:
+        return curve
+    values = torch.cat([curve.values[:, -1:], curve.values[:, 1:]], 1)
+    return Curve(curve.fractions, values, torch.trapezoid(values, curve.fractions, dim=1))

@@ -1,1 +1,201 @@
 """Sanity: does a map depend on the model's weights, and does it stay when the image hardly changes?"""
+
+import copy
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+
+from saliency_lib.batching import frozen
+from saliency_lib.evaluation.curves import Curve, choose, metric, one_number
+from saliency_lib.inputs import check_images, check_maps, generator, resolve_targets, row_indices, stream
+
+Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def _explained(explain: Explain, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    maps = explain(model, images, targets)
+    check_maps(maps, images)
+    return maps.detach()
+
+
+def _check(explain: Explain | None, images: Tensor, maps: Tensor) -> Tensor:
+    images = check_images(images)
+    check_maps(maps, images)
+    if not callable(explain):
+        raise ValueError("explain is missing; pass explain=, a function of (model, images, targets) that gives the method's maps")
+    return images
+
+
+@metric(lower_is_better=True)
+def max_sensitivity(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: Tensor | None = None,
+    *,
+    explain: Explain | None = None,
+    radius: float = 0.02,
+    samples: int = 10,
+    seed: int = 0,
+    indices: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Curve:
+    """The largest relative change of the map when the image changes by next to nothing.
+
+    max over d of |map(x + d) - map(x)| / |map(x)| (Euclidean norms), each d uniform with |d_p| <= radius at every pixel p.
+
+    Args:
+        maps: (B, H, W), what `explain` gives for the images.
+        targets: (B,) classes that are explained; None for those predicted for the unchanged images.
+        explain: the method, (model, images, targets) -> maps, its own random numbers fixed.
+        radius: largest change of a pixel value.
+        samples: draws of d; the maximum grows with their number.
+        seed, indices: fix the draws of each image.
+
+    Returns:
+        Curve of one point, not negative; a map that is 0 everywhere counts with the norm 1.
+
+    Raises:
+        ValueError: explain is missing, or one of its maps does not fit or holds NaN.
+
+    Source: Yeh et al. 2019, section 4; constants as captum's sensitivity_max.
+    """
+    images = _check(explain, images, maps)
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"samples must be a whole number from 1, got {samples!r}")
+    if not (math.isfinite(radius) and radius >= 0):
+        raise ValueError(f"radius must be a number from 0, got {radius!r}")
+    numbers = row_indices(images, indices)
+    precise = torch.promote_types(maps.dtype, torch.float32)
+    flat = maps.detach().flatten(1).to(precise)
+    worst = flat.new_zeros(len(flat))
+    with frozen(model):
+        targets = resolve_targets(model, images, targets, batch_size)
+        for sample in range(samples):
+            moved = images + radius * (2 * _uniform(images, numbers, seed, sample) - 1)
+            change = _explained(explain, model, moved, targets).flatten(1).to(flat) - flat
+            worst = torch.maximum(worst, change.norm(dim=1))
+    norm = flat.norm(dim=1)
+    return one_number(worst / norm.where(norm > 0, 1))
+
+
+def _uniform(images: Tensor, numbers: list[int], seed: int, sample: int) -> Tensor:
+    sources = [generator(images.device, "max_sensitivity", seed, number, sample) for number in numbers]
+    draws = [torch.rand(images.shape[1:], generator=source, device=images.device) for source in sources]
+    return torch.stack(draws).to(images.dtype)
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks (B, n) of values (B, n) from 0; equal values share the mean of theirs."""
+    ordered = values.sort(1).values
+    return (torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True) - 1).double() / 2
+
+
+def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Spearman's correlation (B,) of maps (B, H, W); of two constant maps it is 1, of a constant map and another 0."""
+    ranked = [average_ranks(maps.flatten(1)) for maps in (one, other)]
+    a, b = (values - values.mean(1, keepdim=True) for values in ranked)
+    size = (a.square().sum(1) * b.square().sum(1)).sqrt()
+    constant = a.eq(0).all(1) & b.eq(0).all(1)
+    return ((a * b).sum(1) / size.where(size > 0, 1)).where(~constant, 1)
+
+
+def structure(one: Tensor, other: Tensor) -> Tensor:
+    """SSIM (B,) of the maps' absolute values, each scaled to [0, 1]; a constant map is 0 everywhere.
+
+    Raises:
+        ValueError: maps of less than 3 pixels a side.
+    """
+    window = min(7, (min(one.shape[1:]) - 1) // 2 * 2 + 1)
+    if window < 3:
+        raise ValueError(f"ssim needs maps of at least 3x3 pixels, got {tuple(one.shape[1:])}; choose similarity='spearman'")
+    pairs = zip(_unit(one), _unit(other), strict=True)
+    return torch.tensor([structural_similarity(a, b, win_size=window, data_range=1.0) for a, b in pairs]).to(one.device)
+
+
+def _unit(maps: Tensor) -> np.ndarray:
+    values = maps.abs().double()
+    least, greatest = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
+    spread = greatest - least
+    return ((values - least) / spread.where(spread > 0, 1)).cpu().numpy()
+
+
+SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "spearman": lambda one, other: rank_correlation(one.abs(), other.abs()),
+    "spearman_signed": rank_correlation,
+    "ssim": structure,
+}
+
+
+def _initialise(layer: nn.Module, seed: int) -> None:
+    """New weights, drawn on the CPU in float32, where a seed gives the same ones for any device and precision."""
+    weight = next(layer.parameters())
+    device, dtype = weight.device, weight.dtype
+    layer.to("cpu", torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        layer.reset_parameters()
+    layer.to(device, dtype)
+
+
+@metric(lower_is_better=True)
+def model_randomisation(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: Tensor | None = None,
+    *,
+    explain: Explain | None = None,
+    steps: int = 8,
+    similarity: str = "spearman",
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Curve:
+    """How alike the map stays as the model's layers are initialised anew, from the last to the first.
+
+    Args:
+        maps: (B, H, W), what `explain` gives for the images.
+        targets: (B,) classes that are explained; None for those predicted by the model as it is.
+        explain: the method, (model, images, targets) -> maps; it gets copies of the model, so name a layer, do not pass it.
+        steps: groups of layers, each explained once; fewer where the model has fewer layers.
+        similarity: `spearman` correlation of absolute values, `spearman_signed`, or `ssim` of absolute values in [0, 1].
+        seed: fixes the new weights of each layer, whatever the steps.
+
+    Returns:
+        Curve over the share of layers that are random, in [0, 1]; values at most 1, the first of them 1; a small area speaks
+        for the map, 1 is that of a method that does not look at the weights. A constant map is unlike any other, and like
+        another constant one.
+
+    Raises:
+        ValueError: explain is missing, one of its maps does not fit or holds NaN, or the model has no layer that can be
+            initialised.
+
+    Source: Adebayo et al. 2018, section 3.1, cascading randomisation. Differs: layers are the modules with
+    reset_parameters in the order of their definition, parameters outside of such modules stay; new weights are those of a
+    layer's own initialisation; SSIM has its usual 7-pixel window.
+    """
+    images = _check(explain, images, maps)
+    alike = choose("similarity", similarity, SIMILARITIES)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a whole number from 1, got {steps!r}")
+    with frozen(model):
+        targets = resolve_targets(model, images, targets, batch_size)
+    random = copy.deepcopy(model)
+    layers = [layer for layer in random.modules() if hasattr(layer, "reset_parameters") and list(layer.parameters())][::-1]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no module with reset_parameters, so no layer can be initialised anew")
+    groups = np.array_split(np.arange(len(layers)), min(steps, len(layers)))
+    values = [maps.new_ones(len(maps), dtype=torch.float64)]
+    for group in groups:
+        for number in group.tolist():
+            _initialise(layers[number], stream("model_randomisation", seed, number))
+        with frozen(random):
+            values.append(alike(maps.detach(), _explained(explain, random, images, targets)))
+    ends = [0, *(int(group[-1]) + 1 for group in groups)]
+    shares = torch.tensor(ends, dtype=torch.float64, device=images.device) / len(layers)
+    curve = torch.stack(values, 1).to(torch.promote_types(images.dtype, torch.float32))
+    return Curve(shares.to(curve), curve, torch.trapezoid(curve, shares.to(curve), dim=1))
