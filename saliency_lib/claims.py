@@ -50,6 +50,31 @@ def summary(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) -> pd.Dat
     return pd.DataFrame(rows).sort_values("mean", ascending=lower_is_better, ignore_index=True)
 
 
+def leaderboard(
+    areas: Mapping[str, Mapping[str, np.ndarray]], lower_is_better: Mapping[str, bool], options: Mapping[str, Mapping]
+) -> pd.DataFrame:
+    """One row a method, the best by the last metric first: its options, the number of images, each metric with its interval.
+
+    Args:
+        areas: per metric and method (B,).
+        lower_is_better: per metric.
+        options: per method the options that were not the defaults.
+
+    Returns:
+        Columns method, options, images, and for each metric its mean, `<metric>_low` and `<metric>_high`.
+    """
+    tables = {name: summary(rows, lower_is_better=lower_is_better[name]) for name, rows in areas.items()}
+    order = list(tables.values())[-1]["method"]
+    board = pd.DataFrame({"method": order})
+    board["options"] = [", ".join(f"{key}={value}" for key, value in options.get(name, {}).items()) for name in order]
+    for number, (metric, table) in enumerate(tables.items()):
+        found = table.set_index("method").loc[order].reset_index()
+        if number == 0:
+            board["images"] = found["images"]
+        board[[metric, f"{metric}_low", f"{metric}_high"]] = found[["mean", "low", "high"]]
+    return board
+
+
 def holm(p_values: np.ndarray) -> np.ndarray:
     """P-values adjusted so that the chance of any false rejection among them stays at the level.
 

@@ -81,6 +81,21 @@ class Run:
         display(Image(png.getvalue(), width=width, alt=caption))
         display(Markdown(f"*{caption}* `{self.command}`"))
 
+    def keep(self, frame: pd.DataFrame, requires: Iterable[Artefact] = ()) -> Markdown:
+        """Keep a table as CSV in outputs/tables/, beside it a JSON file that says what it was made from and how.
+
+        Args:
+            requires: the artefacts that the table was made from.
+        """
+        needs = [{"folder": paths.relative(item.folder), "digest": item.provenance["digest"]} for item in requires]
+        file = paths.OUTPUTS / "tables" / f"{self._slug()}.csv"
+        origin = {"command": self.command, "parameters": self.parameters, "requires": needs, **store.surroundings()}
+        with explained(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(file, lambda draft: frame.to_csv(draft, index=False, float_format="%.6f"))
+            replace_file(file.with_suffix(".json"), lambda draft: draft.write_text(json.dumps(origin, indent=1) + "\n"))
+        return Markdown(f"Kept as `{paths.relative(file)}`")
+
     def _slug(self) -> str:
         words = [str(self.parameters[name]) for name in ("dataset", "model") if name in self.parameters]
         changed = [
@@ -117,6 +132,18 @@ def _made(item: Artefact) -> str:
 def table(frame: pd.DataFrame) -> HTML:
     """A table as it is shown in a notebook: numbers with three digits, no index."""
     return HTML(frame.to_html(index=False, float_format=lambda number: f"{number:.3f}", border=0))
+
+
+def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with each quantity and its bounds (`x`, `x_low`, `x_high`) in one column, `0.123 [0.100, 0.150]`."""
+    shown = pd.DataFrame()
+    for name in frame.columns:
+        if f"{name}_low" in frame:
+            bounds = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+            shown[name] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in bounds]
+        elif not name.endswith(("_low", "_high")):
+            shown[name] = frame[name]
+    return shown
 
 
 def row(values: Mapping[str, float]) -> pd.DataFrame:

@@ -225,7 +225,7 @@ TARGETS = ("predicted", "label")
 
 
 def options_by_method(text: str) -> dict[str, dict]:
-    """Options of several methods from one text, as a notebook's parameter states them: `{rise: {masks: 500}, sidu: {sigma: 0.3}}`.
+    """Options of several methods from one text, as a notebook's parameter states them: `{rise: {masks: 500}, sidu: {sigma: 1}}`.
 
     Raises:
         ValueError: no YAML mapping of mappings, or an unknown method or option.

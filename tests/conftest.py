@@ -74,7 +74,7 @@ def linear():
 def quick(method: str) -> dict:
     """Options that make a method cheap enough for a loop over all methods; its laws hold with any."""
     known = sl.METHODS.options(method)
-    cheap = {"steps": 8, "samples": 12, "window": 5, "stride": 3, "masks": 12}
+    cheap = {"steps": 8, "samples": 12, "window": 5, "stride": 3, "masks": 12, "threshold": 0.7}
     return {name: value for name, value in cheap.items() if name in known}
 
 

@@ -32,7 +32,59 @@ class Masks:
 SCORES: dict[str, Callable[[Tensor], Tensor]] = {
     "probability": lambda logits: logits.softmax(-1),
     "logit": lambda logits: logits,
+    "softmax_twice": lambda logits: logits.softmax(-1).softmax(-1),
 }
+
+
+def score_of(score: str) -> Callable[[Tensor], Tensor]:
+    """The function from logits (n, K) to scores (n, K) of that name in SCORES."""
+    if score not in SCORES:
+        raise no_such("score", score, SCORES)
+    return SCORES[score]
+
+
+def masked_readings(
+    model: nn.Module,
+    images: Tensor,
+    masks: Masks,
+    read: Callable[[Tensor, Tensor], Tensor],
+    *,
+    fill: Fill = "mean",
+    indices: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Tensor:
+    """What `read` finds in every masked copy M * x + (1 - M) * fill of every image, one call a chunk of copies.
+
+    Args:
+        images: (B, C, H, W).
+        read: `read(copies, rows)` gives values (n, ...) for masked copies (n, C, H, W) of the image rows (n,).
+        batch_size: most copies in one forward pass; with it grows the memory, with the number of masks it does not.
+
+    Returns:
+        (B, count, ...), the images' dtype.
+    """
+    substrate = filled(fill, model, images, indices=indices, seed=seed)
+    size = chunk_size(images, batch_size)
+    rows, numbers = torch.arange(len(images), device=images.device), torch.arange(masks.count, device=images.device)
+    blocks: list[Tensor] = []
+
+    def block(start: int, stop: int) -> None:
+        image, behind = images[start:stop, None], substrate[start:stop, None]
+        parts: list[Tensor] = []
+
+        def chunk(first: int, last: int) -> None:
+            stack = masks.at(rows[start:stop], numbers[first:last])[:, :, None]
+            copies = torch.lerp(behind, image, stack).flatten(0, 1)
+            values = read(arranged(copies), rows[start:stop].repeat_interleave(last - first))
+            parts.append(values.unflatten(0, (stop - start, last - first)))
+
+        in_chunks(chunk, masks.count, max(1, size // (stop - start)))
+        blocks.append(torch.cat(parts, 1).to(images.dtype))
+
+    with frozen(model), torch.no_grad():
+        in_chunks(block, len(images), min(size, len(images)))
+    return torch.cat(blocks)
 
 
 def mask_scores(
@@ -41,44 +93,25 @@ def mask_scores(
     targets: Tensor,
     masks: Masks,
     *,
-    fill: Fill = "mean",
     score: str = "probability",
-    indices: Tensor | None = None,
-    seed: int = 0,
-    batch_size: int | None = None,
+    **options: object,
 ) -> Tensor:
-    """The target's score for every masked copy M * x + (1 - M) * fill of every image, one forward pass each.
+    """The target's score for every masked copy of every image, one forward pass each.
 
     Args:
         images: (B, C, H, W); targets: (B,).
-        score: `probability` or `logit`.
-        batch_size: most copies in one forward pass; with it grows the memory, with the number of masks it does not.
+        score: `probability`, `logit`, or `softmax_twice` (the softmax of the probabilities).
+        options: fill, indices, seed and batch_size as those of `masked_readings`.
 
     Returns:
         (B, count).
     """
-    if score not in SCORES:
-        raise no_such("score", score, SCORES)
-    substrate = filled(fill, model, images, indices=indices, seed=seed)
-    size = chunk_size(images, batch_size)
-    scores = images.new_empty(len(images), masks.count)
-    rows, numbers = torch.arange(len(images), device=images.device), torch.arange(masks.count, device=images.device)
+    scored = score_of(score)
 
-    def block(start: int, stop: int) -> None:
-        image, behind = images[start:stop, None], substrate[start:stop, None]
+    def read(copies: Tensor, rows: Tensor) -> Tensor:
+        return scored(model(copies)).gather(1, targets[rows, None])[:, 0]
 
-        def chunk(first: int, last: int) -> None:
-            stack = masks.at(rows[start:stop], numbers[first:last])[:, :, None]
-            copies = torch.lerp(behind, image, stack).flatten(0, 1)
-            values = SCORES[score](model(arranged(copies))).unflatten(0, (stop - start, last - first))
-            wanted = targets[start:stop, None, None].expand(-1, last - first, 1)
-            scores[start:stop, first:last] = values.gather(2, wanted)[..., 0].to(scores.dtype)
-
-        in_chunks(chunk, masks.count, max(1, size // (stop - start)))
-
-    with frozen(model), torch.no_grad():
-        in_chunks(block, len(images), min(size, len(images)))
-    return scores
+    return masked_readings(model, images, masks, read, **options)
 
 
 def weighted_sum(masks: Masks, weights: Tensor, images: Tensor, batch_size: int | None = None) -> Tensor:
@@ -95,6 +128,28 @@ def weighted_sum(masks: Masks, weights: Tensor, images: Tensor, batch_size: int 
 
     in_chunks(chunk, masks.count, chunk_size(images, batch_size))
     return total
+
+
+def interpolation(small: int, large: int, edge: str, like: Tensor) -> Tensor:
+    """Weights (small, large), the columns of which sum to 1, that enlarge a row of `small` values linearly to `large`.
+
+    Args:
+        edge: what lies beyond the outermost values: their `mirror` image (scikit-image at order 1, mode reflect), themselves
+            (`clamp`: torch without align_corners), or nothing, since they sit on the `corners` (torch with align_corners).
+        like: gives the dtype and the device.
+    """
+    last, places = small - 1, torch.arange(large, dtype=torch.float64)
+    places = places * last / max(1, large - 1) if edge == "corners" else (places + 0.5) * small / large - 0.5
+    if edge == "mirror":
+        places = last - (last - places.abs()).abs()
+    return (1 - (places.clamp(0, last) - torch.arange(small)[:, None]).abs()).clamp_min(0).to(like)
+
+
+def chosen(method: str, variants: dict[str, dict], variant: str, **given: object) -> dict:
+    """The settings of a variant of a method, with those that are given (not None) in place of its own."""
+    if variant not in variants:
+        raise no_such(f"variant of {method}", variant, variants)
+    return variants[variant] | {name: value for name, value in given.items() if value is not None}
 
 
 def windows(images: Tensor, window: int, stride: int) -> Masks:
