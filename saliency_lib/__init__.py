@@ -7,7 +7,7 @@ import importlib
 
 _HOMES = {
     "registry": ("METHODS", "METRICS", "OBJECTIVES", "DATASETS", "MODELS"),
-    "specs": ("Training", "Explanation", "Score", "from_dict", "options_by_method", "recipes"),
+    "specs": ("Training", "Explanation", "Score", "from_dict", "method_names", "options_by_method", "recipes"),
     "pipeline": ("train", "explain", "score", "predict", "join", "build", "data", "images_of", "device"),
     "adapters": ("explain_func",),
     "evaluation.curves": ("Curve", "Imputed", "perturbation_curve", "tied"),

@@ -91,16 +91,15 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 CONTROLS = ("random", "edges")  # methods that know nothing of the model
 
 
-def with_control(methods: str) -> list[str]:
-    """The names in a text that separates them by spaces.
+def with_control(names: Sequence[str]) -> list[str]:
+    """The methods to be compared, the control `random` among them.
 
     Raises:
-        ValueError: the control `random` is not among them.
+        ValueError: it is not.
     """
-    names = methods.split()
     if "random" not in names:
-        raise ValueError(f"methods {methods!r} lack the control 'random', without which no area means anything; add it")
-    return names
+        raise ValueError(f"methods {' '.join(names)!r} lack the control 'random', without which no area means anything; add it")
+    return list(names)
 
 
 def against_controls(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) -> pd.DataFrame:

@@ -224,6 +224,20 @@ class Explanation(Spec):
 TARGETS = ("predicted", "label")
 
 
+def method_names(text: str) -> list[str]:
+    """The methods that a text names, separated by spaces; `all` is every one, family by family, the controls last.
+
+    Raises:
+        ValueError: an unknown method, or none.
+    """
+    names = list(METHODS) if text.strip() == "all" else text.split()
+    for name in names:
+        METHODS.options(name)
+    if not names:
+        raise ValueError("no method is named; name some, separated by spaces, or write all")
+    return names
+
+
 def options_by_method(text: str) -> dict[str, dict]:
     """Options of several methods from one text, as a notebook's parameter states them: `{rise: {masks: 500}, sidu: {sigma: 1}}`.
 

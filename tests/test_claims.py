@@ -70,8 +70,8 @@ def test_missing_controls_unpaired_areas_and_nan_are_refused():
     with pytest.raises(ValueError, match=r"no control among \['good'\]"):
         claims.against_controls({"good": np.zeros(3)}, lower_is_better=True)
     with pytest.raises(ValueError, match="lack the control 'random'"):
-        claims.with_control("gradient edges")
-    assert claims.with_control("gradient  random") == ["gradient", "random"]
+        claims.with_control(["gradient", "edges"])
+    assert claims.with_control(["gradient", "random"]) == ["gradient", "random"]
     for function in (claims.against_controls, claims.summary):
         with pytest.raises(ValueError, match="not paired"):
             function({"good": np.zeros(3), "random": np.zeros(4)}, lower_is_better=True)
