@@ -150,7 +150,7 @@ def curves(
     lower_is_better: bool,
     of: str = " of the image",
 ) -> Figure:
-    """Mean perturbation curves with 95 % bootstrap bands, and beside them each method's mean area with its interval.
+    """Mean curves with 95 % bootstrap bands; beside them each method's mean area with its interval, and the key to the lines.
 
     Args:
         fractions: (S+1,) share of the pixels changed.
@@ -169,7 +169,7 @@ def curves(
         rows = np.asarray(values[name])
         low, high = bootstrap_interval(rows)
         left.fill_between(100 * fractions, low, high, color=colour(name), alpha=0.13 if few else 0.06, linewidth=0)
-        left.plot(100 * fractions, rows.mean(0), color=colour(name), linestyle=line(name), linewidth=1.6, label=words(name))
+        left.plot(100 * fractions, rows.mean(0), color=colour(name), linestyle=line(name), linewidth=1.6)
     least = min(float(np.asarray(rows).mean(0).min()) for rows in values.values())
     left.set(
         xlabel=f"{changed} (%{of})",
@@ -177,8 +177,6 @@ def curves(
         xlim=(0, 100 * fractions[-1]),
         ylim=(0 if least >= 0 else np.floor(10 * least) / 10, 1),
     )
-    if few:
-        left.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)  # above, free of the curves
     draw_intervals(right, table, "area", lower_is_better)
     for axes in (left, right):
         _clean(axes)
@@ -195,9 +193,9 @@ def intervals(values: Mapping[str, Mapping[str, np.ndarray]], lower_is_better: M
         lower_is_better: per metric.
     """
     tables = {name: summary(rows, lower_is_better=lower_is_better[name]) for name, rows in values.items()}
-    columns = min(3, len(tables))
-    height = 0.21 * max(map(len, tables.values())) + 0.7
-    figure = _figure(3.6 * columns, height * -(-len(tables) // columns))
+    columns = 2 if len(tables) == 4 else min(3, len(tables))
+    height = 0.21 * max(map(len, tables.values())) + 0.9
+    figure = _figure(3.5 * columns + 0.3, height * -(-len(tables) // columns))
     grid = figure.subplots(-(-len(tables) // columns), columns, squeeze=False).flatten()
     for axes, (name, table) in zip(grid, tables.items(), strict=False):
         draw_intervals(axes, table, words(name), lower_is_better[name])
@@ -224,7 +222,7 @@ def draw_intervals(axes: Axes, table: pd.DataFrame, quantity: str, lower_is_bett
     axes.set_yticks(place, [words(name) for name in table["method"]])
     axes.tick_params(axis="y", length=0, pad=24)
     better = "smaller is better" if lower_is_better else "larger is better"
-    axes.set(xlabel=f"{quantity}, 95 % interval ({better})", ylim=(-0.6, len(table) - 0.4))
+    axes.set(xlabel=f"{quantity}\n95 % interval, {better}", ylim=(-0.6, len(table) - 0.4))
     axes.margins(x=0.12)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
 

@@ -201,6 +201,41 @@ def test_memory_that_runs_out_halves_the_chunk_and_changes_nothing(name, net, im
     assert 1 < model.most <= 3
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_float64_gives_float64_and_the_same_map(name, net, images):
+    single = sl.METHODS[name](net, images, **quick(name))
+    double = sl.METHODS[name](net.double(), images.double(), **quick(name))
+    assert double.dtype == torch.float64
+    alike = nn.functional.cosine_similarity(double.flatten(1), single.double().flatten(1))
+    assert alike.min() > 0.999  # rounding is all that differs, also in the random numbers
+
+
+SMALL = {"rise": {"cells": 1}, "sidu_grids": {"cells": 1}, "occlusion": {"window": 1, "stride": 1}}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("channels", "side", "classes"), [(1, 8, 3), (3, 8, 1), (3, 1, 3), (1, 1, 1)])
+def test_one_channel_one_pixel_and_one_class_are_no_special_case(name, channels, side, classes):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(channels, 6, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * side * side, classes))
+    images = torch.rand(2, channels, side, side)
+    options = quick(name) | SMALL.get(name, {})
+    if name in ("gradcam", "sidu") and side == 1:
+        with pytest.raises(ValueError, match="no layer of this model has a spatial output"):
+            sl.METHODS[name](model, images, **options)
+        return
+    maps = sl.METHODS[name](model, images, **options)
+    assert maps.shape == (2, side, side) and torch.isfinite(maps).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_constant_image_and_a_constant_model_give_finite_maps(name, net, images):
+    assert torch.isfinite(sl.METHODS[name](net, torch.full_like(images, 0.5), **quick(name))).all()
+    for parameter in net[-1].parameters():
+        nn.init.zeros_(parameter)
+    assert torch.isfinite(sl.METHODS[name](net, images, **quick(name))).all()
+
+
 def test_gradient_of_a_linear_model_is_its_weights(linear, images):
     maps = sl.METHODS["gradient"](linear, images, torch.tensor([0, 1, 2, 3, 0]))
     torch.testing.assert_close(maps, linear.weight.detach().abs().amax(1)[[0, 1, 2, 3, 0]])

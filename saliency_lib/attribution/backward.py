@@ -94,10 +94,10 @@ def _draws(purpose: str, law: Callable, images: Tensor, seed: int, indices: Tens
 
     def draw(row: int, sample: int) -> Tensor:
         source = generator(images.device, purpose, seed, numbers[row], sample)
-        return law(images.shape[1:], generator=source, device=images.device, dtype=images.dtype)
+        return law(images.shape[1:], generator=source, device=images.device)  # of float32, that another precision sees the same
 
     def at(rows: Tensor, points: Tensor) -> Tensor:
-        return torch.stack([draw(row, sample) for row, sample in zip(rows.tolist(), points.tolist(), strict=True)])
+        return torch.stack([draw(row, sample) for row, sample in zip(rows.tolist(), points.tolist(), strict=True)]).to(images)
 
     return at
 
