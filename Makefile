@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce report test lint bless lab clean
+.PHONY: help env reproduce report measured test lint bless lab clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 18
@@ -30,6 +30,12 @@ report: env $(REPORT)  ## the HTML report from the executed notebooks, none of t
 
 $(REPORT): $(shell find outputs/runs -name '*.ipynb' 2>/dev/null) $(wildcard params/plans/*.yaml) saliency_lib/site.py | env
 	python -m saliency_lib.site
+
+TABLES = outputs/tables/05_leaderboard-imagenet_samples-efficientnet_lite0-*
+measured: env  ## all methods on 100 ImageNet images, into data/measured/ (hours; needs data/imagenet_samples)
+	snakemake --cores $(CORES) --rerun-incomplete --nolock --quiet rules --config plans=imagenet_samples
+	for table in leaderboard claims; do for kind in csv json; do \
+	  cp $(TABLES)/$$table.$$kind data/measured/imagenet_samples_$$table.$$kind || exit 1; done; done
 
 lint: env  ## style and format
 	ruff check .

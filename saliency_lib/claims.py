@@ -157,6 +157,24 @@ def paired(areas: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], *,
     return pd.DataFrame(rows, columns=["claim", "ours", "p", "verdict"])
 
 
+def paired_over(
+    areas: Mapping[str, Mapping[str, np.ndarray]], pairs: Sequence[tuple[str, str]], lower_is_better: Mapping[str, bool]
+) -> pd.DataFrame:
+    """The claims of `paired` under several metrics, one below the other; Holm's correction is within a metric.
+
+    Args:
+        areas: per metric and method (B,).
+        lower_is_better: per metric.
+
+    Returns:
+        The columns of `paired` behind a column `metric`.
+    """
+    tables = {metric: paired(areas[metric], pairs, lower_is_better=lower_is_better[metric]) for metric in areas}
+    return pd.concat([table.assign(metric=metric) for metric, table in tables.items()], ignore_index=True)[
+        ["metric", "claim", "ours", "p", "verdict"]
+    ]
+
+
 def _check_areas(areas: Mapping[str, np.ndarray]) -> None:
     if not areas or len({len(values) for values in areas.values()}) != 1:
         raise ValueError(f"areas are not paired: { ({name: len(values) for name, values in areas.items()}) } images")

@@ -195,12 +195,12 @@ def intervals(values: Mapping[str, Mapping[str, np.ndarray]], lower_is_better: M
     tables = {name: summary(rows, lower_is_better=lower_is_better[name]) for name, rows in values.items()}
     columns = 2 if len(tables) == 4 else min(3, len(tables))
     height = 0.21 * max(map(len, tables.values())) + 0.9
-    figure = _figure(3.5 * columns + 0.3, height * -(-len(tables) // columns))
+    figure = _figure(4.0 * columns, height * -(-len(tables) // columns))
     grid = figure.subplots(-(-len(tables) // columns), columns, squeeze=False).flatten()
     for axes, (name, table) in zip(grid, tables.items(), strict=False):
         draw_intervals(axes, table, words(name), lower_is_better[name])
         _clean(axes)
-        axes.xaxis.label.set_size(9)
+        axes.xaxis.label.set_size(8)
     for axes in grid[len(tables) :]:
         axes.set_axis_off()
     return figure

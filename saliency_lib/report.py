@@ -1,7 +1,9 @@
 """What a notebook says of itself: checked parameters, figures with their command, tables, the colophon."""
 
+import hashlib
 import io
 import json
+import re
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -81,14 +83,15 @@ class Run:
         display(Image(png.getvalue(), width=width, alt=caption))
         display(Markdown(f"*{caption}* `{self.command}`"))
 
-    def keep(self, frame: pd.DataFrame, requires: Iterable[Artefact] = ()) -> Markdown:
+    def keep(self, name: str, frame: pd.DataFrame, requires: Iterable[Artefact] = ()) -> Markdown:
         """Keep a table as CSV in outputs/tables/, beside it a JSON file that says what it was made from and how.
 
         Args:
+            name: of the file.
             requires: the artefacts that the table was made from.
         """
         needs = [{"folder": paths.relative(item.folder), "digest": item.provenance["digest"]} for item in requires]
-        file = paths.OUTPUTS / "tables" / f"{self._slug()}.csv"
+        file = paths.inside(paths.OUTPUTS / "tables" / self._slug(), f"{name}.csv")
         origin = {"command": self.command, "parameters": self.parameters, "requires": needs, **store.surroundings()}
         with explained(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +104,9 @@ class Run:
         changed = [
             f"{name}={value}".replace(" ", "+") for name, value in self._changed.items() if name not in ("dataset", "model")
         ]
-        slug = "-".join([self.notebook, *words, *changed])[:180].replace("/", "_")
+        slug = re.sub(r"[^\w.,=+-]+", "_", "-".join([self.notebook, *words, *changed]))
+        if len(slug) > 120:  # a file's name has its limits, and what is cut off must not make two runs one
+            slug = f"{slug[:111]}-{hashlib.sha256(slug.encode()).hexdigest()[:8]}"
         return paths.inside(paths.OUTPUTS / "figures", slug).name
 
     def colophon(self, artefacts: Iterable[Artefact] = ()) -> Markdown:

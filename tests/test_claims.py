@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from saliency_lib import claims, plots
+from saliency_lib import claims, plots, report
 
 
 def test_bootstrap_intervals_cover_the_true_mean_as_often_as_they_say():
@@ -101,6 +101,45 @@ def test_agreement_is_spearmans_correlation_over_the_maps_that_have_an_order():
     assert np.isnan(table.loc["a", "flat"])
 
 
+def test_kinship_names_the_method_that_is_most_alike():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(3, 6, 6))
+    maps = {"a": base, "b": base + 0.3 * rng.normal(size=(3, 6, 6)), "c": rng.normal(size=(3, 6, 6)), "flat": np.zeros((3, 6, 6))}
+    agreement = claims.agreement(maps)
+    table = claims.kinship(agreement, ["a", "missing"]).set_index("method")
+    assert list(table.columns) == ["a", "most_alike", "images"]
+    assert table.loc["a", "most_alike"].startswith("b (0.9") and table.loc["flat", "most_alike"] == "none"
+    assert table.loc["c", "a"] == agreement.set_index("method").loc["c", "a"]
+
+
+def test_a_leaderboard_holds_every_metric_in_the_order_of_the_last():
+    rng = np.random.default_rng(0)
+    found = {
+        "deletion": {"a": rng.random(30), "b": rng.random(30) + 1},
+        "insertion": {"a": rng.random(30), "b": rng.random(30) + 1},
+    }
+    board = claims.leaderboard(found, {"deletion": True, "insertion": False}, {"a": {"masks": 5, "cells": 2}, "b": {}})
+    assert board["method"].tolist() == ["b", "a"] and board["options"].tolist() == ["", "masks=5, cells=2"]
+    assert board["images"].tolist() == [30, 30]
+    for metric in found:
+        for row in board.itertuples():
+            assert getattr(row, metric) == pytest.approx(found[metric][row.method].mean())
+            assert getattr(row, f"{metric}_low") < getattr(row, metric) < getattr(row, f"{metric}_high")
+    shown = report.with_intervals(board)
+    assert list(shown.columns) == ["method", "options", "images", "deletion", "insertion"]
+    assert shown["deletion"][1].startswith(f"{found['deletion']['a'].mean():.3f} [")
+
+
+def test_pairs_are_compared_in_the_claimed_direction_under_each_metric():
+    table = claims.paired(areas(), [("good", "bad"), ("bad", "good")], lower_is_better=True)
+    assert table["verdict"].tolist() == ["holds", "does not hold"]
+    assert table["claim"].tolist() == ["good lies below bad", "bad lies below good"]
+    both = claims.paired_over({"down": areas(), "up": areas()}, [("good", "bad")], {"down": True, "up": False})
+    assert both["metric"].tolist() == ["down", "up"] and both["verdict"].tolist() == ["holds", "does not hold"]
+    with pytest.raises(ValueError, match="method with areas 'godo' is not known; did you mean 'good'"):
+        claims.paired(areas(), [("godo", "bad")], lower_is_better=True)
+
+
 def test_accuracy_claims_know_chance():
     assert claims.better_than_chance(0.5, 100, 10)["verdict"].item() == "holds"
     assert claims.better_than_chance(0.1, 100, 10)["verdict"].item() == "does not hold"
@@ -116,9 +155,17 @@ def test_figures_have_axes_units_and_legends():
     figure = plots.curves(fractions, values, changed="pixels removed", score="probability", lower_is_better=True)
     left, right = figure.axes
     assert "%" in left.get_xlabel() and "95 %" in left.get_ylabel() and left.get_ylim() == (0, 1)
-    assert {text.get_text() for text in left.get_legend().get_texts()} == {"gradient", "random"}
+    assert {label.get_text() for label in right.get_yticklabels()} == {"gradient", "random"}
+    keyed = {line.get_color() for line in right.lines if line.get_linestyle() != "None"}  # the key to the curves
+    assert {line.get_color() for line in left.lines} <= keyed
     assert "smaller is better" in right.get_xlabel()
+    signed = plots.curves(fractions, {"random": -values["random"]}, changed="c", score="s", lower_is_better=True, of="")
+    assert signed.axes[0].get_ylim()[0] < 0 and "(%)" in signed.axes[0].get_xlabel()
+    several = plots.intervals({name: {"gradient": noise(20), "edges": noise(20)} for name in "abcd"}, dict.fromkeys("abcd", False))
+    assert [axes.get_xlabel()[0] for axes in several.axes] == list("abcd")
     assert isinstance(plots.gallery(noise(2, 3, 8, 8), {"gradient": noise(2, 8, 8)}, ["a", "b"]), Figure)
+    wide = plots.gallery(noise(2, 3, 8, 8), {str(number): noise(2, 8, 8) for number in range(20)})
+    assert len([axes for axes in wide.axes if axes.images]) == 2 * (20 + 3)  # three bands, each with the image again
     history = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "test_accuracy": [0.3, 0.6], "learning_rate": [0.1, 0.1]})
     assert len(plots.training(history, noise(2, 1, 8, 8), ["a", "b"], np.ones(2), np.ones(2, bool)).axes) == 2 + 6
     assert plots.training(history[:0], noise(7, 1, 8, 8), ["a"] * 7, np.ones(7), np.ones(7, bool)).axes

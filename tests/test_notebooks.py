@@ -218,7 +218,7 @@ def test_a_dry_run_of_the_batch_prints_the_papermill_lines(tmp_path):
     printed = subprocess.run(words, capture_output=True, text=True, cwd=paths.ROOT, env=environment)
     assert printed.returncode == 0, printed.stderr
     lines = printed.stdout + printed.stderr
-    for plan in ("embedded", "photos"):
+    for plan in ("embedded", "shapes", "photos"):
         for step in plans.steps(plan):
             assert f"papermill notebooks/{step.notebook}.ipynb" in lines and f"-f {step.file}" in lines
 

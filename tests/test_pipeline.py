@@ -1,6 +1,7 @@
 """From a specification to its result: shards, batches, damage, data that changed, methods that fail."""
 
 import dataclasses
+import functools
 import shutil
 
 import numpy as np
@@ -58,6 +59,25 @@ def test_maps_from_the_store_are_the_kernels_maps(trained):
     direct = sl.METRICS["deletion"](trained.model, data.images, stored.maps, data.labels)
     torch.testing.assert_close(score.curve.values, direct.values, rtol=1e-4, atol=1e-5)
     assert score.artefacts[0].facts["mean_area"] == pytest.approx(direct.area.mean().item(), rel=1e-4)
+
+
+def test_a_metric_is_given_the_method_and_the_true_masks_if_it_asks_for_them(trained):
+    spec = sl.Explanation(TRAINING, "smoothgrad", {"samples": 3}, stop=5, seed=4)
+    leaps = sl.score(sl.Score(spec, "max_sensitivity", {"samples": 2}, seed=1)).curve.area
+    data, maps = sl.data(TRAINING.dataset, stop=5), sl.explain(spec)
+    explain = functools.partial(sl.METHODS["smoothgrad"], samples=3, seed=4, indices=data.indices)
+    given = dict(samples=2, seed=1, indices=data.indices, explain=explain)
+    direct = sl.METRICS["max_sensitivity"](trained.model, data.images, maps.maps, **given)
+    torch.testing.assert_close(leaps, direct.area, rtol=1e-3, atol=1e-4)
+    shapes = sl.Explanation(TRAINING, "edges", dataset="shapes", stop=4)
+    with pytest.raises(ValueError, match="objects"):
+        sl.score(sl.Score(spec, "pointing_game"))
+    found = sl.score(
+        sl.Score(dataclasses.replace(shapes, training=dataclasses.replace(TRAINING, dataset="shapes")), "relevance_rank")
+    )
+    scenes = sl.data("shapes", stop=4)
+    direct = sl.METRICS["relevance_rank"](None, scenes.images, sl.METHODS["edges"](None, scenes.images), objects=scenes.masks)
+    torch.testing.assert_close(found.curve.area, direct.area)
 
 
 def test_the_chain_of_digests_leads_from_the_score_to_the_weights(trained):

@@ -113,6 +113,8 @@ def test_the_recipe_is_chosen_by_the_data_set():
         (lambda: sl.Explanation(TRAINING, "random", {"seed": 3}), "seed is no option here: a specification has a field seed"),
         (lambda: sl.Explanation(TRAINING, "random", {"indices": [3]}), "indices is no option here"),
         (lambda: sl.Score(EXPLANATION, "deletion", {"seed": 3}), "seed is no option here"),
+        (lambda: sl.Score(EXPLANATION, "max_sensitivity", {"explain": 3}), "explain is no option here"),
+        (lambda: sl.Score(EXPLANATION, "pointing_game", {"objects": 3}), "objects is no option here"),
         (lambda: sl.Explanation(TRAINING, "gradcma"), "method 'gradcma' is not known; did you mean 'gradcam'"),
         (lambda: sl.Explanation(TRAINING, options={"steps": 3}), "option of method 'gradient' 'steps' is not known"),
         (lambda: sl.Explanation(TRAINING, options={"reduction": print}), "options must be plain values"),
@@ -129,6 +131,31 @@ def test_the_recipe_is_chosen_by_the_data_set():
 def test_what_does_not_exist_or_fit_is_refused_with_the_remedy(make, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         make()
+
+
+def test_a_text_names_methods_and_their_options():
+    assert sl.method_names("gradient  random") == ["gradient", "random"]
+    assert sl.method_names("all") == list(sl.METHODS) and sl.method_names("all")[-2:] == ["random", "edges"]
+    assert sl.options_by_method("") == sl.options_by_method("{}") == {}
+    assert sl.options_by_method("{rise: {masks: 5}, lime: {samples: 3}}") == {"rise": {"masks": 5}, "lime": {"samples": 3}}
+
+
+@pytest.mark.parametrize(
+    ("function", "text", "message"),
+    [
+        (sl.method_names, "gradient gradcma", "method 'gradcma' is not known; did you mean 'gradcam'"),
+        (sl.method_names, " ", "no method is named"),
+        (sl.options_by_method, "{rise: {mask: 5}}", "option of method 'rise' 'mask' is not known; did you mean 'masks'"),
+        (sl.options_by_method, "{rse: {masks: 5}}", "method 'rse' is not known; did you mean 'rise'"),
+        (sl.options_by_method, "{rise: 5}", "options must map methods to their options"),
+        (sl.options_by_method, "rise", "options must map methods to their options"),
+        (sl.options_by_method, "{rise: {", "are no YAML"),
+        (sl.options_by_method, "{random: {seed: 5}}", "seed is no option here"),
+    ],
+)
+def test_a_text_that_names_what_is_not_there_is_refused(function, text, message):
+    with pytest.raises(ValueError, match=message):
+        function(text)
 
 
 def test_the_batch_does_not_wait_for_torch():

@@ -1,0 +1,32 @@
+"""One side of a case in a process of its own: `python -m benchmarks.memory CASE ours|peer FILE [tiny]`."""
+
+import json
+import resource
+import sys
+
+import numpy as np
+import torch
+
+from benchmarks.cases import CASES
+
+
+def highest() -> float:
+    """Megabytes that this process has held at most: of the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main(case: str, side: str, file: str, size: str = "") -> None:
+    """Build the case, run the side once, keep its result, print by how much the peak rose."""
+    torch.set_num_threads(1)
+    race = CASES[case].race(tiny=size == "tiny")
+    before = highest()
+    result = getattr(race, side)()
+    print(json.dumps({"megabytes": highest() - before}))
+    np.save(file, result.cpu().numpy())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,103 @@
+"""Peers that are no packages: what the papers' released code does, step by step, written from its definition."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+from skimage.transform import resize
+from torch import Tensor, nn
+
+
+def five_maps(model: nn.Module, images: Tensor, classes: int) -> Tensor:
+    """PAG's maps (5, B, H, W): plain, positive, negative, active, inactive, each from passes of its own.
+
+    2 K + 5 forward and backward passes for K classes, each with the gradients of the weights, and a forward pass more for
+    every map but the first, which finds the predicted class.
+
+    Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG), released code. Differs: not scaled to [0, 1].
+    """
+
+    def slope(number: int | None = None) -> Tensor:
+        model.zero_grad()
+        inputs = images.clone().requires_grad_()
+        logits = model(inputs)
+        (logits.amax(1) if number is None else logits[:, number]).sum().backward()
+        return inputs.grad
+
+    def contrasted(beats) -> Tensor:
+        predicted, own = model(images).argmax(1), slope()
+        keep = torch.ones_like(own, dtype=torch.bool)
+        for number in range(classes):
+            keep &= beats(own, slope(number)) | (predicted == number).view(-1, 1, 1, 1)
+        return (own.abs() * keep).amax(1)
+
+    plain = slope().abs().amax(1)
+    signed = []
+    for sign in (1, -1):
+        model(images).argmax(1)
+        signed.append((sign * slope()).relu().amax(1))
+    return torch.stack([plain, *signed, contrasted(torch.gt), contrasted(torch.lt)])
+
+
+def rise_masks(grids: Tensor, tops: Tensor, lefts: Tensor, side: int) -> Tensor:
+    """RISE's masks (N, side, side) in double precision: each grid enlarged by scikit-image and cut at its shift.
+
+    Args:
+        grids: (N, s, s) of 0 and 1; tops, lefts: (N,) shifts in pixels.
+
+    Source: Petsiuk, Das, Saenko 2018, released code.
+    """
+    cells = grids.shape[1]
+    large = (cells + 1) * -(-side // cells)
+    masks = np.empty((len(grids), side, side))
+    for number, (grid, top, left) in enumerate(zip(grids.numpy(), tops.tolist(), lefts.tolist(), strict=True)):
+        enlarged = resize(grid, (large, large), order=1, mode="reflect", anti_aliasing=False)
+        masks[number] = enlarged[top : top + side, left : left + side]
+    return torch.from_numpy(masks)
+
+
+def rise_map(model: nn.Module, image: Tensor, masks: Tensor, keep: float) -> Tensor:
+    """RISE's maps (K, H, W) of all classes: all masks and all masked images held, batches of 100.
+
+    Args:
+        image: (1, C, H, W); masks: (N, H, W).
+
+    Source: Petsiuk, Das, Saenko 2018, released code, with the network's weights out of the graph as in its notebooks.
+    """
+    masks = masks.float()[:, None].to(image.device)
+    with torch.no_grad():
+        stack = masks * image
+        scores = torch.cat([model(part).softmax(1) for part in stack.split(100)])
+        return (scores.T @ masks.flatten(1)).view(-1, *image.shape[2:]) / len(masks) / keep
+
+
+def rise_blur(image: Tensor) -> Tensor:
+    """A delta of 11 pixels filtered with sigma 5, as a convolution of each channel with zeros outside."""
+    delta = np.zeros((11, 11))
+    delta[5, 5] = 1
+    kernel = torch.as_tensor(gaussian_filter(delta, 5)).to(image).expand(image.shape[1], 1, 11, 11)
+    return F.conv2d(image, kernel, padding=5, groups=image.shape[1])
+
+
+def rise_curve(model: nn.Module, image: Tensor, salience: np.ndarray, stride: int, inserting: bool) -> Tensor:
+    """RISE's scores (n+1,) of one map, one image a pass, the class found by a pass more, autograd on as released.
+
+    Args:
+        image: (1, C, H, W); salience: (H, W).
+        stride: pixels a step.
+
+    Source: Petsiuk, Das, Saenko 2018, released evaluation code.
+    """
+    target = int(model(image).softmax(1).argmax(1))
+    now, goal = (rise_blur(image), image.clone()) if inserting else (image.clone(), torch.zeros_like(image))
+    pixels = salience.size
+    order = np.flip(np.argsort(salience.reshape(-1)))
+    steps = -(-pixels // stride)
+    scores = np.empty(steps + 1)
+    for step in range(steps + 1):
+        scores[step] = model(now.to(image.device)).softmax(1)[0, target].item()
+        if step < steps:
+            places = order[stride * step : stride * (step + 1)]
+            now, goal = now.cpu(), goal.cpu()
+            now.numpy().reshape(1, -1, pixels)[0, :, places] = goal.numpy().reshape(1, -1, pixels)[0, :, places]
+    return torch.from_numpy(scores)

@@ -1,0 +1,260 @@
+"""The engines beside the packages and procedures that do the same: each function builds a race of a given size."""
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import captum.attr
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import saliency_lib as sl
+from benchmarks import procedures
+from benchmarks.measure import Race, difference, rank_correlation
+from benchmarks.scenes import bare_passes, network, photographs
+from saliency_lib.attribution.rise import random_grids, unit_range
+from saliency_lib.attribution.sidu import feature_masks, features_at
+from saliency_lib.batching import arranged, chunk_size, frozen
+from saliency_lib.inputs import generator
+
+LAYER = "layer4"
+
+
+def gradcam(side: int, images: int) -> Race:
+    """Grad-CAM at ResNet-18's last block, against grad-cam's class, whose maps are scaled to [0, 1]."""
+    from pytorch_grad_cam import GradCAM
+
+    model, pixels = network("resnet18", side), photographs(images, side)
+
+    def peer() -> Tensor:
+        with GradCAM(model=model, target_layers=[model.get_submodule(LAYER)]) as cam:
+            return torch.from_numpy(cam(pixels)).to(pixels)
+
+    return Race(
+        lambda: unit_range(sl.METHODS["gradcam"](model, pixels, layer=LAYER)),
+        peer,
+        difference(1e-4),
+        bare_passes(model, pixels, images),
+    )
+
+
+def five_maps(model: str, side: int, images: int) -> Race:
+    """PAG's five maps with 10 classes, against the paper's procedure."""
+    network_, pixels = network(model, side), photographs(images, side)
+
+    def passes() -> Tensor:
+        with frozen(network_):
+            inputs = arranged(pixels.clone()).requires_grad_()
+            scores = network_(inputs).sum(0)
+            return torch.stack([torch.autograd.grad(score, inputs, retain_graph=True)[0] for score in scores])
+
+    return Race(
+        lambda: torch.stack(list(sl.gradient_maps(network_, pixels).values())),
+        lambda: procedures.five_maps(network_, pixels, 10),
+        difference(1e-4),
+        passes,
+    )
+
+
+def _drawn(masks: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The grids and shifts that seed 0 gives our masks, for the peer to enlarge."""
+    source = [generator(torch.device("cpu"), f"random grids: {part}", 0) for part in ("cells", "rows", "columns")]
+    grids = (torch.rand(masks, 8, 8, generator=source[0]) < 0.5).float()
+    tops, lefts = (torch.randint(-(-side // 8), (masks,), generator=one) for one in source[1:])
+    return grids, tops, lefts
+
+
+def rise_masks(side: int, masks: int) -> Race:
+    """RISE's masks alone, all of them kept, made in the kernel's batches, against the procedure with scikit-image."""
+    pixels, drawn = photographs(1, side), _drawn(masks, side)
+    size = chunk_size(pixels, None)
+
+    def ours() -> Tensor:
+        made, kept = random_grids(pixels, masks, 8, 0.5), pixels.new_empty(masks, side, side)
+        for numbers in torch.arange(masks, device=pixels.device).split(size):
+            kept[numbers[0] : numbers[-1] + 1] = made.at(numbers[:1], numbers)[0]
+        return kept
+
+    return Race(ours, lambda: procedures.rise_masks(*drawn, side).to(pixels), difference(1e-5))
+
+
+def rise_map(model: str, side: int, masks: int) -> Race:
+    """A RISE map from its masks to its sum, against the procedure that holds all masks and all masked images."""
+    network_, pixels, drawn = network(model, side), photographs(1, side), _drawn(masks, side)
+    with torch.no_grad():
+        target = network_(pixels).argmax(1)
+    return Race(
+        lambda: sl.METHODS["rise"](network_, pixels, target, masks=masks),
+        lambda: procedures.rise_map(network_, pixels, procedures.rise_masks(*drawn, side), 0.5)[target],
+        difference(1e-4),
+        bare_passes(network_, pixels, masks),
+    )
+
+
+def _curves(model: str, side: int, maps: int, steps: int, insertion_fill: str) -> tuple:
+    """A network, one image, maps of it without ties, and our curves of them (2, maps, steps + 1) as a function."""
+    network_, pixels = network(model, side), photographs(1, side)
+    ranking = torch.rand(maps, side, side, generator=torch.Generator().manual_seed(1)).to(pixels)
+
+    def ours() -> list[sl.Curve]:
+        same = pixels.expand(maps, -1, -1, -1)
+        fills = {"deletion": "black", "insertion": insertion_fill}
+        return [sl.METRICS[name](network_, same, ranking, steps=steps, fill=fill) for name, fill in fills.items()]
+
+    # both ends of the curves are the same for all maps, their inner points are not
+    return network_, pixels, ranking, ours, bare_passes(network_, pixels, 2 * maps * (steps - 1) + 2)
+
+
+def deletion_rise(model: str, side: int, maps: int, steps: int) -> Race:
+    """Deletion and insertion of several maps of one image, against the procedure of RISE's released metric."""
+    network_, pixels, ranking, ours, passes = _curves(model, side, maps, steps, "blur")
+
+    def peer() -> Tensor:
+        curve = partial(procedures.rise_curve, network_, pixels, stride=-(-(side**2) // steps))
+        arrays = ranking.cpu().numpy()
+        return torch.stack([torch.stack([curve(one, inserting=inserting) for one in arrays]) for inserting in (False, True)])
+
+    return Race(lambda: torch.stack([curve.values.double().cpu() for curve in ours()]), peer, difference(1e-4), passes)
+
+
+def deletion_torchcam(model: str, side: int, maps: int, steps: int) -> Race:
+    """Deletion and insertion of several maps of one image, against torchcam's metric told these maps."""
+    from torchcam.metrics import DeletionInsertionMetric
+
+    network_, pixels, ranking, ours, passes = _curves(model, side, maps, steps, "black")
+
+    class Given:
+        """The interface that the metric asks of an extractor."""
+
+        model = network_
+
+        def __call__(self, class_idx: object = None, scores: object = None, **options: object) -> list[Tensor]:
+            return [ranking]
+
+        def fuse_cams(self, cams: list[Tensor]) -> Tensor:
+            return cams[0]
+
+        def _hooks_off(self) -> contextlib.AbstractContextManager:
+            return torch.no_grad()
+
+    def peer() -> Tensor:
+        metric = DeletionInsertionMetric(Given(), lambda logits: logits.softmax(-1), steps=steps)
+        metric.update(pixels.expand(maps, -1, -1, -1))
+        return torch.tensor([metric.summary()[f"{name}_auc"] for name in ("deletion", "insertion")])
+
+    return Race(lambda: torch.stack([curve.area.mean().cpu() for curve in ours()]), peer, difference(1e-4), passes)
+
+
+def pixel_flipping(model: str, side: int, images: int, steps: int) -> Race:
+    """The deletion curve over black with targets given, against Quantus's pixel flipping."""
+    import quantus
+
+    network_, pixels = network(model, side), photographs(images, side)
+    ranking = torch.rand(images, side, side, generator=torch.Generator().manual_seed(1)).to(pixels)
+    targets = torch.arange(images, device=pixels.device) % 10
+    flipped = quantus.PixelFlipping(
+        features_in_step=pixels.shape[1] * side**2 // steps,
+        perturb_baseline=0.0,
+        normalise=False,
+        abs=False,
+        disable_warnings=True,
+    )
+    batch = {"x_batch": pixels.cpu().numpy(), "y_batch": targets.cpu().numpy(), "a_batch": ranking.cpu().numpy()[:, None]}
+
+    def peer() -> Tensor:
+        return torch.tensor(np.array(flipped(model=network_, softmax=True, device=str(pixels.device), **batch)))
+
+    def ours() -> Tensor:
+        curve = sl.METRICS["deletion"](network_, pixels, ranking, targets, steps=steps, fill="black")
+        return curve.values[:, 1:].double().cpu()  # Quantus leaves the whole image out
+
+    return Race(ours, peer, difference(1e-4), bare_passes(network_, pixels, images * steps))
+
+
+def lime(model: str, side: int, samples: int, segments: int) -> Race:
+    """LIME's weights of square segments, against the package lime; each draws its own samples.
+
+    Args:
+        segments: along each side.
+    """
+    from lime import lime_image
+
+    network_, pixels = network(model, side), photographs(1, side)
+    place = torch.arange(side, device=pixels.device) * segments // side
+    regions = place[:, None] * segments + place
+    picture, grid = pixels[0].permute(1, 2, 0).cpu().numpy(), regions.cpu().numpy()
+    with torch.no_grad():
+        target = int(network_(pixels).argmax(1))
+    lime_image.tqdm = lambda rows: rows  # its progress bar, for which there is no option
+
+    def classify(copies: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return network_(torch.as_tensor(copies).permute(0, 3, 1, 2).to(pixels)).softmax(1).cpu().numpy()
+
+    def peer() -> Tensor:
+        explainer = lime_image.LimeImageExplainer(random_state=0)
+        options = {"labels": (target,), "top_labels": None, "num_samples": samples, "segmentation_fn": lambda picture: grid}
+        found = dict(explainer.explain_instance(picture, classify, **options).local_exp[target])
+        weights = torch.tensor([found[part] for part in range(segments**2)])
+        return weights[regions.cpu()][None].to(pixels)
+
+    return Race(
+        lambda: sl.METHODS["lime"](network_, pixels, target, samples=samples, segments=regions[None]),
+        peer,
+        rank_correlation(0.5),
+        bare_passes(network_, pixels, samples),
+    )
+
+
+def sidu(side: int, layer: str) -> Race:
+    """SIDU as pytorch_sidu has it (one mask a channel), against that package."""
+    import pytorch_sidu
+
+    model, pixels = network("resnet18", side), photographs(1, side)
+    _, features = features_at(model, model.get_submodule(layer), pixels, None)
+    masks, _ = feature_masks(features[0], pixels, 0.15)
+    return Race(
+        lambda: sl.METHODS["sidu"](model, pixels, layer=layer, variant="pytorch_sidu"),
+        lambda: pytorch_sidu.sidu(model, layer, pixels, pixels.device),
+        difference(1e-3),
+        bare_passes(model, pixels, masks.count + 1),
+    )
+
+
+def integrated_gradients(side: int, steps: int, batch: int | None) -> Race:
+    """Integrated gradients from black, against captum's; batch None is its default, all steps in one."""
+    model, pixels = network("resnet18", side), photographs(1, side)
+    target, explainer = _predicted(model, pixels), captum.attr.IntegratedGradients(model)
+    return Race(
+        lambda: sl.METHODS["integrated_gradients"](model, pixels, target, steps=steps, baseline="black"),
+        lambda: explainer.attribute(pixels, target=target, n_steps=steps, internal_batch_size=batch).sum(1).float(),
+        difference(1e-3),
+        bare_passes(model, pixels, steps, backward=True),
+    )
+
+
+def occlusion(side: int, window: int, stride: int, batch: int) -> Race:
+    """Occlusion of the logit by black windows, against captum's; 1 window a pass is its default."""
+    model, pixels = network("resnet18", side), photographs(1, side)
+    target, explainer = _predicted(model, pixels), captum.attr.Occlusion(model)
+    channels = pixels.shape[1]
+    options = {"sliding_window_shapes": (channels, window, window), "strides": (channels, stride, stride)}
+    windows = (-(-(side - window) // stride) + 1) ** 2
+
+    def peer() -> Tensor:
+        with torch.no_grad():
+            return explainer.attribute(pixels, target=target, perturbations_per_eval=batch, **options)[:, 0]
+
+    return Race(
+        lambda: sl.METHODS["occlusion"](model, pixels, target, window=window, stride=stride, fill="black", score="logit"),
+        peer,
+        difference(1e-3),
+        bare_passes(model, pixels, windows + 1),
+    )
+
+
+def _predicted(model: nn.Module, pixels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(pixels).argmax(1)
