@@ -24,9 +24,7 @@ def method(name: str, side: int, passes: int, images: int = 1, backward: bool = 
     """
     model, pixels = network("resnet18", side), photographs(images, side)
     targets = torch.zeros(images, dtype=torch.long, device=pixels.device)
-    return _race(
-        model, pixels, lambda: sl.METHODS[name](model, pixels, targets, **options), images * passes, backward
-    )
+    return _race(model, pixels, lambda: sl.METHODS[name](model, pixels, targets, **options), images * passes, backward)
 
 
 def curve(name: str, side: int, maps: int, steps: int) -> Race:

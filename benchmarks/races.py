@@ -1,8 +1,6 @@
 """The engines beside the packages and procedures that do the same: each function builds a race of a given size."""
 
 import contextlib
-import warnings
-from collections.abc import Callable
 from functools import partial
 
 import captum.attr

@@ -1,10 +1,10 @@
 """Options that a user turns on, each with the time it saves and how far the maps keep their ranks."""
 
-import importlib
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
 from unittest import mock
 
 import torch
@@ -14,6 +14,7 @@ import saliency_lib as sl
 from benchmarks.measure import Race, Unavailable, rank_correlation
 from benchmarks.scenes import device
 
+Change = Callable[[nn.Module], AbstractContextManager[nn.Module]]
 METHODS = {"rise": "masks", "integrated_gradients": "steps"}  # and what their passes are counted in
 
 
@@ -27,24 +28,26 @@ def _subject(images: int) -> tuple[nn.Module, Tensor]:
     return model, pixels[:images].to(device())
 
 
-def _race(method: str, images: int, passes: int, plain: Callable, changed: Callable, low: float) -> Race:
-    """The method on the model as `plain` and as `changed` have it; both are contexts that give the model to use."""
+def _race(method: str, images: int, passes: int, plain: Change, changed: Change, low: float) -> Race:
+    """The method on the model as `plain` and as `changed` have it, for the classes that the model itself predicts."""
     model, pixels = _subject(images)
+    with torch.no_grad():
+        targets = model(pixels).argmax(1)
 
-    def under(change: Callable) -> Callable[[], Tensor]:
+    def under(change: Change) -> Callable[[], Tensor]:
         def run() -> Tensor:
             with change(model) as used:
-                return sl.METHODS[method](used, pixels, **{METHODS[method]: passes})
+                return sl.METHODS[method](used, pixels, targets, **{METHODS[method]: passes})
 
         return run
 
     return Race(under(changed), under(plain), rank_correlation(low))
 
 
-def _bfloat16_is_native() -> bool:
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+@contextmanager
+def _cast(model: nn.Module) -> Iterator[nn.Module]:
+    with torch.autocast(device().type, torch.bfloat16):
+        yield model
 
 
 def bfloat16(method: str, images: int, passes: int) -> Race:
@@ -53,41 +56,27 @@ def bfloat16(method: str, images: int, passes: int) -> Race:
     Raises:
         Unavailable: the hardware has no such arithmetic; emulated it is slower.
     """
-    if not _bfloat16_is_native():
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if not native:
         raise Unavailable("not on this hardware: no bfloat16 arithmetic")
+    return _race(method, images, passes, nullcontext, _cast, 0.5)
 
-    class Cast(ExitStack):
-        """The model under autocast."""
 
-        def __init__(self, model: nn.Module):
-            super().__init__()
-            self.model = model
-
-        def __enter__(self) -> nn.Module:
-            self.enter_context(torch.autocast(device().type, torch.bfloat16))
-            return self.model
-
-    return _race(method, images, passes, nullcontext, Cast, 0.5)
+@contextmanager
+def _channels_first(model: nn.Module) -> Iterator[nn.Module]:
+    with ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("saliency_lib.") and hasattr(module, "arranged"):
+                stack.enter_context(mock.patch.object(module, "arranged", Tensor.contiguous))
+        yield model
 
 
 def channels_last(method: str, images: int, passes: int) -> Race:
-    """Channels innermost in memory, as the kernels have them by default, against first."""
-
-    class First(ExitStack):
-        """The model while inputs go to it as they are."""
-
-        def __init__(self, model: nn.Module):
-            super().__init__()
-            self.model = model
-
-        def __enter__(self) -> nn.Module:
-            importlib.import_module("saliency_lib.attribution")
-            for name, module in list(sys.modules.items()):
-                if name.startswith("saliency_lib.") and hasattr(module, "arranged"):
-                    self.enter_context(mock.patch.object(module, "arranged", torch.Tensor.contiguous))
-            return self.model
-
-    return _race(method, images, passes, First, nullcontext, 0.99)
+    """Channels innermost in memory, as the kernels have them, against first."""
+    return _race(method, images, passes, _channels_first, nullcontext, 0.99)
 
 
 def compiled(method: str, images: int, passes: int) -> Race:
@@ -96,13 +85,7 @@ def compiled(method: str, images: int, passes: int) -> Race:
     Raises:
         Unavailable: there is no C++ compiler.
     """
-    if not torch.cuda.is_available() and shutil.which("g++") is None:
-        raise Unavailable("no C++ compiler here, which torch.compile needs")
-    made: list[nn.Module] = []
-
-    def once(model: nn.Module) -> nullcontext:
-        if not made:
-            made.append(torch.compile(model))
-        return nullcontext(made[0])
-
-    return _race(method, images, passes, nullcontext, once, 0.99)
+    if shutil.which("g++") is None and not torch.cuda.is_available():
+        raise Unavailable("not on this machine: torch.compile needs a C++ compiler")
+    faster = cache(torch.compile)
+    return _race(method, images, passes, nullcontext, lambda model: nullcontext(faster(model)), 0.99)
