@@ -161,7 +161,8 @@ def test_figures_have_axes_units_and_legends():
     assert "smaller is better" in right.get_xlabel()
     signed = plots.curves(fractions, {"random": -values["random"]}, changed="c", score="s", lower_is_better=True, of="")
     assert signed.axes[0].get_ylim()[0] < 0 and "(%)" in signed.axes[0].get_xlabel()
-    several = plots.intervals({name: {"gradient": noise(20), "edges": noise(20)} for name in "abcd"}, dict.fromkeys("abcd", False))
+    panels = {name: {"gradient": noise(20), "edges": noise(20)} for name in "abcd"}
+    several = plots.intervals(panels, dict.fromkeys("abcd", False))
     assert [axes.get_xlabel()[0] for axes in several.axes] == list("abcd")
     assert isinstance(plots.gallery(noise(2, 3, 8, 8), {"gradient": noise(2, 8, 8)}, ["a", "b"]), Figure)
     wide = plots.gallery(noise(2, 3, 8, 8), {str(number): noise(2, 8, 8) for number in range(20)})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import quantus
 import torch
+from conftest import quick
 from test_attribution import assert_same_state, state
 from torch import nn
 
@@ -32,15 +33,21 @@ def quantised(metric, net, images, maps, targets, **options):
     return metric(model=net, x_batch=arrays[0], y_batch=arrays[1], a_batch=arrays[2], **options)
 
 
-@pytest.mark.parametrize(("method", "options"), [("gradient", {}), ("integrated_gradients", {"steps": 8}), ("occlusion", {})])
-def test_a_method_runs_inside_quantus_as_it_does_alone(method, options, net, batch):
-    images, _, targets = batch
+@pytest.mark.parametrize("method", sorted(sl.METHODS))
+def test_any_method_runs_inside_quantus_and_any_map_can_be_scored_by_it(method, net, batch):
+    images, options = batch[0], quick(method)
+    if "pool_rule" in sl.METHODS.options(method):
+        net[1] = nn.ReLU()  # all that the guided rule knows
+    if method == "lime":  # noise is one segment
+        options["segments"] = lambda image: torch.arange(144).view(12, 12) // 18
+    targets = net(images).argmax(1)
     explain, before = explain_func(method, **options), state(net)
-    inside = quantus.PixelFlipping(features_in_step=36, **QUIET)(
+    flipping = quantus.PixelFlipping(features_in_step=36, **QUIET)
+    inside = flipping(
         model=net, x_batch=images.numpy(), y_batch=targets.numpy(), a_batch=None, explain_func=explain, device="cpu"
     )
     maps = sl.METHODS[method](net, images, targets, **options)
-    np.testing.assert_allclose(inside, quantised(quantus.PixelFlipping(features_in_step=36, **QUIET), net, images, maps, targets))
+    np.testing.assert_allclose(inside, quantised(flipping, net, images, maps, targets))
     assert_same_state(before, state(net))
 
 
