@@ -46,4 +46,4 @@ def lime(side: int, samples: int, segments: int) -> Race:
     """LIME with square segments given."""
     place = torch.arange(side) * segments // side
     regions = (place[:, None] * segments + place)[None]
-    return method("lime", side, samples + 1, samples=samples, segments=regions)
+    return method("lime", side, samples, samples=samples, segments=regions)

@@ -28,7 +28,7 @@ def gradcam(side: int, images: int) -> Race:
 
     def peer() -> Tensor:
         with GradCAM(model=model, target_layers=[model.get_submodule(LAYER)]) as cam:
-            return torch.from_numpy(cam(pixels)).to(pixels)
+            return torch.from_numpy(cam(pixels, targets=None)).to(pixels)
 
     return Race(
         lambda: unit_range(sl.METHODS["gradcam"](model, pixels, layer=LAYER)),

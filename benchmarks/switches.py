@@ -12,15 +12,20 @@ from torch import Tensor, nn
 
 import saliency_lib as sl
 from benchmarks.measure import Race, Unavailable, rank_correlation
-from benchmarks.scenes import device
+from benchmarks.scenes import device, network, photographs
 
 Change = Callable[[nn.Module], AbstractContextManager[nn.Module]]
 METHODS = {"rise": "masks", "integrated_gradients": "steps"}  # and what their passes are counted in
 
 
-def _subject(images: int) -> tuple[nn.Module, Tensor]:
-    """EfficientNet-Lite0 with its published weights and ImageNet's sample images, or the photographs where they are not."""
-    model = sl.MODELS["efficientnet_lite0"](classes=1000, pretrained=True).eval().to(device())
+def _subject(name: str, images: int) -> tuple[nn.Module, Tensor]:
+    """A network with published weights and ImageNet's sample images, or the photographs where they are not.
+
+    The `cnn`, which has none, gets small photographs.
+    """
+    if name == "cnn":
+        return network(name, 32), photographs(images, 32)
+    model = sl.MODELS[name](classes=1000, pretrained=True).eval().to(device())
     try:
         pixels = sl.DATASETS["imagenet_samples"](split="test").images[::150]
     except FileNotFoundError:
@@ -28,15 +33,15 @@ def _subject(images: int) -> tuple[nn.Module, Tensor]:
     return model, pixels[:images].to(device())
 
 
-def _race(method: str, images: int, passes: int, plain: Change, changed: Change, low: float) -> Race:
+def _race(model: str, method: str, images: int, passes: int, plain: Change, changed: Change, low: float) -> Race:
     """The method on the model as `plain` and as `changed` have it, for the classes that the model itself predicts."""
-    model, pixels = _subject(images)
+    whole, pixels = _subject(model, images)
     with torch.no_grad():
-        targets = model(pixels).argmax(1)
+        targets = whole(pixels).argmax(1)
 
     def under(change: Change) -> Callable[[], Tensor]:
         def run() -> Tensor:
-            with change(model) as used:
+            with change(whole) as used:
                 return sl.METHODS[method](used, pixels, targets, **{METHODS[method]: passes})
 
         return run
@@ -44,13 +49,22 @@ def _race(method: str, images: int, passes: int, plain: Change, changed: Change,
     return Race(under(changed), under(plain), rank_correlation(low))
 
 
-@contextmanager
-def _cast(model: nn.Module) -> Iterator[nn.Module]:
-    with torch.autocast(device().type, torch.bfloat16):
-        yield model
+class Cast(nn.Module):
+    """A network that computes in bfloat16 and gives its logits in float32.
+
+    The network alone is cast: around a whole kernel autocast would round its masks and its sums too.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            return self.network(pixels).float()
 
 
-def bfloat16(method: str, images: int, passes: int) -> Race:
+def bfloat16(model: str, method: str, images: int, passes: int) -> Race:
     """Autocast to bfloat16, against float32.
 
     Raises:
@@ -62,7 +76,7 @@ def bfloat16(method: str, images: int, passes: int) -> Race:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     if not native:
         raise Unavailable("not on this hardware: no bfloat16 arithmetic")
-    return _race(method, images, passes, nullcontext, _cast, 0.5)
+    return _race(model, method, images, passes, nullcontext, lambda whole: nullcontext(Cast(whole)), 0.5)
 
 
 @contextmanager
@@ -74,12 +88,12 @@ def _channels_first(model: nn.Module) -> Iterator[nn.Module]:
         yield model
 
 
-def channels_last(method: str, images: int, passes: int) -> Race:
+def channels_last(model: str, method: str, images: int, passes: int) -> Race:
     """Channels innermost in memory, as the kernels have them, against first."""
-    return _race(method, images, passes, _channels_first, nullcontext, 0.99)
+    return _race(model, method, images, passes, _channels_first, nullcontext, 0.99)
 
 
-def compiled(method: str, images: int, passes: int) -> Race:
+def compiled(model: str, method: str, images: int, passes: int) -> Race:
     """The network through torch.compile, against eager; compiling is not timed.
 
     Raises:
@@ -88,4 +102,4 @@ def compiled(method: str, images: int, passes: int) -> Race:
     if shutil.which("g++") is None and not torch.cuda.is_available():
         raise Unavailable("not on this machine: torch.compile needs a C++ compiler")
     faster = cache(torch.compile)
-    return _race(method, images, passes, nullcontext, lambda model: nullcontext(faster(model)), 0.99)
+    return _race(model, method, images, passes, nullcontext, lambda whole: nullcontext(faster(whole)), 0.99)
