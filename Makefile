@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce report measured test lint bless lab clean
+.PHONY: help env reproduce report measured test lint bench bless lab clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 18
@@ -44,6 +44,9 @@ lint: env  ## style and format
 test: env lint  ## all tests and the notebooks' stored outputs (under 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 pytest -n $(CORES)
 	OMP_NUM_THREADS=1 pytest --nbval notebooks -n $(CORES) --dist loadfile
+
+bench: env  ## every engine beside its peer, into data/measured/ (under 15 minutes on one core)
+	OMP_NUM_THREADS=1 python -m benchmarks
 
 bless: env  ## run the notebooks with their defaults and store the outputs that nbval checks
 	for notebook in notebooks/0*.ipynb; do \

@@ -49,8 +49,8 @@ class Agreement:
     low: float
     high: float
 
-    def between(self, ours: Tensor, theirs: Tensor) -> float:
-        """The number.
+    def between(self, ours: Tensor, theirs: Tensor) -> str:
+        """The measure and its number, in words.
 
         Raises:
             Disagreement: it is out of bounds or NaN, or the shapes differ.
@@ -60,7 +60,7 @@ class Agreement:
         number = self.of(ours, theirs)
         if not self.low <= number <= self.high:
             raise Disagreement(f"{self.measure} is {number:.3g}, must lie from {self.low:g} to {self.high:g}")
-        return number
+        return f"{self.measure} {number:.2g}"
 
 
 def difference(high: float) -> Agreement:

@@ -263,6 +263,36 @@ def training(
     return figure
 
 
+def ratios(table: pd.DataFrame, quantity: str) -> Figure:
+    """How many times better than its peer each case is, on a logarithmic axis, beside what was demanded and what is possible.
+
+    Args:
+        table: columns case, ratio, at_least, aim, ceiling; one row a case, empty where there is no such number.
+        quantity: words for the axis.
+    """
+    table = table[table["ratio"].notna()]
+    place = np.arange(len(table))[::-1]
+    figure = _figure(7.2, 0.27 * len(table) + 1.1)
+    axes = figure.subplots()
+    missed = (table["ratio"] < table["at_least"]).to_numpy()
+    colours = np.where(missed, COLOURS["integrated_gradients"], COLOURS["gradient"])
+    axes.hlines(place, 1, table["ratio"], color=colours, linewidth=2.4)
+    axes.scatter(table["ratio"], place, color=colours, s=36, zorder=3, label="ratio (red: below what is demanded)")
+    axes.scatter(table["at_least"], place, color=_INK, marker="|", s=90, linewidths=1.8, label="at least")
+    axes.scatter(table["aim"], place, color="#999999", marker="|", s=90, linewidths=1.8, label="aim")
+    label = "the most that the passes through the network allow"
+    axes.scatter(table["ceiling"], place, facecolors="none", edgecolors=_INK, marker="D", s=26, label=label)
+    axes.axvline(1, color=_INK, linewidth=0.8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(place, table["case"].map(words))
+    axes.set(xlabel=quantity, ylim=(-0.6, len(table) - 0.4))
+    axes.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    _clean(axes)
+    axes.xaxis.label.set_size(9)
+    return figure
+
+
 def shorten(word: str, most: int = 16) -> str:
     """A class name that fits above a small picture."""
     return word if len(word) <= most else word[: most - 1].rstrip() + "…"

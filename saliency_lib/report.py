@@ -135,8 +135,8 @@ def _made(item: Artefact) -> str:
 
 
 def table(frame: pd.DataFrame) -> HTML:
-    """A table as it is shown in a notebook: numbers with three digits, no index."""
-    return HTML(frame.to_html(index=False, float_format=lambda number: f"{number:.3f}", border=0))
+    """A table as it is shown in a notebook: numbers with three digits, nothing where there is none, no index."""
+    return HTML(frame.to_html(index=False, float_format=lambda number: f"{number:.3f}", na_rep="", border=0))
 
 
 def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
@@ -159,6 +159,19 @@ def row(values: Mapping[str, float]) -> pd.DataFrame:
 def rows(values: Mapping[str, Mapping[str, float]], name: str) -> pd.DataFrame:
     """A table of one row a key, which stands in the column `name`, and one column an inner key."""
     return pd.DataFrame([{name: key} | dict(inner) for key, inner in values.items()])
+
+
+def measured(name: str) -> tuple[pd.DataFrame, dict]:
+    """A table of data/measured/ and what its JSON file says of where it comes from.
+
+    Raises:
+        ValueError: the table is not the one that the JSON file speaks of.
+    """
+    file = paths.ROOT / "data" / "measured" / f"{name}.csv"
+    origin = json.loads(file.with_suffix(".json").read_text())
+    if hashlib.sha256(file.read_bytes()).hexdigest() != origin["sha256"]:
+        raise ValueError(f"{paths.relative(file)} was changed after it was measured; run `{origin['command']}` again")
+    return pd.read_csv(file), origin
 
 
 def settings(training: Training) -> HTML:
