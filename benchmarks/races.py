@@ -7,6 +7,7 @@ import captum.attr
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import saliency_lib as sl
 from benchmarks import procedures
@@ -214,11 +215,12 @@ def sidu(side: int, layer: str) -> Race:
     model, pixels = network("resnet18", side), photographs(1, side)
     _, features = features_at(model, model.get_submodule(layer), pixels, None)
     masks, _ = feature_masks(features[0], pixels, 0.15)
+    to_the_layer = create_feature_extractor(model, [layer])  # nothing behind it is looked at
     return Race(
         lambda: sl.METHODS["sidu"](model, pixels, layer=layer, variant="pytorch_sidu"),
         lambda: pytorch_sidu.sidu(model, layer, pixels, pixels.device),
         difference(1e-3),
-        bare_passes(model, pixels, masks.count + 1),
+        bare_passes(to_the_layer, pixels, masks.count + 1),
     )
 
 

@@ -1,7 +1,9 @@
 """Running a model in bounded memory and leaving it as it was found."""
 
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import nn
@@ -11,12 +13,22 @@ AT_ONCE = {"cpu": 224 * 224 * 8, "cuda": 224 * 224 * 128}
 MOST_AT_ONCE = {"cpu": 512, "cuda": 4096}
 
 
+_running: ContextVar[nn.Module | None] = ContextVar("the model that runs", default=None)
+_rows_first: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models that cannot read inputs with channels innermost
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """The model in evaluation mode with its parameters out of the autograd graph; all restored on leaving.
 
     A backward pass then costs no weight gradients and touches no `.grad`, and BatchNorm and dropout are inert.
+
+    Raises:
+        ValueError: the model is no torch.nn.Module.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap a function in one")
+    token = _running.set(model)
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -25,6 +37,7 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(False)
         yield model
     finally:
+        _running.reset(token)
         for module, training in modes:
             module.training = training
         for parameter, requires_grad in flags:
@@ -42,6 +55,11 @@ def recording() -> Iterator[None]:
         raise ValueError("no gradient can be taken inside torch.inference_mode(); call outside it, or inside torch.no_grad()")
     with torch.enable_grad():
         yield
+
+
+def exact(images: torch.Tensor) -> AbstractContextManager:
+    """Arithmetic in the images' own precision, also under torch.autocast, which is for the model alone."""
+    return torch.autocast(images.device.type, enabled=False)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -69,8 +87,12 @@ def positive(name: str, number: int) -> int:
 
 
 def arranged(inputs: torch.Tensor) -> torch.Tensor:
-    """Inputs (n, C, H, W) with their channels innermost in memory, in which convolutions run a fifth faster."""
-    return inputs.contiguous(memory_format=torch.channels_last)
+    """Inputs (n, C, H, W) with their channels innermost in memory, in which convolutions run a fifth faster.
+
+    A model that cannot read them so (it calls `view` on features) is found out by `in_chunks` and gets rows first.
+    """
+    plain = _running.get() in _rows_first
+    return inputs.contiguous(memory_format=torch.contiguous_format if plain else torch.channels_last)
 
 
 def in_chunks(work: Callable[[int, int], None], total: int, size: int) -> None:
@@ -87,13 +109,22 @@ def in_chunks(work: Callable[[int, int], None], total: int, size: int) -> None:
         try:
             work(start, stop)
         except RuntimeError as error:
-            if stop - start == 1 or not _out_of_memory(error):
+            if _cannot_view(error):
+                _rows_first.add(_running.get())
+            elif stop - start == 1 or not _out_of_memory(error):
                 raise
-            size = (stop - start) // 2
+            else:
+                size = (stop - start) // 2
             stop = start
         if stop == start and torch.cuda.is_available():
             torch.cuda.empty_cache()
         start = stop
+
+
+def _cannot_view(error: RuntimeError) -> bool:
+    """Whether a model fails for the order of its inputs in memory, and has not been given the other one yet."""
+    model = _running.get()
+    return model is not None and model not in _rows_first and "view size is not compatible" in str(error)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -1,6 +1,7 @@
 """What every kernel checks and prepares: images, maps, targets, random numbers, fills."""
 
 import hashlib
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -9,10 +10,10 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, chunk_size, in_chunks
+from saliency_lib.batching import arranged, chunk_size, exact, in_chunks
 from saliency_lib.registry import no_such
 
-Fill = str | Tensor | Callable[[Tensor], Tensor]
+Fill = str | float | Tensor | Callable[[Tensor], Tensor]
 
 
 def check_images(images: Tensor) -> Tensor:
@@ -41,6 +42,8 @@ def check_maps(maps: Tensor, images: Tensor) -> None:
     if not isinstance(maps, Tensor) or maps.ndim != 3 or maps.shape != images[:, 0].shape:
         got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
         raise ValueError(f"maps {got} do not fit images {tuple(images.shape)}; maps must be (B, H, W)")
+    if not maps.is_floating_point():
+        raise ValueError(f"maps must be floats, got {maps.dtype}; convert them with maps.float()")
     if not torch.isfinite(maps).all():
         bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(f"maps hold NaN or infinity (maps {bad[:5]}); look at the method and at the model's weights")
@@ -50,13 +53,17 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int | None = None) -
     """Logits (B, K) of a model that the caller has frozen, in chunks and without a graph."""
     chunks: list[Tensor] = []
     with torch.no_grad():
-        in_chunks(lambda i, j: chunks.append(model(arranged(images[i:j]))), len(images), chunk_size(images, batch_size))
-        logits = torch.cat(chunks)
-    return check_logits(logits)
+        size = chunk_size(images, batch_size)
+        in_chunks(lambda i, j: chunks.append(check_logits(model(arranged(images[i:j])))), len(images), size)
+    return torch.cat(chunks)
 
 
 def check_logits(logits: Tensor) -> Tensor:
     """The logits, refused where they are not (B, K)."""
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"the model must give logits (B, K), got {type(logits).__name__}; wrap it in a module that gives one tensor"
+        )
     if logits.ndim != 2:
         raise ValueError(f"the model must give logits (B, K), got {tuple(logits.shape)}")
     return logits
@@ -110,7 +117,11 @@ def row_indices(images: Tensor, indices: Tensor | None) -> list[int]:
 
 def stream(purpose: str, *key: int) -> int:
     """A seed fixed by what it is for and by a key, for instance (seed, image, draw), unrelated to that of any other key."""
-    return int.from_bytes(hashlib.sha256(repr((purpose, *key)).encode()).digest()[:4])  # torch's CPU generator reads 32 bits
+    try:
+        numbers = [operator.index(part) for part in key]  # NumPy's whole numbers count as Python's
+    except TypeError:
+        raise ValueError(f"seeds and indices must be whole numbers, got {key} for {purpose}") from None
+    return int.from_bytes(hashlib.sha256(repr((purpose, *numbers)).encode()).digest()[:4])  # torch's CPU generator reads 32 bits
 
 
 def generator(device: torch.device, purpose: str, *key: int) -> torch.Generator:
@@ -147,6 +158,25 @@ def blur(images: Tensor, *, size: int = 11, sigma: float = 5.0, outside: Tensor 
     return F.conv2d(centred, columns, padding=(size // 2, 0), groups=channels) + outside
 
 
+def wide_blur(images: Tensor, *, size: int = 127, sigma: float = 17.0) -> Tensor:
+    """Gaussian blur of images (B, C, H, W) that are mirrored at their borders, however small they are.
+
+    Source: the saliency benchmark's insertion (torchvision's gaussian_blur, 127 pixels, sigma 17). Differs: torchvision
+    refuses images of less than 64 pixels; here they are mirrored more than once.
+    """
+    places = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64)
+    kernel = torch.exp(-places.square() / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).to(images)
+    for axis in (2, 3):
+        side = images.shape[axis]
+        period = max(1, 2 * (side - 1))
+        place = torch.arange(-(size // 2), side + size // 2, device=images.device).remainder(period)
+        lines = images.index_select(axis, torch.minimum(place, period - place)).movedim(axis, -1)
+        images = F.conv1d(lines.reshape(-1, 1, lines.shape[-1]), kernel.view(1, 1, -1)).view(*lines.shape[:-1], side)
+        images = images.movedim(-1, axis)
+    return images.contiguous()
+
+
 def image_mean(images: Tensor) -> Tensor:
     """The mean colour (B, C, 1, 1) of each image."""
     return images.mean((2, 3), keepdim=True)
@@ -168,9 +198,14 @@ def noise(images: Tensor, numbers: list[int], seed: int, purpose: str = "noise",
 
 
 def _within(images: Tensor, shares: Tensor) -> Tensor:
-    """Values at these shares of the way from each image's least value to its greatest."""
-    least, greatest = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    """Values at these shares of the way from each channel's least value to its greatest, image by image."""
+    least, greatest = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     return torch.lerp(least, greatest, shares)
+
+
+def _colour(images: Tensor, numbers: list[int], seed: int) -> Tensor:
+    """One normal draw (B, C, 1, 1) for each channel of each image."""
+    return noise(images[:, :, :1, :1], numbers, seed, "gaussian", torch.randn)
 
 
 FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
@@ -179,12 +214,12 @@ FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
     "white": lambda model, images, numbers, seed: images.new_ones(()),
     "grey": lambda model, images, numbers, seed: images.new_full((), 0.5),
     "blur": lambda model, images, numbers, seed: blur(images, outside=pixel_mean(model, images)),
-    "wide_blur": lambda model, images, numbers, seed: blur(images, size=127, sigma=17),
+    "wide_blur": lambda model, images, numbers, seed: wide_blur(images),
     "noise": lambda model, images, numbers, seed: noise(images, numbers, seed),
     "corner": lambda model, images, numbers, seed: images[:, :, :1, :1],
     "image_mean": lambda model, images, numbers, seed: image_mean(images),
     "uniform": lambda model, images, numbers, seed: _within(images, noise(images, numbers, seed, "uniform")),
-    "gaussian": lambda model, images, numbers, seed: image_mean(images) + noise(images, numbers, seed, "gaussian", torch.randn),
+    "gaussian": lambda model, images, numbers, seed: image_mean(images) + _colour(images, numbers, seed),
 }
 
 
@@ -193,10 +228,10 @@ def filled(fill: Fill, model: nn.Module, images: Tensor, *, indices: Tensor | No
 
     Args:
         fill: `mean` (zero after the model's normalisation), `black`, `white`, `grey`, `blur` (RISE's), `wide_blur` (127
-            pixels, sigma 17, black outside), `corner` (the image's top left pixel), `image_mean` (its mean colour), `noise`
-            (uniform in [0, 1]), `uniform` (in the image's own range), `gaussian` (standard deviation 1 around its mean
-            colour), a tensor that broadcasts to the images, or a function of the images. Random fills are fixed by seed
-            and index.
+            pixels, sigma 17, mirrored outside), `corner` (the image's top left pixel), `image_mean` (its mean colour),
+            `noise` (uniform in [0, 1]), `uniform` (in the range of the image's channel), `gaussian` (its mean colour plus
+            one normal draw a channel), a number, a tensor that broadcasts to the images, or a function of the images.
+            Random fills are fixed by seed and index.
 
     Raises:
         ValueError: unknown name, a tensor that does not broadcast, or a result with NaN.
@@ -204,11 +239,14 @@ def filled(fill: Fill, model: nn.Module, images: Tensor, *, indices: Tensor | No
     if isinstance(fill, str):
         if fill not in FILLS:
             raise no_such("fill", fill, FILLS)
-        substrate = FILLS[fill](model, images, row_indices(images, indices), seed)
+        with exact(images):
+            substrate = FILLS[fill](model, images, row_indices(images, indices), seed)
     else:
-        substrate = fill(images) if callable(fill) else fill
+        substrate = fill(images) if callable(fill) else torch.tensor(fill) if isinstance(fill, (int, float)) else fill
         if not isinstance(substrate, Tensor):
-            raise ValueError(f"fill must be a name, a tensor or a function that gives a tensor, got {type(substrate).__name__}")
+            raise ValueError(
+                f"fill must be a name, a number, a tensor or a function that gives a tensor, got {type(substrate).__name__}"
+            )
         substrate = substrate.to(images)
     try:
         substrate = substrate.expand(images.shape)

@@ -277,7 +277,7 @@ def ratios(table: pd.DataFrame, quantity: str) -> Figure:
     missed = (table["ratio"] < table["at_least"]).to_numpy()
     colours = np.where(missed, COLOURS["integrated_gradients"], COLOURS["gradient"])
     axes.hlines(place, 1, table["ratio"], color=colours, linewidth=2.4)
-    axes.scatter(table["ratio"], place, color=colours, s=36, zorder=3, label="ratio (red: below what is demanded)")
+    axes.scatter(table["ratio"], place, color=colours, s=36, zorder=3, label="ratio (orange: below what is demanded)")
     axes.scatter(table["at_least"], place, color=_INK, marker="|", s=90, linewidths=1.8, label="at least")
     axes.scatter(table["aim"], place, color="#999999", marker="|", s=90, linewidths=1.8, label="aim")
     label = "the most that the passes through the network allow"

@@ -18,11 +18,47 @@ from saliency_lib.registry import no_such
 Rule = Callable[[nn.Module, Tensor | None], AbstractContextManager]
 
 RELUS = {"relu", "relu_", "relu6"}
-CLAMPS = {"hardtanh": -1, "hardtanh_": -1, "clamp": None, "clamp_": None}  # with the floor that they have by default
+CLAMPS = {
+    "hardtanh": -1,
+    "hardtanh_": -1,
+    "clamp": None,
+    "clamp_": None,
+    "clip": None,
+    "clip_": None,
+}  # with the floor that they have by default
 CURVES = {
-    *("celu", "celu_", "clamp_min", "clamp_min_", "elu", "elu_", "gelu", "hardshrink", "hardsigmoid", "hardswish", "leaky_relu"),
-    *("leaky_relu_", "logsigmoid", "mish", "prelu", "rrelu", "rrelu_", "selu", "selu_", "sigmoid", "silu", "softplus"),
-    *("softshrink", "softsign", "tanh", "tanhshrink", "threshold", "threshold_"),
+    *(
+        "abs",
+        "abs_",
+        "celu",
+        "celu_",
+        "clamp_max",
+        "clamp_max_",
+        "clamp_min",
+        "clamp_min_",
+        "elu",
+        "elu_",
+        "gelu",
+        "hardshrink",
+        "hardsigmoid",
+        "hardswish",
+        "leaky_relu",
+    ),
+    *(
+        "leaky_relu_",
+        "logsigmoid",
+        "mish",
+        "prelu",
+        "rrelu",
+        "rrelu_",
+        "selu",
+        "selu_",
+        "sigmoid",
+        "sigmoid_",
+        "silu",
+        "softplus",
+    ),
+    *("softshrink", "softsign", "tanh", "tanh_", "tanhshrink", "threshold", "threshold_"),
 }
 POOLS = {
     F.max_pool2d: F.max_pool2d_with_indices,
@@ -31,6 +67,7 @@ POOLS = {
     F.adaptive_max_pool2d: F.adaptive_max_pool2d_with_indices,
 }
 MIXERS = {
+    *("fmax", "fmin", "masked_fill", "masked_fill_", "maximum", "minimum", "where"),  # a ReLU may be written with these
     "glu",
     "max_pool1d",
     "max_pool3d",
@@ -63,7 +100,7 @@ class _Units(TorchFunctionMode):
             unit = self.pool
         elif name in RELUS or (name in CLAMPS and _floor(name, *args[1:], **kwargs) == 0):
             unit = self.relu
-        elif name in CURVES:
+        elif name in CURVES or name in CLAMPS:
             unit = self.curve
         elif name in MIXERS:
             raise ValueError(f"the rule does not know {name}, which would pass untouched; use a method without a rule")
@@ -97,7 +134,8 @@ class guided(_Units):
 
     Raises:
         ValueError: at once for a scripted or compiled network; at the unit for a non-linearity that the rule does not know;
-            on leaving where it has met none. So no gradient is silently unguided.
+            on leaving where it has met none. What passes by its derivative is linear layers, normalisation, softmax and
+            arithmetic, from which a unit written as such, like z * (z > 0), cannot be told.
 
     Source: Kwon, Koo, Cho 2020; for ReLU the same as Springenberg et al. 2015, section 3.4 (guided backpropagation).
     Differs: the released code hangs hooks on modules, which miss functional units (GoogLeNet's) and stay behind.
@@ -168,8 +206,8 @@ class rescaled(_Units):
         reference: (n, C, H, W); sent through the model first, without a graph.
 
     Raises:
-        ValueError: as `guided`, and for units that mix features otherwise (attention, GLU). LayerNorm and products of features
-            are no units: they pass their derivative.
+        ValueError: as `guided`, and for units that mix features otherwise (attention, GLU). Normalisation, softmax and
+            arithmetic (powers, products of features) are no units: they pass their derivative.
 
     Source: Shrikumar, Greenside, Kundaje 2017, section 3.5.1 (rescale rule); max-pool as Lundberg, Lee 2017 have it.
     """
@@ -189,7 +227,9 @@ class rescaled(_Units):
         with torch.no_grad():
             ratio = (output - function(other.clone(), *args, **kwargs)) / (point - other)
             ratio = torch.where(_apart(point, other), ratio, slope)
-        return output.detach() + ratio * (z - point.detach())  # the value of the unit with the ratio as its derivative
+        output = output.detach() + ratio * (z - point.detach())  # the value of the unit with the ratio as its derivative
+        in_place = function.__name__.endswith("_") or kwargs.get("inplace") or (args and args[-1] is True)
+        return z.copy_(output) if in_place else output
 
     curve = relu
 

@@ -276,6 +276,11 @@ class Score(Spec):
         object.__setattr__(self, "targets", self.targets or self.explanation.targets)
         object.__setattr__(self, "options", _plain("options", self.options))
         _check_options(METRICS, self.metric, self.options)
+        if "explain" in METRICS.options(self.metric) and self.targets != self.explanation.targets:
+            raise ValueError(
+                f"{self.metric} explains anew and compares, so its targets must be the explanation's, which are "
+                f"{self.explanation.targets!r}; got {self.targets!r}"
+            )
         if self.targets not in TARGETS:
             raise no_such("targets", self.targets, TARGETS)
         _whole("seed", self.seed)

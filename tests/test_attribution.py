@@ -10,6 +10,7 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.attribution.backward import class_slope, gaussian_ball, path_gradient, point
+from saliency_lib.models import PixelModel
 
 METHODS = sorted(sl.METHODS)
 BATCHED = [name for name in METHODS if "batch_size" in sl.METHODS.options(name)]  # all but the controls
@@ -18,8 +19,9 @@ FORWARD_ONLY = {"occlusion", "rise", "sidu", "sidu_grids", "lime"}
 
 @pytest.fixture
 def net(request, smooth):
-    """The smooth network, with ReLUs for methods whose rule knows nothing else."""
-    if "pool_rule" not in sl.METHODS.options(request.node.callspec.params["name"]):
+    """The smooth network; with ReLUs for the guided rule, which knows nothing else, and for SIDU, whose masks need zeros."""
+    name = request.node.callspec.params["name"]
+    if name != "sidu" and "pool_rule" not in sl.METHODS.options(name):
         return smooth
     return nn.Sequential(*(nn.ReLU() if isinstance(layer, nn.Softplus) else layer for layer in smooth))
 
@@ -234,6 +236,88 @@ def test_a_constant_image_and_a_constant_model_give_finite_maps(name, net, image
     for parameter in net[-1].parameters():
         nn.init.zeros_(parameter)
     assert torch.isfinite(sl.METHODS[name](net, images, **quick(name))).all()
+
+
+class Tupled(nn.Module):
+    """A model that gives more than its logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images):
+        return self.features(images).mean((2, 3)), images
+
+
+class Viewing(nn.Module):
+    """A network that calls `view` on its features, which channels innermost in memory do not allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.relu, self.last = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Linear(6 * 256, 4)
+
+    def forward(self, images):
+        return self.last(self.relu(self.first(images)).view(-1, 6 * 256))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_network_that_views_its_features_has_the_maps_of_one_that_flattens_them(name, images):
+    torch.manual_seed(0)
+    model = Viewing()
+    flat = nn.Sequential(model.first, model.relu, nn.Flatten(), model.last)
+    maps, expected = (sl.METHODS[name](net, images, **quick(name)) for net in (model, flat))
+    torch.testing.assert_close(maps, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+    curve = sl.METRICS["deletion"](Viewing(), images, expected, steps=4)
+    assert torch.isfinite(curve.values).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_under_autocast_the_maps_keep_the_images_precision(name, net, images):
+    expected = sl.METHODS[name](net, images, **quick(name))
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = sl.METHODS[name](net, images, **quick(name))
+    assert maps.dtype == torch.float32 and torch.isfinite(maps).all()
+    if name not in (
+        "active_gradient",
+        "inactive_gradient",
+        "active_integrated_gradients",
+        "active_smoothgrad",
+        "sidu",
+        "sidu_grids",
+    ):
+        assert nn.functional.cosine_similarity(maps.flatten(1), expected.flatten(1)).min() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda images: images.flatten(1), "the model must be a torch.nn.Module, got function; wrap a function in one"),
+        (Tupled(), r"the model must give logits \(B, K\), got tuple; wrap it in a module"),
+    ],
+)
+@pytest.mark.parametrize("name", ["gradient", "gradcam", "rise", "lime", "deeplift"])
+def test_what_is_no_model_is_refused(name, model, message, images):
+    with pytest.raises(ValueError, match=message):
+        sl.METHODS[name](model, images, **quick(name))
+
+
+def test_seeds_may_be_numpys_whole_numbers_but_no_others(smooth, images):
+    maps = sl.METHODS["smoothgrad"](smooth, images, seed=3, **quick("smoothgrad"))
+    assert torch.equal(maps, sl.METHODS["smoothgrad"](smooth, images, seed=np.int64(3), **quick("smoothgrad")))
+    with pytest.raises(ValueError, match="seeds and indices must be whole numbers, got"):
+        sl.METHODS["smoothgrad"](smooth, images, seed=3.0, **quick("smoothgrad"))
+
+
+@pytest.mark.parametrize("name", ["rise", "sidu", "occlusion", "integrated_gradients", "gnl_integrated_gradients"])
+def test_by_default_a_pixel_gives_way_to_the_mean_colour(name, images):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1152, 4))
+    model = PixelModel(network, mean=[0.9, 0.5, 0.2], std=[0.2] * 3)
+    option = "baseline" if "baseline" in sl.METHODS.options(name) else "fill"
+    mean, black = ({option: fill} for fill in (torch.tensor([0.9, 0.5, 0.2]).view(3, 1, 1), "black"))
+    default = sl.METHODS[name](model, images, **quick(name))
+    torch.testing.assert_close(default, sl.METHODS[name](model, images, **mean, **quick(name)))
+    assert not torch.allclose(default, sl.METHODS[name](model, images, **black, **quick(name)))
 
 
 def test_gradient_of_a_linear_model_is_its_weights(linear, images):

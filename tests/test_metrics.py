@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import quantus
 import torch
+import torchvision
 from conftest import Linear, context
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,8 +108,13 @@ def test_the_fills_of_masked_accuracy_by_hand():
     torch.testing.assert_close(fill["corner"][:, 0, 1, 1], torch.tensor([0.2, 0.3]))
     torch.testing.assert_close(fill["image_mean"][:, 0, 1, 1], torch.tensor([0.5, 0.3]))
     assert fill["uniform"][0].min() >= 0.2 and fill["uniform"][0].max() <= 0.8 and (fill["uniform"][1] == 0.3).all()
-    many = filled("gaussian", None, torch.full((1, 1, 100, 100), 0.4))
-    assert many.mean().item() == pytest.approx(0.4, abs=0.05) and many.std().item() == pytest.approx(1, abs=0.05)
+    many = filled("gaussian", None, torch.full((3000, 1, 2, 2), 0.4))
+    assert torch.equal(many[:, 0, 0, 0], many[:, 0, 1, 1])  # one draw a channel
+    assert many.mean().item() == pytest.approx(0.4, abs=0.1) and many[:, 0, 0, 0].std().item() == pytest.approx(1, abs=0.1)
+    two = torch.stack([torch.linspace(0, 0.2, 16).view(4, 4), torch.linspace(0.7, 0.9, 16).view(4, 4)])[None]
+    drawn = filled("uniform", None, two)[0]  # in the range of each channel
+    assert drawn[0].max() <= 0.2 and drawn[1].min() >= 0.7
+    assert (filled(0.25, None, images) == 0.25).all()
 
 
 @pytest.mark.parametrize(("variant", "less"), [("corrected", 0), ("released", 1)])
@@ -151,14 +157,22 @@ def test_the_saliency_benchmark_by_hand():
     assert (released.area - inserted.area).item() == pytest.approx(250 / 1600)
 
 
-def test_the_saliency_benchmark_starts_from_a_wide_blur_with_black_outside():
-    images = torch.zeros(1, 1, 129, 129)
-    images[0, 0, 64, 64] = 1
-    blurred = filled("wide_blur", None, images)
-    assert blurred.sum().item() == pytest.approx(1, rel=1e-5) and blurred[0, 0, 0].sum() == 0
-    ratio = blurred[0, 0, 64, 64] / blurred[0, 0, 64, 81]
-    assert ratio.item() == pytest.approx(np.exp(0.5), rel=1e-3)  # one sigma away
-    assert filled("wide_blur", None, torch.ones(1, 1, 8, 8)).max() < 0.5
+@pytest.mark.parametrize("size", [(64, 64), (70, 129)])
+def test_the_saliency_benchmark_starts_from_torchvisions_blur(size):
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    theirs = torchvision.transforms.functional.gaussian_blur(images, [127, 127], [17.0, 17.0])
+    torch.testing.assert_close(filled("wide_blur", None, images), theirs, rtol=1e-6, atol=0)  # its kernel is of float32
+
+
+@pytest.mark.parametrize("side", [1, 2, 9])
+def test_the_wide_blur_of_small_images_mirrors_them_again_and_again(side):
+    torch.testing.assert_close(filled("wide_blur", None, torch.ones(1, 1, side, side)), torch.ones(1, 1, side, side))
+    images = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
+    pixels = np.pad(images[0, 0].double().numpy(), 63, mode="reflect")
+    kernel = np.exp(-np.square(np.arange(-63, 64)) / (2 * 17**2))
+    kernel = np.outer(kernel, kernel) / kernel.sum() ** 2
+    expected = [[(pixels[y : y + 127, x : x + 127] * kernel).sum() for x in range(side)] for y in range(side)]
+    np.testing.assert_allclose(filled("wide_blur", None, images)[0, 0].numpy(), expected, rtol=1e-5)
 
 
 def test_the_gnl_preset_ranks_the_absolute_value(smooth, images):
@@ -490,3 +504,46 @@ def test_localisation_of_special_maps_and_objects():
     assert mass(torch.full((2, 6, 6), 7.0)) == pytest.approx([0.5, 0.5])
     assert mass(torch.zeros(2, 6, 6)) == mass(-maps) == [0, 0]
     assert mass(1e-30 * maps) == pytest.approx(mass(maps))
+
+
+@pytest.mark.parametrize("name", sorted(sl.METRICS))
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_maps_that_are_no_floats_are_refused(name, dtype, smooth, images):
+    with pytest.raises(ValueError, match=r"maps must be floats, got torch\.(int64|bool); convert them with maps.float"):
+        sl.METRICS[name](smooth, images, torch.ones(5, 16, 16, dtype=dtype), **context(name, images))
+
+
+def test_the_numbers_of_the_papers_are_the_defaults():
+    """What papers.md of the project's sources states; where one changes, REVISION in specs.py is raised."""
+    from saliency_lib.attribution import rise, sidu, superpixels
+    from saliency_lib.evaluation import curves
+
+    def plain(variants, name):
+        return {key: value for key, value in variants[name].items() if not callable(value)}
+
+    grids = {"masks": 2000, "cells": 8, "keep": 0.5, "fill": "mean", "score": "probability", "edge": "mirror"}
+    assert plain(rise.VARIANTS, "original") == grids
+    grids = {"masks": 500, "cells": 7, "keep": 0.1, "fill": "black", "score": "softmax_twice", "edge": "clamp"}
+    assert plain(rise.VARIANTS, "saliency_benchmark") == grids
+    assert sidu.VARIANTS["original"] == {"threshold": 0.1, "sigma": 0.25, "fill": "mean", "edge": "mirror"}
+    assert sidu.VARIANTS["pytorch_sidu"] == {"threshold": 0.15, "sigma": 0.1, "fill": "black", "edge": "corners"}
+    assert plain(superpixels.VARIANTS, "weights") == {"samples": 1000, "score": "probability"}
+    assert plain(superpixels.VARIANTS, "saliency_benchmark") == {"samples": 100, "score": "softmax_twice"}
+    for preset, fills in {
+        "rise": ("mean", "blur"),
+        "gnl": ("mean", "blur"),
+        "saliency_benchmark": ("black", "wide_blur"),
+    }.items():
+        assert (curves.PRESETS[preset]["deletion_fill"], curves.PRESETS[preset]["insertion_fill"]) == fills
+    expected = {
+        "smoothgrad": {"samples": 25, "sigma": 0.15},
+        "integrated_gradients": {"steps": 50, "baseline": "mean"},
+        "gnl_integrated_gradients": {"steps": 50, "baseline": "mean", "pool_rule": "exact"},
+        "guided_path_integrated_gradients": {"steps": 200, "fraction": 0.25, "band": 0.02, "baseline": "black"},
+        "gradient_shap": {"sigma": 0.09},
+    }
+    for name, options in expected.items():
+        assert sl.METHODS.defaults(name) == sl.METHODS.defaults(name) | options
+    assert sl.METRICS.defaults("max_sensitivity")["radius"] == 0.02 and sl.METRICS.defaults("max_sensitivity")["samples"] == 10
+    assert sl.METRICS.defaults("pixel_perturbation")["fill"] == "grey"
+    assert sl.METRICS.defaults("masked_accuracy")["fill"] == "corner"

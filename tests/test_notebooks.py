@@ -169,7 +169,8 @@ def test_papermill_fails_at_once_with_the_remedy(parameter, message, tmp_path):
 def test_flat_parameter_files_fit_every_notebook(file):
     if file.stem != "training":
         content = yaml.safe_load(file.read_text())
-        assert all(set(content) <= set(plans.defaults(notebook.stem)) for notebook in NOTEBOOKS)
+        trained = [notebook for notebook in NOTEBOOKS if "model" in plans.defaults(notebook.stem)]
+        assert all(set(content) <= set(plans.defaults(notebook.stem)) for notebook in trained) and len(trained) > 8
         sl.Training(**{name: value for name, value in content.items()})
 
 

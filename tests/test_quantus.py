@@ -36,10 +36,8 @@ def quantised(metric, net, images, maps, targets, **options):
 @pytest.mark.parametrize("method", sorted(sl.METHODS))
 def test_any_method_runs_inside_quantus_and_any_map_can_be_scored_by_it(method, net, batch):
     images, options = batch[0], quick(method)
-    if "pool_rule" in sl.METHODS.options(method):
-        net[1] = nn.ReLU()  # all that the guided rule knows
-    if method == "lime":  # noise is one segment
-        options["segments"] = lambda image: torch.arange(144).view(12, 12) // 18
+    if method == "sidu" or "pool_rule" in sl.METHODS.options(method):
+        net[1] = nn.ReLU()
     targets = net(images).argmax(1)
     explain, before = explain_func(method, **options), state(net)
     flipping = quantus.PixelFlipping(features_in_step=36, **QUIET)

@@ -115,6 +115,7 @@ def test_the_recipe_is_chosen_by_the_data_set():
         (lambda: sl.Score(EXPLANATION, "deletion", {"seed": 3}), "seed is no option here"),
         (lambda: sl.Score(EXPLANATION, "max_sensitivity", {"explain": 3}), "explain is no option here"),
         (lambda: sl.Score(EXPLANATION, "pointing_game", {"objects": 3}), "objects is no option here"),
+        (lambda: sl.Score(EXPLANATION, "max_sensitivity", targets="label"), "its targets must be the explanation's, which are"),
         (lambda: sl.Explanation(TRAINING, "gradcma"), "method 'gradcma' is not known; did you mean 'gradcam'"),
         (lambda: sl.Explanation(TRAINING, options={"steps": 3}), "option of method 'gradient' 'steps' is not known"),
         (lambda: sl.Explanation(TRAINING, options={"reduction": print}), "options must be plain values"),

@@ -43,7 +43,7 @@ def guided_path_integrated_gradients(
         (B, H, W), signed, in logits; each map sums to the change of the score up to the error of `steps` rectangles.
 
     Raises:
-        ValueError: steps, fraction or band out of range.
+        ValueError: steps, fraction or band out of range, or a gradient that is NaN, by which nothing can be ordered.
 
     Source: Kapishnikov et al. 2021 (guided IG), with the constants of the authors' code. Differs: the way that each feature
     has come is kept itself and not computed back from its value, so that no rounding decides which features may move.
@@ -77,6 +77,9 @@ def _attribution(
     for step in range(1, steps + 1):
         here = start + come.view_as(way) * way
         slope = path_gradient(model, here, targets, Path(here.new_ones(1), lambda rows, points, here=here: here[rows]))
+        if not torch.isfinite(slope).all():
+            bad = (~torch.isfinite(slope)).flatten(1).any(1).nonzero().flatten().tolist()
+            raise ValueError(f"the gradient is NaN or infinite on the path to images {bad[:5]} of the batch; look at the model")
         low, high = max(step / steps - band, 0.0), min(step / steps + band, 1.0)
         ahead = _moved(come, way.flatten(1).abs(), slope.flatten(1).abs(), step / steps, low, high, fraction)
         total += (ahead - come).view_as(way) * way * slope

@@ -70,20 +70,32 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
     raise no_such("layer with a spatial output", layer, [name.removeprefix("network.") for name in candidates])
 
 
+class _Reached(Exception):
+    """The layer that was asked for has given its output."""
+
+
 @contextmanager
-def leaf_at(module: nn.Module) -> Iterator[list[Tensor]]:
-    """While active, each output of `module` is cut off from what led to it and collected as a leaf of the graph."""
+def leaf_at(module: nn.Module, *, stop: bool = False) -> Iterator[list[Tensor]]:
+    """While active, each output of `module` is cut off from what led to it and collected as a leaf of the graph.
+
+    Args:
+        stop: end the forward pass at the first output, and leave the block.
+    """
     leaves: list[Tensor] = []
 
     def cut(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor):
             raise ValueError(f"the layer's output must be a tensor, got {type(output).__name__}; choose another layer")
         leaves.append(output.detach().requires_grad_())
+        if stop:
+            raise _Reached
         return leaves[-1].clone()  # an in-place activation may follow, and a leaf must not be written to
 
     handle = module.register_forward_hook(cut)
     try:
         yield leaves
+    except _Reached:
+        pass
     finally:
         handle.remove()
 
@@ -136,7 +148,8 @@ def gradcam(
                     raise ValueError("the class score does not depend on the layer; choose one that leads to the logits")
             weights = gradient.mean((2, 3), keepdim=True)
             small = (weights * leaves[-1].detach()).sum(1, keepdim=True).relu()
-            maps.append(F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)[:, 0])
+            enlarged = F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
+            maps.append(enlarged[:, 0].to(images.dtype))
 
         in_chunks(add, len(images), chunk_size(images, batch_size))
     return torch.cat(maps)

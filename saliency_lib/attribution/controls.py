@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saliency_lib.batching import exact
 from saliency_lib.inputs import check_images, generator, row_indices
 from saliency_lib.registry import METHODS
 
@@ -36,4 +37,5 @@ def edges(model: nn.Module, images: Tensor, targets: Tensor | None = None) -> Te
     smooth, slope = images.new_tensor([1, 2, 1]) / 4, images.new_tensor([1, 0, -1])
     kernels = torch.stack([torch.outer(slope, smooth), torch.outer(smooth, slope)])[:, None]
     grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(grey, kernels).square().mean(1).sqrt()
+    with exact(images):
+        return F.conv2d(grey, kernels).square().mean(1).sqrt()

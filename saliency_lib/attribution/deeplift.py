@@ -38,8 +38,8 @@ def deeplift(
         seed, indices: fix a `noise` baseline.
 
     Returns:
-        (B, H, W), signed, in logits; each map sums to f_c(x) - f_c(x') for networks of linear and element-wise units and
-        max-pools, see `completeness_error`.
+        (B, H, W), signed, in logits; each map sums to f_c(x) - f_c(x') for networks of linear layers, activations
+        and max-pools, see `completeness_error`.
 
     Raises:
         ValueError: the network has no such unit or one that mixes features otherwise (attention), or an unknown backend.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks
+from saliency_lib.batching import arranged, chunk_size, exact, frozen, in_chunks
 from saliency_lib.inputs import Fill, check_images, filled, resolve_targets
 from saliency_lib.registry import METHODS, no_such
 
@@ -74,8 +74,9 @@ def masked_readings(
         parts: list[Tensor] = []
 
         def chunk(first: int, last: int) -> None:
-            stack = masks.at(rows[start:stop], numbers[first:last])[:, :, None]
-            copies = torch.lerp(behind, image, stack).flatten(0, 1)
+            with exact(images):
+                stack = masks.at(rows[start:stop], numbers[first:last])[:, :, None]
+                copies = torch.lerp(behind, image, stack).flatten(0, 1)
             values = read(arranged(copies), rows[start:stop].repeat_interleave(last - first))
             parts.append(values.unflatten(0, (stop - start, last - first)))
 
@@ -126,7 +127,8 @@ def weighted_sum(masks: Masks, weights: Tensor, images: Tensor, batch_size: int 
         else:
             total.add_(torch.einsum("bm,bmhw->bhw", weights[:, first:last], stack))
 
-    in_chunks(chunk, masks.count, chunk_size(images, batch_size))
+    with exact(images):
+        in_chunks(chunk, masks.count, chunk_size(images, batch_size))
     return total
 
 

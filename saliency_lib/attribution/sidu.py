@@ -11,9 +11,14 @@ from saliency_lib.inputs import Fill, check_images, classes_of, filled, logits_o
 from saliency_lib.registry import METHODS
 
 
-def features_at(model: nn.Module, module: nn.Module, images: Tensor, batch_size: int | None) -> tuple[Tensor, Tensor]:
-    """Logits (B, K) and the last output (B, N, h, w) of a module, of a model that the caller has frozen."""
+def features_at(model: nn.Module, module: nn.Module, images: Tensor, batch_size: int | None) -> tuple[Tensor, Tensor, bool]:
+    """Logits (B, K) and the last output (B, N, h, w) of a module, of a model that the caller has frozen.
+
+    Returns:
+        Both, and whether the model uses the module once, so that a forward pass can end there.
+    """
     found: list[tuple[Tensor, Tensor]] = []
+    uses: set[int] = set()
 
     def add(start: int, stop: int) -> None:
         with torch.no_grad(), leaf_at(module) as leaves:
@@ -21,11 +26,12 @@ def features_at(model: nn.Module, module: nn.Module, images: Tensor, batch_size:
         if not leaves or leaves[-1].ndim != 4:
             shape = tuple(leaves[-1].shape) if leaves else "none"
             raise ValueError(f"the layer's output must be (B, channels, h, w), got {shape}")
+        uses.add(len(leaves))
         found.append((logits, leaves[-1].detach()))
 
     in_chunks(add, len(images), chunk_size(images, batch_size))
     logits, features = zip(*found, strict=True)
-    return torch.cat(logits), torch.cat(features)
+    return torch.cat(logits), torch.cat(features), uses == {1}
 
 
 def feature_masks(features: Tensor, image: Tensor, threshold: float, edge: str = "mirror") -> tuple[Masks, Tensor]:
@@ -80,14 +86,15 @@ def prediction_weights(
     """
     after = masked_readings(model, image, masks, lambda copies, rows: model(copies).softmax(-1), **options)[0]
     # the quicker distances by a matrix product are not 0 between equals, which the scaling would blow up
-    uniqueness = torch.cdist(after, after, compute_mode="donot_use_mm_for_euclid_dist") @ times
+    after = after.to(torch.promote_types(after.dtype, torch.float32))
+    uniqueness = torch.cdist(after, after, compute_mode="donot_use_mm_for_euclid_dist") @ times.to(after)
     rounding = 450 * torch.finfo(after.dtype).eps  # 1e-13 in double, as released
     uniqueness = (uniqueness - uniqueness.min()) / (uniqueness.max() - uniqueness.min() + rounding)
-    return (similarity((after - before.softmax(-1))[:, target], sigma) * uniqueness)[None]
+    return (similarity((after - before.softmax(-1))[:, target], sigma) * uniqueness)[None].to(image.dtype)
 
 
 def feature_weights(
-    model: nn.Module, image: Tensor, module: nn.Module, before: Tensor, masks: Masks, sigma: float, **options: object
+    model: nn.Module, image: Tensor, module: nn.Module, before: Tensor, masks: Masks, sigma: float, once: bool, **options: object
 ) -> Tensor:
     """Weight of each mask of one image as pytorch_sidu computes it, from a layer's output and without a class.
 
@@ -97,13 +104,14 @@ def feature_weights(
     Args:
         image: (1, C, H, W).
         module: the layer; before: (N, h, w), its output for the image.
+        once: whether the model uses the layer once, and the forward pass ends there.
 
     Returns:
         (1, N), not negative.
     """
 
     def read(copies: Tensor, rows: Tensor) -> Tensor:
-        with leaf_at(module) as leaves:
+        with leaf_at(module, stop=once) as leaves:
             model(copies)
         after = leaves[-1].detach()
         channels = after.flatten(2)
@@ -157,7 +165,8 @@ def sidu(
 
     Source: Muddamsetty, Jahromi, Moeslund 2020, sections 2.1-2.2; numbers of the released code.
     Differs: the similarity is that of the one class, as in the released code, where the paper takes the norm over all;
-    equal masks go through the model once.
+    equal masks go through the model once; where the predictions of the masks lie closer together than their rounding, the
+    uniqueness is scaled down and not up, so that a map of rounding errors does not arise.
     The variant `pytorch_sidu` is that package's algorithm, which the saliency benchmark calls: it compares the layer's
     output and not predictions, so that no class is involved, and its uniqueness is a distance between the channels of one
     masked copy and not between masks; S = 1 / N * sum of w_i M_i, with w_i as `feature_weights` has it.
@@ -169,7 +178,7 @@ def sidu(
     maps: list[Tensor] = []
     with frozen(model):
         substrate = filled(settings["fill"], model, images, indices=indices, seed=seed)
-        logits, features = features_at(model, module, images, batch_size)
+        logits, features, once = features_at(model, module, images, batch_size)
         targets = classes_of(logits, targets)
         for row in range(len(images)):
             image, options = images[row : row + 1], dict(fill=substrate[row : row + 1], batch_size=batch_size)
@@ -178,7 +187,7 @@ def sidu(
                 known = (targets[row], logits[row], masks, times, sigma)
                 weights = 2 * prediction_weights(model, image, *known, **options)
             else:
-                weights = feature_weights(model, image, module, features[row], masks, sigma, **options)
+                weights = feature_weights(model, image, module, features[row], masks, sigma, once, **options)
             maps.append(weighted_sum(masks, times * weights, image, batch_size) / times.sum())
     return torch.cat(maps)
 

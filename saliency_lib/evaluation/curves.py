@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks
+from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks, positive
 from saliency_lib.inputs import Fill, check_images, check_maps, check_targets, filled, logits_of
 from saliency_lib.registry import METRICS, no_such
 
@@ -210,9 +210,7 @@ def _shares(fractions: Sequence[float]) -> list[float]:
 
 def even_fractions(pixels: int, steps: int) -> list[float]:
     """0 to 1 in at most `steps` equal strides of whole pixels, the last one shorter where they do not divide."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number from 1, got {steps!r}")
-    return _strides(pixels, -(-pixels // steps))
+    return _strides(pixels, -(-pixels // positive("steps", steps)))
 
 
 def _strides(pixels: int, stride: int) -> list[float]:

@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks
+from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks, positive
 from saliency_lib.evaluation.curves import (
     SCORES,
     Curve,
@@ -104,8 +104,7 @@ def road(
 
 def squares(images: Tensor, samples: int, *, seed: int = 0, indices: Tensor | None = None) -> Tensor:
     """Random squares (B, samples, 3) as top, left, side; sides uniform from 1 to half the image's shorter side."""
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples must be a whole number from 1, got {samples!r}")
+    positive("samples", samples)
     sources = [generator(images.device, "infidelity", seed, number) for number in row_indices(images, indices)]
     draws = torch.stack([torch.rand(3, samples, generator=source, device=images.device) for source in sources]).double()
     height, width = images.shape[2:]

@@ -67,8 +67,8 @@ def masked_accuracy(
         0.9.
 
     Source: Ismail, Corrada Bravo, Feizi 2021, accuracy drop, and the released MNIST code. Differs: the released code gives
-    the curve only, and averages the attribution over channels before it ranks; in colour the corner and the mean are taken
-    channel by channel.
+    the curve only; it averages the attribution over channels before it ranks; its `gaussian` adds a constant that the user
+    chooses where ours adds the image's mean colour; in colour the corner and the mean are taken channel by channel.
     """
     images = check_images(images)
     check_maps(maps, images)
@@ -106,8 +106,8 @@ def pixel_perturbation(
         fill: `grey` (0.5), as in the released code, or `image_mean`, as in the paper.
 
     Returns:
-        Curve over 25 shares m, evenly spaced in their logarithm from 0.01 to 1, stated as the pixels taken away; values 1
-        (right) or 0; area from the first share to the last, not from 0.
+        Curve over 25 shares m, evenly spaced in their logarithm from 0.01 to 1, stated as the k (or k - 1) pixels asked
+        for; values 1 (right) or 0; area from the first share to the last, not from 0.
 
     Source: Srinivas, Fleuret 2021, discriminative pixel perturbation, and the released code. Differs: the released code
     ranks the standard deviation over channels of the signed gradient, and adds noise of 1e-20 against ties, which float32

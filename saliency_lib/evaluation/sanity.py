@@ -9,7 +9,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from saliency_lib.batching import frozen
+from saliency_lib.batching import frozen, positive
 from saliency_lib.evaluation.curves import Curve, choose, metric, one_number
 from saliency_lib.inputs import check_images, check_maps, generator, resolve_targets, row_indices, stream
 
@@ -65,8 +65,7 @@ def max_sensitivity(
     Source: Yeh et al. 2019, section 4; constants as captum's sensitivity_max.
     """
     images = _check(explain, images, maps)
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples must be a whole number from 1, got {samples!r}")
+    positive("samples", samples)
     if not (math.isfinite(radius) and radius >= 0):
         raise ValueError(f"radius must be a number from 0, got {radius!r}")
     numbers = row_indices(images, indices)
@@ -180,8 +179,7 @@ def model_randomisation(
     """
     images = _check(explain, images, maps)
     alike = choose("similarity", similarity, SIMILARITIES)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number from 1, got {steps!r}")
+    positive("steps", steps)
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
     random = copy.deepcopy(model)

@@ -1,0 +1,60 @@
+"""`python -m benchmarks`: measure all cases and keep the table, or print some. Progress goes to stderr."""
+
+import argparse
+import sys
+import time
+import warnings
+
+import torch
+
+from benchmarks import table
+from benchmarks.cases import CASES
+from benchmarks.measure import cpu_seconds, gpu_seconds
+from saliency_lib.registry import no_such
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the cases one by one; 1 where one failed, 2 where there is no such case."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these; the table is printed and not kept")
+    parser.add_argument("--rounds", type=int, default=5, help="most rounds of each case (default: 5)")
+    parser.add_argument("--write", action="store_true", help="keep the table of some cases too")
+    parser.add_argument("--list", action="store_true", help="the cases' names and settings")
+    chosen = parser.parse_args(words)
+    if chosen.list:
+        print("\n".join(f"{case.name:34}{case.setting}, against {case.peer}" for case in CASES.values()))
+        return 0
+    for name in chosen.cases or ():
+        if name not in CASES:
+            parser.error(str(no_such("case", name, CASES)))
+    if chosen.rounds < 1:
+        parser.error(f"--rounds must be from 1, got {chosen.rounds}")
+    return _run(chosen.cases or list(CASES), chosen.rounds, chosen.write or not chosen.cases)
+
+
+def _run(names: list[str], rounds: int, keep: bool) -> int:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # the peers'
+    clock = gpu_seconds if torch.cuda.is_available() else cpu_seconds
+    rows, failed = [], []
+    for name in names:
+        begun = time.perf_counter()
+        try:
+            rows.append(table.row(CASES[name], rounds, clock))
+            said = rows[-1].get("note") or f"{rows[-1]['ratio']:.2f}"
+        except Exception as error:
+            failed.append(name)
+            rows.append(table.failure(CASES[name], error))
+            said = rows[-1]["note"]
+        print(f"{name:34}{said}  ({time.perf_counter() - begun:.0f} s)", file=sys.stderr, flush=True)
+    found = table.frame(rows)
+    print(table.text(found))
+    if failed:
+        print(f"failed, so nothing was kept: {', '.join(failed)}", file=sys.stderr)
+    elif keep:
+        table.write(found)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

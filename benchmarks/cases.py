@@ -1,0 +1,151 @@
+"""The table of cases: what runs, beside what, at which size, and how good the ratio has to be."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks import kernels, races, switches
+from benchmarks.measure import Race
+
+QUANTITIES = ("speed", "memory", "efficiency", "option")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Args:
+        name: for the command line.
+        quantity: of which the ratio is the peer's over ours: `speed` (seconds), `memory` (megabytes at the peak),
+            `efficiency` (seconds of the bare passes over the kernel's), `option` (seconds without it over with it).
+        setting: the network and the size, in words.
+        peer: beside what.
+        build: the function that makes the race.
+        size, tiny: its options, as they are measured and for a quick test.
+        at_least, aim: what the ratio has to reach and should reach.
+    """
+
+    name: str
+    quantity: str
+    setting: str
+    peer: str
+    build: Callable[..., Race]
+    size: dict
+    tiny: dict
+    at_least: float | None = None
+    aim: float | None = None
+
+    def race(self, tiny: bool = False) -> Race:
+        """Both sides, ready to run."""
+        return self.build(**(self.tiny if tiny else self.size))
+
+    def met(self, ratio: float) -> str:
+        """`yes` or `no`; empty where nothing is demanded."""
+        return "" if self.at_least is None else "yes" if ratio >= self.at_least else "no"
+
+
+Build = Callable[..., Race]
+
+
+def _speed(
+    name: str, setting: str, peer: str, build: Build, size: dict, tiny: dict, at_least: float, aim: float | None = None
+) -> Case:
+    return Case(name, "speed", setting, peer, build, size, tiny, at_least, aim)
+
+
+def _efficiency(name: str, setting: str, build: Build, size: dict, tiny: dict, at_least: float | None = None) -> Case:
+    setting = f"ResNet-18, 224 px: {setting}"
+    return Case(f"efficiency_{name}", "efficiency", setting, "the bare passes", build, size, tiny, at_least)
+
+
+def _option(name: str, without: str, build: Build, method: str, passes: int) -> Case:
+    setting = f"EfficientNet-Lite0, 224 px: {method}, 4 images, {passes} {switches.METHODS[method]}"
+    options = {"model": "efficientnet_lite0", "method": method, "images": 4, "passes": passes}
+    tiny = {"model": "cnn", "method": method, "images": 1, "passes": 4}
+    return Case(f"{name}_{method}", "option", setting, without, build, options, tiny)
+
+
+PAG, RISE, TORCHCAM, CAPTUM = "PAG's procedure", "RISE's procedure", "torchcam 0.5.0", "captum 0.9.0"
+LIME, SIDU, QUANTUS = "lime 0.2.0.1", "pytorch_sidu 1.1.3", "Quantus 0.6.0"
+SMALL = {"model": "cnn", "side": 32}
+CURVES = {"model": "cnn", "side": 56, "maps": 6, "steps": 224}
+LARGE_CURVES = {"model": "resnet18", "side": 224, "maps": 2, "steps": 28}
+TINY_CURVES = {"model": "cnn", "side": 32, "maps": 2, "steps": 8}
+CURVES_WORDS = "cnn, 56 px: 6 maps of one image, 225 points"
+LARGE_CURVES_WORDS = "ResNet-18, 224 px: 2 maps of one image, 29 points"
+RISE_500 = {"model": "resnet18", "side": 224, "masks": 500}
+RISE_TINY = SMALL | {"masks": 20}
+OCCLUSION = {"side": 224, "window": 56, "stride": 28}
+OCCLUSION_TINY = {"side": 64, "window": 32, "stride": 16}
+
+_ALL = [
+    _speed("gradcam", "ResNet-18, 224 px: 8 images", "grad-cam 1.5.7", races.gradcam,
+           {"side": 224, "images": 8}, {"side": 64, "images": 2}, 3.0, 3.5),
+    _speed("five_maps", "ResNet-18, 224 px: 1 image, 10 classes", PAG, races.five_maps,
+           {"model": "resnet18", "side": 224, "images": 1}, SMALL | {"images": 2}, 7.0, 9.0),
+    _speed("five_maps_small", "cnn, 32 px: 8 images, 10 classes", PAG, races.five_maps,
+           SMALL | {"images": 8}, SMALL | {"images": 1}, 7.0, 9.0),
+    _speed("rise_masks", "224 px: 2,000 masks", f"{RISE} (scikit-image)", races.rise_masks,
+           {"side": 224, "masks": 2000}, {"side": 32, "masks": 20}, 20.0, 40.0),
+    _speed("rise_map", "ResNet-18, 224 px: 500 masks", RISE, races.rise_map, RISE_500, RISE_TINY, 1.3, 1.5),
+    _speed("rise_map_small", "cnn, 32 px: 500 masks", RISE, races.rise_map, SMALL | {"masks": 500}, RISE_TINY, 1.3, 1.5),
+    Case("rise_map_memory", "memory", "ResNet-18, 224 px: 500 masks", RISE, races.rise_map, RISE_500, RISE_TINY, 20.0, 50.0),
+    _speed("deletion_rise", LARGE_CURVES_WORDS, RISE, races.deletion_rise, LARGE_CURVES, TINY_CURVES, 2.5, 3.0),
+    _speed("deletion_rise_small", CURVES_WORDS, RISE, races.deletion_rise, CURVES, TINY_CURVES, 2.5, 3.0),
+    _speed("deletion_torchcam", LARGE_CURVES_WORDS, TORCHCAM, races.deletion_torchcam, LARGE_CURVES, TINY_CURVES, 1.3, 1.5),
+    _speed("deletion_torchcam_small", CURVES_WORDS, TORCHCAM, races.deletion_torchcam, CURVES, TINY_CURVES, 1.3, 1.5),
+    _speed("pixel_flipping", "ResNet-18, 192 px: 2 images, 24 steps", QUANTUS, races.pixel_flipping,
+           {"model": "resnet18", "side": 192, "images": 2, "steps": 24}, SMALL | {"side": 24, "images": 2, "steps": 6}, 4.0, 6.0),
+    _speed("pixel_flipping_small", "cnn, 48 px: 8 images, 48 steps", QUANTUS, races.pixel_flipping,
+           SMALL | {"side": 48, "images": 8, "steps": 48}, SMALL | {"side": 24, "images": 2, "steps": 6}, 4.0, 6.0),
+    _speed("lime", "ResNet-18, 224 px: 100 samples, 16 segments", LIME, races.lime,
+           {"model": "resnet18", "side": 224, "samples": 100, "segments": 4}, SMALL | {"samples": 100, "segments": 2}, 4.0, 6.0),
+    _speed("lime_small", "cnn, 32 px: 1,000 samples, 49 segments", LIME, races.lime,
+           SMALL | {"samples": 1000, "segments": 7}, SMALL | {"samples": 100, "segments": 2}, 4.0, 6.0),
+    _speed("sidu", "ResNet-18, 224 px: 128 masks of layer2", SIDU, races.sidu,
+           {"side": 224, "layer": "layer2"}, {"side": 64, "layer": "layer1"}, 2.0, 3.0),
+    _speed("sidu_small", "ResNet-18, 112 px: 512 masks of layer4", SIDU, races.sidu,
+           {"side": 112, "layer": "layer4"}, {"side": 64, "layer": "layer1"}, 2.0, 3.0),
+    _speed("integrated_gradients", "ResNet-18, 224 px: 50 steps", f"{CAPTUM}, its defaults", races.integrated_gradients,
+           {"side": 224, "steps": 50, "batch": None}, {"side": 64, "steps": 3, "batch": None}, 1.1),
+    _speed("integrated_gradients_batch", "ResNet-18, 224 px: 50 steps", f"{CAPTUM}, 8 a pass", races.integrated_gradients,
+           {"side": 224, "steps": 50, "batch": 8}, {"side": 64, "steps": 3, "batch": 2}, 1.1),
+    _speed("occlusion", "ResNet-18, 224 px: 49 windows", f"{CAPTUM}, its defaults", races.occlusion,
+           OCCLUSION | {"batch": 1}, OCCLUSION_TINY | {"batch": 1}, 1.2),
+    _speed("occlusion_batch", "ResNet-18, 224 px: 49 windows", f"{CAPTUM}, 8 a pass", races.occlusion,
+           OCCLUSION | {"batch": 8}, OCCLUSION_TINY | {"batch": 8}, 1.2),
+    _efficiency("gradient", "8 images", kernels.method,
+                {"name": "gradient", "side": 224, "passes": 1, "images": 8, "backward": True},
+                {"name": "gradient", "side": 32, "passes": 1, "images": 2, "backward": True}),
+    _efficiency("smoothgrad", "24 samples", kernels.method,
+                {"name": "smoothgrad", "side": 224, "passes": 24, "backward": True, "samples": 24},
+                {"name": "smoothgrad", "side": 32, "passes": 2, "backward": True, "samples": 2}),
+    _efficiency("integrated_gradients", "24 steps", kernels.method,
+                {"name": "integrated_gradients", "side": 224, "passes": 24, "backward": True, "steps": 24},
+                {"name": "integrated_gradients", "side": 32, "passes": 2, "backward": True, "steps": 2}, 0.9),
+    _efficiency("gradcam", "8 images", kernels.method,
+                {"name": "gradcam", "side": 224, "passes": 1, "images": 8, "layer": "layer4"},
+                {"name": "gradcam", "side": 64, "passes": 1, "images": 2, "layer": "layer4"}),
+    _efficiency("rise", "48 masks", kernels.method,
+                {"name": "rise", "side": 224, "passes": 48, "masks": 48},
+                {"name": "rise", "side": 32, "passes": 2, "masks": 2}, 0.9),
+    _efficiency("occlusion", "49 windows", kernels.method,
+                {"name": "occlusion", "side": 224, "passes": 50, "window": 56, "stride": 28},
+                {"name": "occlusion", "side": 32, "passes": 10, "window": 16, "stride": 8}, 0.9),
+    _efficiency("sidu", "masks of layer2", kernels.sidu, {"side": 224, "layer": "layer2"}, {"side": 64, "layer": "layer1"}),
+    _efficiency("lime", "48 samples, 49 segments", kernels.lime, {"side": 224, "samples": 48, "segments": 7},
+                {"side": 32, "samples": 4, "segments": 2}),
+    _efficiency("deletion", "2 maps, 29 points", kernels.curve, {"name": "deletion", "side": 224, "maps": 2, "steps": 28},
+                {"name": "deletion", "side": 32, "maps": 2, "steps": 2}, 0.9),
+    _efficiency("insertion", "2 maps, 29 points", kernels.curve, {"name": "insertion", "side": 224, "maps": 2, "steps": 28},
+                {"name": "insertion", "side": 32, "maps": 2, "steps": 2}),
+    *[
+        _option(name, without, build, method, passes)
+        for name, without, build in (
+            ("bfloat16", "float32", switches.bfloat16),
+            ("channels_last", "channels first", switches.channels_last),
+            ("compiled", "eager", switches.compiled),
+        )
+        for method, passes in (("rise", 24), ("integrated_gradients", 10))
+    ],
+]  # fmt: skip
+CASES = {case.name: case for case in _ALL}

@@ -1,0 +1,104 @@
+"""One row a case: run it, put the rows into a table, write the table with where it comes from."""
+
+import hashlib
+import json
+import platform
+import statistics
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from benchmarks.cases import Case
+from benchmarks.measure import Clock, Race, Unavailable, interleaved, peak, ratio
+from saliency_lib import paths, store
+from saliency_lib.files import replace_file
+
+CSV = paths.ROOT / "data" / "measured" / "benchmarks.csv"
+COLUMNS = ["case", "quantity", "setting", "peer", "ratio", "at_least", "aim", "met", "ceiling", "ours", "theirs", "unit"]
+COLUMNS += ["rounds", "agreement", "note"]
+
+
+def row(case: Case, rounds: int, clock: Clock, tiny: bool = False) -> dict:
+    """What a case comes to: compared first, then measured; where the machine cannot run it, a note that says so.
+
+    Args:
+        rounds: most of them.
+        tiny: the quick test's size.
+
+    Raises:
+        Disagreement: the results differ.
+    """
+    try:
+        race = case.race(tiny)
+    except Unavailable as reason:
+        return {**_known(case), "note": str(reason)}
+    measured = _memory(case, race, tiny) if case.quantity == "memory" else _seconds(race, rounds, clock)
+    return {**_known(case), **measured, "met": case.met(measured["ratio"])}
+
+
+def failure(case: Case, error: Exception) -> dict:
+    """The row of a case that could not be measured."""
+    return {**_known(case), "met": "no", "note": f"failed: {type(error).__name__}: {error}"}
+
+
+def _known(case: Case) -> dict:
+    facts = ("quantity", "setting", "peer", "at_least", "aim")
+    return {"case": case.name} | {name: getattr(case, name) for name in facts}
+
+
+def _seconds(race: Race, rounds: int, clock: Clock) -> dict:
+    agreement = race.agreement.between(race.ours(), race.peer())
+    sides = {"ours": race.ours, "theirs": race.peer} | ({"passes": race.passes} if race.passes else {})
+    taken = interleaved(sides, rounds, clock)
+    return {
+        "ratio": ratio(taken["theirs"], taken["ours"]),
+        "ceiling": ratio(taken["theirs"], taken["passes"]) if race.passes else None,
+        "ours": statistics.median(taken["ours"]),
+        "theirs": statistics.median(taken["theirs"]),
+        "unit": "s",
+        "rounds": len(taken["ours"]),
+        "agreement": agreement,
+    }
+
+
+def _memory(case: Case, race: Race, tiny: bool) -> dict:
+    (ours, result), (theirs, other) = (peak(case.name, side, tiny) for side in ("ours", "peer"))
+    agreement = race.agreement.between(result, other)
+    return {"ratio": theirs / max(ours, 1.0), "ours": ours, "theirs": theirs, "unit": "MB", "rounds": 1, "agreement": agreement}
+
+
+def frame(rows: list[dict]) -> pd.DataFrame:
+    """The rows as a table."""
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def text(table: pd.DataFrame) -> str:
+    """The table for a terminal."""
+    shown = table.drop(columns=["quantity", "unit"])
+    return shown.to_string(index=False, na_rep="", float_format=lambda number: f"{number:.3g}")
+
+
+def machine() -> dict:
+    """What the numbers depend on: processor, device, versions, commit."""
+    cpus = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in cpus.read_text().splitlines() if "model name" in line] if cpus.exists() else []
+    )
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu, one thread",
+        **store.surroundings(),
+    }
+
+
+def write(table: pd.DataFrame, file: Path = CSV) -> None:
+    """Write the table as CSV and beside it a JSON file that says where it comes from, each whole or not at all.
+
+    The JSON file names the digest of the CSV, so that one without the other is noticed.
+    """
+    content = table.to_csv(index=False, float_format="%.4g")
+    origin = {"command": "make bench", "sha256": hashlib.sha256(content.encode()).hexdigest(), **machine()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, lambda draft: draft.write_text(content))
+    replace_file(file.with_suffix(".json"), lambda draft: draft.write_text(json.dumps(origin, indent=1) + "\n"))
