@@ -80,13 +80,17 @@ def rise_masks(side: int, masks: int) -> Race:
     return Race(ours, lambda: procedures.rise_masks(*drawn, side)[::100].to(pixels), difference(1e-5))
 
 
-def rise_map(model: str, side: int, masks: int) -> Race:
-    """A RISE map from its masks to its sum, against the procedure that holds all masks and all masked images."""
+def rise_map(model: str, side: int, masks: int, batch_size: int | None = None) -> Race:
+    """A RISE map from its masks to its sum, against the procedure that holds all masks and all masked images.
+
+    Args:
+        batch_size: ours, an option of every method; None chooses.
+    """
     network_, pixels, drawn = network(model, side), photographs(1, side), _drawn(masks, side)
     with torch.no_grad():
         target = network_(pixels).argmax(1)
     return Race(
-        lambda: sl.METHODS["rise"](network_, pixels, target, masks=masks),
+        lambda: sl.METHODS["rise"](network_, pixels, target, masks=masks, batch_size=batch_size),
         lambda: procedures.rise_map(network_, pixels, procedures.rise_masks(*drawn, side), 0.5)[target],
         difference(1e-4),
         bare_passes(network_, pixels, masks),
