@@ -17,6 +17,12 @@ _running: ContextVar[nn.Module | None] = ContextVar("the model that runs", defau
 _rows_first: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models that cannot read inputs with channels innermost
 
 
+def check_model(model: nn.Module) -> None:
+    """Refuse what is no torch.nn.Module."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap a function in one")
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """The model in evaluation mode with its parameters out of the autograd graph; all restored on leaving.
@@ -26,8 +32,7 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     Raises:
         ValueError: the model is no torch.nn.Module.
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap a function in one")
+    check_model(model)
     token = _running.set(model)
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

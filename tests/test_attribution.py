@@ -277,14 +277,7 @@ def test_under_autocast_the_maps_keep_the_images_precision(name, net, images):
     with torch.autocast("cpu", torch.bfloat16):
         maps = sl.METHODS[name](net, images, **quick(name))
     assert maps.dtype == torch.float32 and torch.isfinite(maps).all()
-    if name not in (
-        "active_gradient",
-        "inactive_gradient",
-        "active_integrated_gradients",
-        "active_smoothgrad",
-        "sidu",
-        "sidu_grids",
-    ):
+    if name in ("gradient", "integrated_gradients", "smoothgrad", "guided_backprop", "rise"):  # no small differences
         assert nn.functional.cosine_similarity(maps.flatten(1), expected.flatten(1)).min() > 0.9
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks, recording
+from saliency_lib.batching import arranged, check_model, chunk_size, frozen, in_chunks, recording
 from saliency_lib.inputs import as_targets, check_images, classes_of
 from saliency_lib.registry import METHODS, no_such
 
@@ -52,6 +52,7 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
     Raises:
         ValueError: not a module of the model; the message lists the candidates.
     """
+    check_model(model)
     modules = dict(model.named_modules())
     if isinstance(layer, nn.Module):
         if any(layer is module for module in modules.values()):
