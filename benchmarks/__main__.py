@@ -1,6 +1,7 @@
 """`python -m benchmarks`: measure all cases and keep the table, or print some. Progress goes to stderr."""
 
 import argparse
+import shlex
 import sys
 import time
 import warnings
@@ -29,10 +30,11 @@ def main(words: list[str] | None = None) -> int:
             parser.error(str(no_such("case", name, CASES)))
     if chosen.rounds < 1:
         parser.error(f"--rounds must be from 1, got {chosen.rounds}")
-    return _run(chosen.cases or list(CASES), chosen.rounds, chosen.write or not chosen.cases)
+    command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if words is None else words)])
+    return _run(chosen.cases or list(CASES), chosen.rounds, command if chosen.write or not chosen.cases else None)
 
 
-def _run(names: list[str], rounds: int, keep: bool) -> int:
+def _run(names: list[str], rounds: int, command: str | None) -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # the peers'
     clock = gpu_seconds if torch.cuda.is_available() else cpu_seconds
@@ -51,8 +53,8 @@ def _run(names: list[str], rounds: int, keep: bool) -> int:
     print(table.text(found))
     if failed:
         print(f"failed, so nothing was kept: {', '.join(failed)}", file=sys.stderr)
-    elif keep:
-        table.write(found)
+    elif command:
+        table.write(found, command=command)
     return bool(failed)
 
 

@@ -92,13 +92,13 @@ def machine() -> dict:
     }
 
 
-def write(table: pd.DataFrame, file: Path = CSV) -> None:
+def write(table: pd.DataFrame, file: Path = CSV, command: str = "make bench") -> None:
     """Write the table as CSV and beside it a JSON file that says where it comes from, each whole or not at all.
 
     The JSON file names the digest of the CSV, so that one without the other is noticed.
     """
     content = table.to_csv(index=False, float_format="%.4g")
-    origin = {"command": "make bench", "sha256": hashlib.sha256(content.encode()).hexdigest(), **machine()}
+    origin = {"command": command, "sha256": hashlib.sha256(content.encode()).hexdigest(), **machine()}
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(file, lambda draft: draft.write_text(content))
     replace_file(file.with_suffix(".json"), lambda draft: draft.write_text(json.dumps(origin, indent=1) + "\n"))
