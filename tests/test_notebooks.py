@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
@@ -108,6 +109,24 @@ def test_the_readmes_table_is_what_the_notebooks_found(name, better):
     ]
     assert f"holds for {'; '.join(counts)}" == better
     assert re.search(rf"\[{name}\].*\| {better} \|", (paths.ROOT / "README.md").read_text())
+
+
+def test_the_measured_tables_hold_every_method_and_say_where_they_come_from():
+    folder = paths.ROOT / "data" / "measured"
+    board = pd.read_csv(folder / "imagenet_samples_leaderboard.csv")
+    assert set(board["method"]) == set(sl.METHODS) and board["images"].min() >= 100
+    for metric in ("deletion", "insertion"):
+        assert (board[f"{metric}_low"] <= board[metric]).all() and (board[metric] <= board[f"{metric}_high"]).all()
+    origin = json.loads((folder / "imagenet_samples_leaderboard.json").read_text())
+    assert len(origin["requires"]) == 2 * len(board) and origin["commit"] and not origin["dirty"]
+    (step,) = plans.steps("imagenet_samples")
+    assert origin["parameters"]["options"] in step.command and f"-p steps {origin['parameters']['steps']}" in step.command
+    claims = pd.read_csv(folder / "imagenet_samples_claims.csv")
+    guided = claims[claims["claim"].str.startswith("gnl")]
+    readme = (paths.ROOT / "README.md").read_text()
+    assert len(guided) == 3
+    for row in guided.itertuples():
+        assert f"| {row.ours} | {row.verdict} |" in readme
 
 
 INJECTED = "# Parameters\n{}\n"
