@@ -18,7 +18,7 @@ env: $(if $(filter saliency-compendium,$(CONDA_DEFAULT_ENV)),,.venv/installed)  
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e . quantus==0.6.0  # without its opencv, which needs a display
 	touch $@
 
-reproduce: env  ## run the embedded plans and make the report (under 15 minutes on 2 cores)
+reproduce: env  ## run the embedded plans and make the report (under 25 minutes on 2 cores)
 	@mkdir -p outputs/.locks
 	flock -o -n -E 9 outputs/.locks/reproduce snakemake --cores $(CORES) --rerun-incomplete --nolock --quiet rules || \
 	  { code=$$?; [ $$code != 9 ] || echo "another make reproduce is at work here; wait for it"; exit $$code; }
@@ -41,7 +41,7 @@ lint: env  ## style and format
 	ruff check .
 	ruff format --check .
 
-test: env lint  ## all tests and the notebooks' stored outputs (under 10 minutes on 2 cores)
+test: env lint  ## all tests and the notebooks' stored outputs (under 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 pytest -n $(CORES)
 	OMP_NUM_THREADS=1 pytest --nbval notebooks -n $(CORES) --dist loadfile
 
