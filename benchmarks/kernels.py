@@ -37,7 +37,7 @@ def curve(name: str, side: int, maps: int, steps: int) -> Race:
 def sidu(side: int, layer: str) -> Race:
     """SIDU: a pass for each mask that differs from the others, one for the image."""
     model, pixels = network("resnet18", side), photographs(1, side)
-    _, features = features_at(model, model.get_submodule(layer), pixels, None)
+    _, features, _ = features_at(model, model.get_submodule(layer), pixels, None)
     masks, _ = feature_masks(features[0], pixels, 0.1)
     return _race(model, pixels, lambda: sl.METHODS["sidu"](model, pixels, layer=layer), masks.count + 1)
 

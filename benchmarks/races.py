@@ -217,7 +217,7 @@ def sidu(side: int, layer: str) -> Race:
     import pytorch_sidu
 
     model, pixels = network("resnet18", side), photographs(1, side)
-    _, features = features_at(model, model.get_submodule(layer), pixels, None)
+    _, features, _ = features_at(model, model.get_submodule(layer), pixels, None)
     masks, _ = feature_masks(features[0], pixels, 0.15)
     to_the_layer = create_feature_extractor(model, [layer])  # nothing behind it is looked at
     return Race(
