@@ -174,7 +174,7 @@ def cases(monkeypatch):
     entries["absent"] = Case("absent", "option", "s", "p", absent, {}, {})
     written = []
     monkeypatch.setattr(command, "CASES", entries)
-    monkeypatch.setattr(command.table, "write", written.append)
+    monkeypatch.setattr(command.table, "write", lambda found, command: written.append(found))
     monkeypatch.setattr(command, "cpu_seconds", lambda work: 1.0)
     return written
 
