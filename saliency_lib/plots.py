@@ -8,6 +8,8 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy import stats
 
 from saliency_lib.claims import bootstrap_interval, summary
 
@@ -40,6 +42,11 @@ COLOURS = {
     "occlusion": "#E69F00",
     "random": "#999999",
     "edges": "#444444",
+    # trainings, which never stand beside methods
+    "softplus": "#555555",
+    "score_matching": "#0072B2",
+    "anti_score_matching": "#D55E00",
+    "gradient_norm": "#009E73",
 }
 _SPARE = ("#332288", "#117733", "#882255", "#999933", "#AA4499", "#661100", "#6699CC", "#888888")
 _DASHED = {
@@ -47,6 +54,8 @@ _DASHED = {
     "edges": (0, (1, 1.5)),
     **dict.fromkeys(("active_gradient", "active_smoothgrad", "active_integrated_gradients", "sidu_grids"), (0, (6, 1.5))),
     **dict.fromkeys(("guided_backprop", "guided_smoothgrad", "gnl_integrated_gradients", "deeplift_shap"), (0, (3, 1, 1, 1))),
+    "anti_score_matching": (0, (4, 2)),
+    "gradient_norm": (0, (6, 1.5)),
 }
 _INK = "#222222"
 
@@ -165,11 +174,7 @@ def curves(
     few = len(table) <= 9
     figure = _figure(9.2, 3.7 if few else max(3.7, 0.21 * len(table) + 0.8))
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    for name in table["method"]:
-        rows = np.asarray(values[name])
-        low, high = bootstrap_interval(rows)
-        left.fill_between(100 * fractions, low, high, color=colour(name), alpha=0.13 if few else 0.06, linewidth=0)
-        left.plot(100 * fractions, rows.mean(0), color=colour(name), linestyle=line(name), linewidth=1.6)
+    draw_bands(left, 100 * fractions, {name: values[name] for name in table["method"]})
     least = min(float(np.asarray(rows).mean(0).min()) for rows in values.values())
     left.set(
         xlabel=f"{changed} (%{of})",
@@ -183,6 +188,14 @@ def curves(
         axes.xaxis.label.set_size(9)
         axes.yaxis.label.set_size(9)
     return figure
+
+
+def draw_bands(axes: Axes, places: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+    """Draw each method's mean at some places (S,) with its 95 % bootstrap band; values (B, S) per method."""
+    for name, rows in values.items():
+        low, high = bootstrap_interval(np.asarray(rows))
+        axes.fill_between(places, low, high, color=colour(name), alpha=0.13 if len(values) <= 9 else 0.06, linewidth=0)
+        axes.plot(places, np.mean(rows, axis=0), color=colour(name), linestyle=line(name), linewidth=1.6)
 
 
 def intervals(values: Mapping[str, Mapping[str, np.ndarray]], lower_is_better: Mapping[str, bool]) -> Figure:
@@ -261,6 +274,61 @@ def training(
         draw_image(axes, image)
         axes.set_title(f"{shorten(word)}\n{probability:.0%}", fontsize=8, color=_INK if good else COLOURS["integrated_gradients"])
     return figure
+
+
+def samples(
+    images: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    right: Mapping[str, np.ndarray],
+    sigmas: np.ndarray,
+    ratios: Mapping[str, np.ndarray],
+) -> Figure:
+    """What each training makes of the classes; below, how many samples a proxy recognises, and how the density changes.
+
+    Args:
+        images: per training (N, C, H, W) in [0, 1]; one of each class is drawn, of ten classes at most.
+        labels: (N,) the classes that they were made for; classes: their words.
+        right: per training (N,) whether the proxy finds that class; a picture of which it does not is framed.
+        sigmas: (S,) standard deviations of noise.
+        ratios: per training (B, S) change of the logarithm of the density, in logits.
+    """
+    columns = np.unique(np.asarray(labels), return_index=True)[1][:10]
+    figure = _figure(9.2, 0.82 * len(images) + 3.3)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(0.82 * len(images) + 0.3, 3.0))
+    grid = upper.subplots(len(images), len(columns), squeeze=False)
+    for row, (name, pictures) in zip(grid, images.items(), strict=True):
+        for axes, column in zip(row, columns, strict=True):
+            draw_image(axes, pictures[column])
+            if not right[name][column]:
+                frame = {"fill": False, "edgecolor": COLOURS["integrated_gradients"], "linewidth": 2.5}
+                axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, **frame))
+        place = {"transform": row[0].transAxes, "ha": "right", "va": "center", "fontsize": 8, "color": _INK}
+        row[0].text(-0.12, 0.5, "\n".join(textwrap.wrap(words(name), 15)), **place)
+    for axes, column in zip(grid[0], columns, strict=True):
+        axes.set_title(shorten(classes[labels[column]], 12), fontsize=8, color=_INK)
+    left, other = lower.subplots(1, 2, width_ratios=(1, 1.2))
+    draw_intervals(left, shares(right), "samples that the proxy recognises (share)", False)
+    left.set_xlim(-0.02, 1.02)
+    draw_bands(other, np.asarray(sigmas), ratios)
+    other.axhline(0, color=_INK, linewidth=0.8)
+    other.set(xlabel="noise, standard deviation (pixel value)", ylabel="log density ratio\n(logits; mean, 95 % band)")
+    other.set_xlim(0, sigmas[-1])
+    for axes in (left, other):
+        _clean(axes)
+        axes.xaxis.label.set_size(9)
+        axes.yaxis.label.set_size(9)
+    return figure
+
+
+def shares(right: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row a method, best first, as `claims.summary`: the share of hits (B,), with Wilson's 95 % interval."""
+    rows = []
+    for name, hits in right.items():
+        test = stats.binomtest(int(np.sum(hits)), len(hits))
+        low, high = test.proportion_ci(0.95, method="wilson")
+        rows.append({"method": name, "mean": test.statistic, "low": low, "high": high, "images": len(hits)})
+    return pd.DataFrame(rows).sort_values("mean", ascending=False, ignore_index=True)
 
 
 def ratios(table: pd.DataFrame, quantity: str) -> Figure:

@@ -1,6 +1,7 @@
 """The tables of names: a name is the function, the YAML word, the artefact's slug and the legend's key."""
 
 import difflib
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,24 +15,49 @@ def no_such(kind: str, name: object, known: Iterable[str]) -> ValueError:
     return ValueError(f"{kind} {name!r} is not known; {hint}")
 
 
+def of_series(function: Callable) -> Callable:
+    """A function of a model and its images, made to take series (B, T, F) as well.
+
+    It is given them as images of one channel, (B, 1, T, F); the model, while it runs, gets series again.
+    """
+
+    @functools.wraps(function)
+    def lifted(model, images, *arguments, **options):
+        if getattr(images, "ndim", None) != 3 or not hasattr(model, "register_forward_pre_hook"):
+            return function(model, images, *arguments, **options)
+        hook = model.register_forward_pre_hook(lambda model, inputs: (inputs[0].squeeze(1), *inputs[1:]))
+        try:
+            return function(model, images.unsqueeze(1), *arguments, **options)
+        except Exception as error:
+            error.add_note(f"{tuple(images.shape)} was taken for series (B, T, F); one image is images[None]")
+            raise
+        finally:
+            hook.remove()
+
+    return lifted
+
+
 class Registry:
     """A table from a name to a function, filled by decorators when it is first looked at.
 
     Args:
         kind: what an entry is, for error messages ("method").
-        module: the module whose import fills the table.
+        modules: those whose import fills the table.
+        adapt: makes of a function what is entered in its place.
     """
 
-    def __init__(self, kind: str, module: str):
+    def __init__(self, kind: str, *modules: str, adapt: Callable[[Callable], Callable] = lambda function: function):
         self.kind = kind
-        self._module = module
+        self._modules = modules
+        self._adapt = adapt
         self._entries: dict[str, Callable] = {}
         self._fallback: Callable[[str], Callable | None] = lambda name: None
 
     def register(self, function: Callable | None = None, *, name: str | None = None) -> Callable:
-        """Decorator: enter `function` under `name`, its own name if left out."""
+        """Decorator: enter `function`, adapted to the table, under `name`, its own name if left out."""
         if function is None:
             return lambda function: self.register(function, name=name)
+        function = self._adapt(function)
         name = name or function.__name__
         if name in self._entries:
             raise ValueError(f"{self.kind} {name!r} is registered already")
@@ -44,7 +70,8 @@ class Registry:
         return function
 
     def _filled(self) -> dict[str, Callable]:
-        importlib.import_module(self._module)
+        for module in self._modules:
+            importlib.import_module(module)
         return self._entries
 
     def __getitem__(self, name: str) -> Callable:
@@ -87,8 +114,8 @@ class Registry:
                 raise no_such(f"option of {self.kind} {name!r}", option, known)
 
 
-METHODS = Registry("method", "saliency_lib.attribution")
-METRICS = Registry("metric", "saliency_lib.evaluation")
-OBJECTIVES = Registry("objective", "saliency_lib.objectives")
-DATASETS = Registry("dataset", "saliency_lib.datasets")
-MODELS = Registry("model", "saliency_lib.models")
+METHODS = Registry("method", "saliency_lib.attribution", adapt=of_series)
+METRICS = Registry("metric", "saliency_lib.evaluation", adapt=of_series)
+OBJECTIVES = Registry("objective", "saliency_lib.objectives", adapt=of_series)
+DATASETS = Registry("dataset", "saliency_lib.datasets", "saliency_lib.series")
+MODELS = Registry("model", "saliency_lib.models", "saliency_lib.sequence_models")

@@ -15,6 +15,17 @@ from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS, OBJECTIVES
 
 REVISION = 2  # raised when the same specification comes to mean other numbers
 SCALES = ("embedded", "paper")
+UNLESS_SAID = {  # settings that a recipe may leave out; params/training.yaml says what they mean
+    "start": None,
+    "head": None,
+    "trainable": "all",
+    "batch_norm": "updated",
+    "images": None,
+    "selection": None,
+    "precision": "32-true",
+    "devices": 1,
+}
+SELECTION = {"by": "loss", "split": "validation", "share": 0.1, "patience": None}
 
 
 @functools.cache
@@ -53,11 +64,11 @@ class Spec:
     """What all specifications share: a dictionary, a digest, a readable name, and the way back."""
 
     def to_dict(self) -> dict:
-        """The specification as plain values, `kind` first; `from_dict` reads it back."""
+        """The specification as plain values, `kind` first, without what is None; `from_dict` reads it back."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         for name, value in fields.items():
             fields[name] = value.to_dict() if isinstance(value, Spec) else dict(value) if isinstance(value, Mapping) else value
-        return {"kind": self.kind, **fields}
+        return {"kind": self.kind, **{name: value for name, value in fields.items() if value is not None}}
 
     @property
     def kind(self) -> str:
@@ -77,9 +88,9 @@ class Spec:
         return f"{self.slug}-{self.digest[:8]}"
 
     @property
-    def upstream(self) -> "Spec | None":
-        """The specification that this one builds on."""
-        return next((value for value in vars(self).values() if isinstance(value, Spec)), None)
+    def upstream(self) -> "list[Spec]":
+        """The specifications that this one builds on, its own stage's first."""
+        return [value for value in vars(self).values() if isinstance(value, Spec)]
 
     def implied(self) -> dict:
         """What the digest depends on beyond the fields."""
@@ -93,10 +104,13 @@ class Training(Spec):
     Args:
         dataset, model: names in DATASETS and MODELS.
         recipe: a name in params/training.yaml; None is `standard`, or `pretrained` where the labels are ImageNet's
-            classes.
+            classes. `fine_tuning:mnist5k` is the recipe fine_tuning begun with this model trained on mnist5k by its
+            default recipe, `fine_tuning:mnist5k/saliency_guided` by that recipe; at the same scale and with the same seed.
         scale: `embedded` (minutes on a laptop) or `paper` (the paper's own numbers).
         seed: fixes the initial weights and the order of the images.
         changes: settings of the recipe to set otherwise, for instance {"epochs": 1}.
+        start: the trained model whose weights it begins with, as the recipe's text may name it too; None is what the recipe
+            says.
     """
 
     dataset: str = "mnist5k"
@@ -105,11 +119,17 @@ class Training(Spec):
     scale: str = "embedded"
     seed: int = 0
     changes: Mapping = field(default_factory=dict, hash=False)
+    start: "Training | None" = None
 
     def __post_init__(self) -> None:
         DATASETS[self.dataset], MODELS[self.model]
         if self.recipe is None:
             object.__setattr__(self, "recipe", "pretrained" if DATASETS[self.dataset].imagenet else "standard")
+        if isinstance(self.recipe, str) and ":" in self.recipe:
+            recipe, _, begun = self.recipe.partition(":")
+            dataset, _, its_recipe = begun.partition("/")
+            object.__setattr__(self, "start", Training(dataset, self.model, its_recipe or None, self.scale, self.seed))
+            object.__setattr__(self, "recipe", recipe)
         if self.recipe not in recipes():
             raise no_such("recipe", self.recipe, recipes())
         if self.scale not in SCALES:
@@ -120,8 +140,19 @@ class Training(Spec):
         settings = self.settings
         if settings.get("objective"):
             OBJECTIVES.check_options(settings["objective"], settings.get("options", {}))
-            _whole("epochs", settings["epochs"], 1)
-            _whole("batch_size", settings["batch_size"], 1)
+            for name in ("epochs", "batch_size", "devices"):
+                _whole(name, settings[name], 1)
+            if settings["devices"] > settings["batch_size"]:
+                raise ValueError(f"{settings['devices']} devices cannot share a batch of {settings['batch_size']} images")
+            if settings["images"] is not None:
+                _whole("images", settings["images"], 1)
+            if settings["selection"] is not None:
+                for name in settings["selection"]:
+                    if name not in SELECTION:
+                        raise no_such("field of selection", name, SELECTION)
+            for name, known in CHOICES.items():
+                if settings[name] not in known:
+                    raise ValueError(f"{name} of recipe {self.recipe!r} must be one of {known}, got {settings[name]!r}")
 
     def _check_recipe_fits(self) -> None:
         dataset, model = DATASETS[self.dataset], MODELS[self.model]
@@ -140,15 +171,34 @@ class Training(Spec):
                 f"published weights know ImageNet's 1,000 classes, which are not those of dataset {self.dataset!r}; "
                 "use recipe 'standard', or a data set with ImageNet's classes, for instance 'photos'"
             )
+        begins = recipes()[self.recipe].get("start")
+        if self.start is None and begins and self.recipe != "pretrained" and not model.weights:
+            raise ValueError(
+                f"recipe {self.recipe!r} begins with trained weights, and none are published of model {self.model!r}; name a "
+                f"data set on which it is trained first, for instance '{self.recipe}:mnist5k', or use 'efficientnet_lite0'"
+            )
+        if self.start is not None:
+            if not begins:
+                starting = [name for name, content in recipes().items() if content.get("start")]
+                raise ValueError(
+                    f"recipe {self.recipe!r} begins with random weights, not with those of {self.start.slug}; recipes that go "
+                    f"on from a trained model: {', '.join(starting)}"
+                )
+            mine, others = DATASETS[self.dataset].shape[0], DATASETS[self.start.dataset].shape[0]
+            if self.start.model != self.model or mine != others:
+                raise ValueError(
+                    f"{self.slug} cannot begin with {self.start.slug}: the models must be the same ({self.model}, "
+                    f"{self.start.model}) and the images have equally many channels ({mine}, {others})"
+                )
 
     @property
     def settings(self) -> dict:
-        """The recipe's settings at this scale, with `changes` applied."""
+        """The recipe's settings at this scale, with `changes` applied and with those that it leaves out."""
         recipe = recipes()[self.recipe]
         at_scale = recipe.get(self.scale, {})
         own = {"model": self.model, "dataset": self.dataset}
         fitting = (case for case in at_scale.get("cases", []) if own | case == case | own)
-        settings = recipe | at_scale | next(fitting, {})
+        settings = UNLESS_SAID | recipe | at_scale | next(fitting, {})
         settings = {key: value for key, value in settings.items() if key not in (*SCALES, *own, "cases", "source")}
         for change in self.changes:
             if change not in settings:
@@ -156,11 +206,23 @@ class Training(Spec):
         return settings | dict(self.changes)
 
     def implied(self) -> dict:
-        return {"settings": self.settings}
+        # a setting that is as if it had not been said is not: a new one then renames nothing that was trained before
+        said = {name: value for name, value in self.settings.items() if name not in UNLESS_SAID or value != UNLESS_SAID[name]}
+        return {"settings": said}
 
     @property
     def slug(self) -> str:
-        return f"{self.dataset}-{self.model}-{self.recipe}-{self.scale}-seed{self.seed}"
+        begun = f"-from-{self.start.dataset}-{self.start.recipe}" if self.start else ""
+        return f"{self.dataset}-{self.model}-{self.recipe}{begun}-{self.scale}-seed{self.seed}"
+
+
+CHOICES = {
+    "start": [None, "published"],
+    "head": [None, "linear", "appended", "two_layers"],
+    "trainable": ["all", "head"],
+    "batch_norm": ["updated", "frozen"],
+    "precision": ["32-true", "bf16-mixed", "16-mixed"],
+}
 
 
 @dataclass(frozen=True, eq=True)
@@ -238,19 +300,31 @@ def method_names(text: str) -> list[str]:
     return names
 
 
+def mapping(text: str) -> dict:
+    """A mapping from one text, as a notebook's parameter states it: `{epochs: 2, learning_rate: 0.01}`.
+
+    Raises:
+        ValueError: no YAML mapping.
+    """
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{text!r} is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{text!r} is no mapping; write one like {{epochs: 2}}")
+    return content
+
+
 def options_by_method(text: str) -> dict[str, dict]:
     """Options of several methods from one text, as a notebook's parameter states them: `{rise: {masks: 500}, sidu: {sigma: 1}}`.
 
     Raises:
         ValueError: no YAML mapping of mappings, or an unknown method or option.
     """
-    try:
-        content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"options {text!r} are no YAML: {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(options, dict) for options in content.values()):
-        raise ValueError(f"options must map methods to their options, like {{rise: {{masks: 500}}}}, got {text!r}")
+    content = mapping(text)
     for method, options in content.items():
+        if not isinstance(options, dict):
+            raise ValueError(f"options must map methods to their options, like {{rise: {{masks: 500}}}}, got {text!r}")
         _check_options(METHODS, method, options)
     return content
 
@@ -264,6 +338,7 @@ class Score(Spec):
         metric: a name in METRICS; options: its keyword options.
         targets: the class whose score is followed, `predicted` or `label`; None is the one that is explained.
         seed: fixes the metric's random numbers, image by image.
+        judge: the model whose scores are followed; None is the explained one.
     """
 
     explanation: Explanation
@@ -271,6 +346,7 @@ class Score(Spec):
     options: Mapping = field(default_factory=dict, hash=False)
     targets: str | None = None
     seed: int = 0
+    judge: Training | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", self.targets or self.explanation.targets)
@@ -284,16 +360,56 @@ class Score(Spec):
         if self.targets not in TARGETS:
             raise no_such("targets", self.targets, TARGETS)
         _whole("seed", self.seed)
+        if self.judge is not None and "explain" in METRICS.options(self.metric):
+            raise ValueError(f"{self.metric} asks the explained model again, so that no other model can be its judge")
+        if self.judge is not None and self.judge.dataset != self.explanation.training.dataset:
+            raise ValueError(
+                f"a judge must know the same classes: it was trained on {self.judge.dataset}, the explained model on "
+                f"{self.explanation.training.dataset}"
+            )
 
     def implied(self) -> dict:
         return _in_full(METRICS, self.metric, self.options)
 
     @property
     def slug(self) -> str:
-        return f"{self.explanation.slug}-{self.metric}"
+        judged = f"-judged-by-{self.judge.recipe}" if self.judge else ""
+        return f"{self.explanation.slug}-{self.metric}{judged}"
 
 
-KINDS = {"training": Training, "explanation": Explanation, "score": Score}
+@dataclass(frozen=True, eq=True)
+class Samples(Spec):
+    """Images that a model finds typical of given classes, made by activation maximisation.
+
+    Args:
+        training: the model.
+        count: how many; their classes are the labels of the first test images, over again where there are fewer.
+        steps, rate, decay: of the ascent, see `activation_maximisation`.
+        seed: fixes where each image begins.
+    """
+
+    training: Training
+    count: int = 1024
+    steps: int = 500
+    rate: float = 0.1
+    decay: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _whole("count", self.count, 1)
+        _whole("steps", self.steps)
+        _whole("seed", self.seed)
+        for name in ("rate", "decay"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be a finite number from 0, got {value!r}")
+
+    @property
+    def slug(self) -> str:
+        return f"{self.training.slug}-{self.count}by{self.steps}"
+
+
+KINDS = {"training": Training, "explanation": Explanation, "score": Score, "samples": Samples}
 
 
 def from_dict(content: Mapping) -> Spec:
@@ -310,5 +426,5 @@ def from_dict(content: Mapping) -> Spec:
     for key in content:
         if key not in known:
             raise no_such(f"field of {kind}", key, known)
-    nested = {key: from_dict(content[key]) for key in ("training", "explanation") if key in content}
+    nested = {key: from_dict(value) for key, value in content.items() if isinstance(value, Mapping) and "kind" in value}
     return KINDS[kind](**content | nested)

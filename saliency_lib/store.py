@@ -132,12 +132,11 @@ def _sha256(file: Path) -> str:
 
 
 def _write_provenance(folder: Path, spec: Spec, facts: dict) -> None:
-    upstream = spec.upstream
     content = {
         "spec": spec.to_dict(),
         "implied": spec.implied(),
         "digest": spec.digest,
-        "upstream": [{"kind": upstream.kind, "name": upstream.name, "digest": upstream.digest}] if upstream else [],
+        "upstream": [{"kind": one.kind, "name": one.name, "digest": one.digest} for one in spec.upstream],
         "files": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
         "facts": facts,
         "command": rebuild_command(spec),

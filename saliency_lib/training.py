@@ -2,9 +2,12 @@
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
@@ -14,8 +17,11 @@ from tqdm.auto import tqdm
 from saliency_lib import paths
 from saliency_lib.batching import arranged, chunk_size, device_of, frozen, in_chunks
 from saliency_lib.files import explained, replace_file, write_tensors
-from saliency_lib.inputs import generator, stream
+from saliency_lib.inputs import generator, logits_of, stream
+from saliency_lib.models import head_of
+from saliency_lib.objectives import has_corners
 from saliency_lib.registry import OBJECTIVES, no_such
+from saliency_lib.specs import SELECTION, UNLESS_SAID
 
 Row = dict[str, float]
 
@@ -33,8 +39,9 @@ def _optimiser(parameters: list[nn.Parameter], settings: Mapping) -> torch.optim
     return makers[settings["optimiser"]]()
 
 
-def _rate(settings: Mapping, progress: float, epoch: int) -> float:
-    """The learning rate as a multiple of the recipe's, after `progress` (0 to 1) of all steps."""
+def _rate(settings: Mapping, step: int, steps: int, epoch: int) -> float:
+    """The learning rate of a step as a multiple of the recipe's."""
+    progress = step / steps
     rise = 0.3
     shapes: dict[str, Callable[[], float]] = {
         "constant": lambda: 1.0,
@@ -45,6 +52,7 @@ def _rate(settings: Mapping, progress: float, epoch: int) -> float:
             else (1 + math.cos(math.pi * (progress - rise) / (1 - rise))) / 2
         ),
         "step": lambda: 0.1 ** sum(epoch >= milestone for milestone in settings["milestones"]),
+        "oscillating": lambda: 5.5 - 4.5 * math.cos(math.pi * step / 20),
     }
     if settings["schedule"] not in shapes:
         raise no_such("schedule", settings["schedule"], shapes)
@@ -83,6 +91,15 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int |
     return float(torch.stack(right).sum()) / len(images)
 
 
+@dataclass
+class _Best:
+    """What the selection has chosen so far: the epoch, how it scored there, and its weights."""
+
+    epoch: int = 0
+    value: float = -math.inf
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
 def fit(
     model: nn.Module,
     images: Tensor,
@@ -96,101 +113,224 @@ def fit(
 ) -> list[Row]:
     """Train a model in place.
 
-    Each epoch draws its order, augmentation and dropout from (seed, epoch), so that a run which is stopped and goes on
-    from its checkpoint ends with the same weights.
+    Each epoch draws its order, augmentation, dropout and the objective's random numbers from (seed, epoch), so that a run which
+    is stopped and goes on from its checkpoint ends with the same weights.
 
     Args:
         model: on the device where it is to be trained.
         images: (N, C, H, W) pixels in [0, 1]; labels: (N,). Moved to the model's device once.
         settings: a recipe's, see params/training.yaml.
-        test: images and labels whose accuracy is recorded after each epoch; never used to choose anything.
+        test: images and labels whose accuracy is recorded after each epoch; they choose nothing, unless the setting
+            `selection` says so.
         checkpoint: file that holds the state after the last whole epoch; read if it is there.
 
     Returns:
-        One row an epoch: epoch, loss (mean over the epoch), learning_rate (its last), test_accuracy.
+        One row an epoch: epoch, loss (mean over the epoch), learning_rate (its last), test_accuracy, and with a selection
+        validation_loss, validation_accuracy and whether the epoch is the best so far. The model has the weights of the last
+        epoch, or of the one that the selection chose.
 
     Raises:
         ValueError: unknown setting, damaged checkpoint, or a loss that is not finite.
     """
-    device = device_of(model)
-    images, labels = images.to(device), labels.to(device)
-    objective = OBJECTIVES[settings["objective"]]
+    settings = UNLESS_SAID | dict(settings)
     if settings["augmentation"] not in AUGMENTATIONS:
         raise no_such("augmentation", settings["augmentation"], AUGMENTATIONS)
-    augment = AUGMENTATIONS[settings["augmentation"]]
-    optimiser = _optimiser([parameter for parameter in model.parameters() if parameter.requires_grad], settings)
+    objective = OBJECTIVES[settings["objective"]]
+    if getattr(objective, "curved", False) and has_corners(model):
+        warnings.warn(
+            f"{title}: {settings['objective']} needs the second derivative of the network by its input, which ReLU and max-pool "
+            "do not have (it is 0 but for their corners); take a network with activation: softplus",
+            stacklevel=2,
+        )
+    _optimiser(list(model.parameters()), settings)  # an unknown one is refused before anything is done
+    from lightning_fabric import Fabric  # a second that only training waits for
+
+    device, several = device_of(model), settings["devices"] > 1
+    devices = settings["devices"] if several or device.type == "cpu" else [device.index or 0]
+    strategy = "ddp_spawn" if several else "auto"
+    fabric = Fabric(accelerator=device.type, devices=devices, strategy=strategy, precision=settings["precision"])
+    job = (images, labels, settings, seed, test, checkpoint, title)
+    if not several:
+        return _epochs(fabric, model, *job)
+    history, state = fabric.launch(_one_of_several, model.cpu(), *job)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
+    model.to(device).eval()
+    return history
+
+
+def _one_of_several(fabric: "Fabric", model: nn.Module, *job) -> tuple[list[Row], dict[str, np.ndarray]]:  # noqa: F821
+    """What each process does; its weights are returned as arrays, since tensors would be gone with the process."""
+    history = _epochs(fabric, model.to(fabric.device), *job)
+    return history, {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+
+
+def _epochs(fabric, model, images, labels, settings, seed, test, checkpoint, title) -> list[Row]:
+    """The loop that all recipes and all numbers of devices share; `fabric` says what part of each batch is ours."""
+    device = device_of(model)
+    objective, augment = OBJECTIVES[settings["objective"]], AUGMENTATIONS[settings["augmentation"]]
+    _free(model, settings["trainable"])
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = _optimiser(parameters, settings)
+    selection = settings["selection"] and SELECTION | settings["selection"]
+    (images, labels), judged = _held_out(images, labels, selection, seed, test)
+    images, labels = images.to(device), labels.to(device)
     epochs, batches = settings["epochs"], math.ceil(len(images) / settings["batch_size"])
-    history: list[Row] = []
+    history, best = [], _Best()
     if checkpoint and checkpoint.exists():
-        history = load_checkpoint(checkpoint, model, optimiser)
-    bar = tqdm(total=epochs * batches, initial=len(history) * batches, desc=title, unit="batch")
-    devices = [device] if device.type == "cuda" else []
-    with bar, torch.random.fork_rng(devices):
+        history, best = load_checkpoint(checkpoint, model, optimiser)
+    silent = {} if fabric.is_global_zero else {"disable": True}
+    bar = tqdm(total=epochs * batches, initial=len(history) * batches, desc=title, unit="batch", **silent)
+    with bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
         for epoch in range(len(history), epochs):
-            torch.manual_seed(stream("dropout", seed, epoch))
+            if _patience_is_over(selection, history, best):
+                break
+            torch.manual_seed(stream("dropout", seed, epoch) + fabric.global_rank)
             draws = generator(torch.device("cpu"), "order", seed, epoch)
             model.train()
-            losses = torch.zeros((), device=device)
+            if settings["batch_norm"] == "frozen":
+                _still(model)
+            losses = torch.zeros(batches, device=device)
             # equal parts: a last batch of one image would leave BatchNorm nothing to normalise by
             for number, rows in enumerate(torch.randperm(len(images), generator=draws).tensor_split(batches)):
-                rate = settings["learning_rate"] * _rate(settings, (epoch * batches + number) / (epochs * batches), epoch)
+                step = epoch * batches + number
+                rate = settings["learning_rate"] * _rate(settings, step, epochs * batches, epoch)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 chosen = rows.to(device)
-                loss = objective(model, augment(images[chosen], draws), labels[chosen], **settings["options"])
+                batch = (augment(images[chosen], draws), labels[chosen])
+                mine, wanted = (part.tensor_split(fabric.world_size)[fabric.global_rank] for part in batch)
+                with fabric.autocast():
+                    loss = objective(model, mine, wanted, **settings["options"]) * (len(mine) / len(rows))
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                fabric.backward(loss)
+                _add_up(fabric, parameters)
                 optimiser.step()
-                losses += loss.detach() * len(rows) / len(images)
+                losses[number] = loss.detach() * len(rows) / len(images)
+                if number % LOOK == LOOK - 1 or number == batches - 1:
+                    _check_losses(losses[: number + 1], f"{title}: ", epoch, epochs, checkpoint)
                 bar.update()
-            if not torch.isfinite(losses):
-                raise ValueError(
-                    f"{title}: the loss became {float(losses)} in epoch {epoch + 1} of {epochs}; "
-                    "lower the recipe's learning_rate (changes={'learning_rate': ...}) and run again"
-                )
-            row = {"epoch": epoch + 1, "loss": float(losses), "learning_rate": rate}
+            row = {"epoch": epoch + 1, "loss": float(fabric.all_reduce(losses.sum(), reduce_op="sum")), "learning_rate": rate}
             if test is not None:
                 row["test_accuracy"] = accuracy(model, *test)
+            if selection:
+                row |= _judge(model, judged, selection, epoch, best)
             history.append(row)
-            bar.set_postfix({key: f"{value:.3f}" for key, value in row.items() if key not in ("epoch", "learning_rate")})
-            if checkpoint and epoch + 1 < epochs:
-                save_checkpoint(checkpoint, model, optimiser, history)
+            shown = {key: value for key, value in row.items() if key not in ("epoch", "learning_rate", "best")}
+            bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items()})
+            if checkpoint and epoch + 1 < epochs and fabric.is_global_zero:
+                save_checkpoint(checkpoint, model, optimiser, history, best)
+    if selection:
+        model.load_state_dict(best.weights)
     model.eval()
     return history
 
 
-def save_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[Row]) -> None:
-    """Write weights, optimiser state and history to one safetensors file, whole or not at all."""
+LOOK = 50  # batches between two looks at the losses, each of which makes a GPU wait
+
+
+def _check_losses(losses: Tensor, title: str, epoch: int, epochs: int, checkpoint: Path | None) -> None:
+    bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+    if not bad:
+        return
+    kept = "nothing was kept"
+    if checkpoint and checkpoint.exists():
+        kept = f"the state after epoch {epoch} is in {paths.relative(checkpoint)}; delete it to train from the start"
+    raise ValueError(
+        f"{title}the loss became {float(losses[bad[0]])} in batch {bad[0] + 1} of epoch {epoch + 1} of {epochs} ({kept}); "
+        "lower the recipe's learning_rate or the objective's weight (changes={'learning_rate': ...}) and run again"
+    )
+
+
+def _add_up(fabric: "Fabric", parameters: list[nn.Parameter]) -> None:  # noqa: F821
+    """Sum the gradients over the devices, which holds for any objective, however often it calls the model."""
+    if fabric.world_size > 1:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = fabric.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduce_op="sum")
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def _free(model: nn.Module, trainable: str) -> None:
+    """Let the parameters that are to be trained take gradients, and no other."""
+    free = set(head_of(model).parameters()) if trainable == "head" else set(model.parameters())
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter in free)
+
+
+def _still(model: nn.Module) -> None:
+    """Put BatchNorm into evaluation mode: it normalises by the statistics that it came with, and does not update them."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def _held_out(images, labels, selection, seed, test):
+    """The images to train on, and those that the selection looks at."""
+    if not selection:
+        return (images, labels), None
+    if selection["split"] == "test":
+        return (images, labels), test
+    order = torch.randperm(len(images), generator=generator(torch.device("cpu"), "validation", seed))
+    held = round(selection["share"] * len(images))
+    if not 0 < held < len(images):
+        raise ValueError(f"a share of {selection['share']} leaves {held} of {len(images)} images for validation")
+    rest, held = order[held:].sort().values, order[:held].sort().values
+    return (images[rest], labels[rest]), (images[held], labels[held])
+
+
+def _judge(model: nn.Module, judged: tuple[Tensor, Tensor], selection: Mapping, epoch: int, best: _Best) -> Row:
+    """Loss and accuracy on the images that the selection looks at, and whether the epoch is the best so far."""
+    device = device_of(model)
+    with frozen(model):
+        logits = logits_of(model, judged[0].to(device)).cpu()
+    loss = float(F.cross_entropy(logits, judged[1].cpu()))
+    right = float((logits.argmax(1) == judged[1].cpu()).float().mean())
+    value = -loss if selection["by"] == "loss" else right
+    better = value > best.value
+    if better:
+        best.epoch, best.value = epoch + 1, value
+        best.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {"validation_loss": loss, "validation_accuracy": right, "best": float(better)}
+
+
+def _patience_is_over(selection: Mapping | None, history: list[Row], best: _Best) -> bool:
+    return bool(selection and selection["patience"]) and len(history) - best.epoch >= selection["patience"]
+
+
+def save_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[Row], best: _Best) -> None:
+    """Write weights, optimiser state, history and the best epoch so far to one safetensors file, whole or not at all."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in best.weights.items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None}
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+    about = {"history": json.dumps(history), "best": json.dumps([best.epoch, best.value if best.epoch else None])}
     with explained(file.parent):
-        replace_file(file, lambda draft: write_tensors(draft, arrays, {"history": json.dumps(history)}))
+        replace_file(file, lambda draft: write_tensors(draft, arrays, about))
 
 
-def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[Row]:
-    """Put a checkpoint's weights and optimiser state back and return its history.
+def load_checkpoint(file: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[list[Row], _Best]:
+    """Put a checkpoint's weights and optimiser state back and return its history and its best epoch.
 
     Raises:
         ValueError: the file is truncated or belongs to another model.
     """
     try:
         with safe_open(file, "pt") as stored:
-            history = json.loads(stored.metadata()["history"])
+            history, (epoch, best) = (json.loads(stored.metadata()[name]) for name in ("history", "best"))
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         state: dict[int, dict[str, Tensor]] = {}
-        weights: dict[str, Tensor] = {}
+        weights: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}}
         for name, value in tensors.items():
             part, rest = name.split(".", 1)
-            if part == "model":
-                weights[rest] = value
+            if part in weights:
+                weights[part][rest] = value
             else:
                 number, key = rest.split(".", 1)
                 state.setdefault(int(number), {})[key] = value
-        model.load_state_dict(weights)
+        model.load_state_dict(weights["model"])
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         name = paths.relative(file)
         raise ValueError(f"checkpoint {name} is damaged ({str(error)[:120]}); delete {name} to train from the start") from None
-    return history
+    return history, _Best(epoch, -math.inf if best is None else best, weights["best"])

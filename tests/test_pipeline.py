@@ -86,7 +86,7 @@ def test_the_chain_of_digests_leads_from_the_score_to_the_weights(trained):
     while chain[-1]["upstream"]:
         step = chain[-1]["upstream"][0]
         kind = step["kind"]
-        artefact = store.find(sl.from_dict(chain[-1]["spec"]).upstream)
+        artefact = store.find(sl.from_dict(chain[-1]["spec"]).upstream[0])
         assert artefact.provenance["digest"] == step["digest"]
         chain.append(artefact.provenance)
     assert kind == "training" and "weights.safetensors" in chain[-1]["files"]

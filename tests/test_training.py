@@ -101,11 +101,163 @@ def test_a_checkpoint_of_another_model_is_refused(blobs, tmp_path):
         training.fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), *blobs, SETTINGS, seed=1, checkpoint=tmp_path / "c")
 
 
-def test_a_diverging_run_stops_and_names_the_recipe(blobs):
-    with pytest.raises(ValueError, match=r"digits: the loss became (nan|inf) in epoch 1 of 3; lower the recipe's learning_rate"):
-        training.fit(
-            network(), blobs[0] * 1e30, blobs[1], SETTINGS | {"optimiser": "sgd", "learning_rate": 1e30}, seed=0, title="digits"
-        )
+def test_a_diverging_run_stops_and_names_the_batch_the_recipe_and_what_is_kept(blobs, tmp_path):
+    diverging = SETTINGS | {"optimiser": "sgd", "learning_rate": 1e30}
+    message = (
+        r"digits: the loss became (nan|inf) in batch \d of epoch 1 of 3 \(nothing was kept\); lower the recipe's learning_rate"
+    )
+    with pytest.raises(ValueError, match=message):
+        training.fit(network(), blobs[0] * 1e30, blobs[1], diverging, seed=0, title="digits")
+
+    file = tmp_path / "state.safetensors"
+    calls = 0
+
+    def breaking(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        return cross_entropy(*arguments, **options) * (float("nan") if calls == 7 else 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", breaking)
+        with pytest.raises(
+            ValueError, match=r"nan in batch 2 of epoch 2 of 3 \(the state after epoch 1 is in .*state.safetensors"
+        ):
+            training.fit(network(), *blobs, SETTINGS, seed=0, checkpoint=file)
+    again, straight = network(), network()
+    training.fit(again, *blobs, SETTINGS, seed=0, checkpoint=file)  # goes on from the good state
+    training.fit(straight, *blobs, SETTINGS, seed=0)
+    assert torch.equal(weights(again), weights(straight))
+
+
+def falling_then_rising(monkeypatch, values):
+    """Make the judged accuracies those of a list, epoch by epoch."""
+    given = iter(values)
+
+    def judge(model, judged, selection, epoch, best):
+        value = next(given)
+        if value > best.value:
+            best.epoch, best.value = epoch + 1, value
+            best.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        return {"validation_accuracy": value, "best": float(best.epoch == epoch + 1)}
+
+    monkeypatch.setattr(training, "_judge", judge)
+
+
+def test_the_selected_epoch_is_the_best_one_and_patience_ends_the_run(blobs, monkeypatch):
+    snapshots = []
+
+    def watching(model, images, labels, **options):
+        snapshots.append(weights(model))
+        return cross_entropy(model, images, labels, **options)
+
+    monkeypatch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", watching)
+    falling_then_rising(monkeypatch, [0.5, 0.7, 0.6, 0.7, 0.9])
+    model = network()
+    selection = {"by": "accuracy", "share": 0.2, "patience": 2}
+    history = training.fit(model, *blobs, SETTINGS | {"epochs": 9, "selection": selection}, seed=0)
+    assert [row["best"] for row in history] == [1, 1, 0, 0]  # an equal one is not better, and two without a better are enough
+    batches = len(snapshots) // 4
+    assert torch.equal(weights(model), snapshots[2 * batches])  # the weights at the end of the second epoch
+
+
+def test_a_selection_holds_images_out_which_are_never_trained_on(blobs, monkeypatch):
+    seen = []
+
+    def watching(model, images, labels, **options):
+        seen.append(images.clone())
+        return cross_entropy(model, images, labels, **options)
+
+    monkeypatch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", watching)
+    history = training.fit(network(), *blobs, SETTINGS | {"selection": {"share": 0.2}}, seed=0)
+    used = {image.numpy().tobytes() for batch in seen for image in batch}
+    assert len(used) == 52 == len(blobs[0]) - round(0.2 * 65)
+    assert all({"validation_loss", "validation_accuracy", "best"} <= set(row) for row in history)
+
+
+def test_the_validation_rows_are_the_models_own_loss_and_accuracy(blobs):
+    model = network()
+    history = training.fit(model, *blobs, SETTINGS | {"selection": {"split": "test", "by": "accuracy"}}, seed=0, test=blobs)
+    assert [row["validation_accuracy"] for row in history] == pytest.approx([row["test_accuracy"] for row in history])
+    best = max(history, key=lambda row: row["validation_accuracy"])
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(model(blobs[0]), blobs[1])
+    assert loss.item() == pytest.approx(best["validation_loss"], rel=1e-5)
+
+
+def test_a_stopped_run_with_a_selection_goes_on_to_the_same_weights(blobs, tmp_path, monkeypatch):
+    settings = SETTINGS | {"epochs": 4, "selection": {"share": 0.2, "by": "accuracy"}}
+    straight = network()
+    history = training.fit(straight, *blobs, settings, seed=1)
+    judge = training._judge
+
+    def stopping(model, judged, selection, epoch, best):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return judge(model, judged, selection, epoch, best)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_judge", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(network(), *blobs, settings, seed=1, checkpoint=tmp_path / "c")
+    resumed = network(seed=99)
+    assert training.fit(resumed, *blobs, settings, seed=1, checkpoint=tmp_path / "c") == history
+    assert torch.equal(weights(straight), weights(resumed))
+
+
+def test_a_share_that_leaves_no_image_is_refused(blobs):
+    with pytest.raises(ValueError, match="a share of 0.001 leaves 0 of 65 images for validation"):
+        training.fit(network(), *blobs, SETTINGS | {"selection": {"share": 0.001}}, seed=0)
+
+
+def test_where_the_head_alone_is_trained_nothing_else_moves_but_what_batch_norm_counts(blobs):
+    for batch_norm, moves in (("updated", True), ("frozen", False)):
+        model, before = network(), network()
+        training.fit(model, *blobs, SETTINGS | {"trainable": "head", "batch_norm": batch_norm}, seed=0)
+        same = {name: torch.equal(value, before.state_dict()[name]) for name, value in model.state_dict().items()}
+        assert not same["5.weight"] and not same["5.bias"]
+        assert same["0.weight"] and same["1.weight"] and same["1.bias"]
+        assert same["1.running_mean"] is not moves and same["1.num_batches_tracked"] is not moves
+
+
+def test_two_devices_share_a_batch_and_end_with_the_weights_of_one(blobs):
+    def plain():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Softplus(), nn.Linear(8, 2)).double()
+
+    images, labels = blobs[0].double(), blobs[1]
+    common = SETTINGS | {"augmentation": "crop_flip", "objective": "gradient_norm", "options": {"weight": 0.1}, "epochs": 2}
+    one, two = plain(), plain()
+    history = training.fit(one, images, labels, common, seed=0, test=(images, labels))
+    shared = training.fit(two, images, labels, common | {"devices": 2}, seed=0, test=(images, labels))
+    assert torch.allclose(weights(one), weights(two), rtol=1e-9)
+    assert [row["loss"] for row in shared] == pytest.approx([row["loss"] for row in history], rel=1e-6)
+
+
+def test_mixed_precision_runs_the_model_in_bfloat16_and_keeps_float32_weights(blobs, monkeypatch):
+    dtypes = set()
+
+    def watching(model, images, labels, **options):
+        dtypes.add(model(images).dtype)
+        return cross_entropy(model, images, labels, **options)
+
+    monkeypatch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", watching)
+    model = network()
+    history = training.fit(model, *blobs, SETTINGS | {"precision": "bf16-mixed"}, seed=0)
+    assert dtypes == {torch.bfloat16}
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_the_oscillating_rate_is_that_of_the_benchmarks_scheduler():
+    """CosineAnnealingLR(T_max=20, eta_min=1e-5) at a rate of 1e-6, stepped by batch."""
+    parameter = nn.Parameter(torch.zeros(()))
+    optimiser = torch.optim.Adam([parameter], lr=1e-6)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=20, eta_min=1e-5)
+    for step in range(100):
+        ours = 1e-6 * training._rate({"schedule": "oscillating"}, step, 100, 0)
+        assert ours == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-6)
+        optimiser.step()
+        scheduler.step()
 
 
 @pytest.mark.parametrize("setting", ["optimiser", "schedule", "augmentation", "objective"])

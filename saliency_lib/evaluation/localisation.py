@@ -10,7 +10,9 @@ from saliency_lib.inputs import check_images, check_maps
 def _check_objects(objects: Tensor | None, images: Tensor, maps: Tensor) -> Tensor:
     check_maps(maps, check_images(images))
     if objects is None:
-        raise ValueError("objects are missing; pass objects=, the true masks (B, H, W), from a data set that has them (shapes)")
+        raise ValueError(
+            "objects are missing; pass objects=, the true masks (B, H, W), from a data set that has them (shapes, series_...)"
+        )
     if not isinstance(objects, Tensor) or objects.dtype != torch.bool or objects.shape != maps.shape:
         got = f"{tuple(objects.shape)} of {objects.dtype}" if isinstance(objects, Tensor) else type(objects).__name__
         raise ValueError(f"objects must be bool masks {tuple(maps.shape)} like the maps, got {got}")
@@ -104,3 +106,71 @@ def relevance_rank(
     size = objects.sum(1)
     hits = (objects & (ranks(maps) < size[:, None])).sum(1)
     return one_number(hits.to(torch.promote_types(maps.dtype, torch.float32)) / size)
+
+
+LEVELS = tuple(tenth / 10 for tenth in range(1, 10))  # shares of a map's relevance
+
+
+def _relevance(maps: Tensor, objects: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the relevance above the map's least: what the most relevant pixels hold that reach each level (B, 9), how much of it
+    lies on the object (B, 9), and how much the object holds in all (B, 1)."""
+    objects = _check_objects(objects, images, maps).flatten(1)
+    weights = maps.detach().double().abs().flatten(1)
+    weights, order = (weights - weights.amin(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
+    reached, found = weights.cumsum(1), (weights * objects.gather(1, order)).cumsum(1)
+    last = torch.searchsorted(reached, reached[:, -1:] * reached.new_tensor(LEVELS))
+    return reached.gather(1, last), found.gather(1, last), found[:, -1:]
+
+
+def _over_levels(part: Tensor, whole: Tensor, maps: Tensor) -> Curve:
+    values = (part / whole.where(whole > 0, 1)).to(torch.promote_types(maps.dtype, torch.float32))
+    levels = values.new_tensor(LEVELS)
+    return Curve(levels, values, torch.trapezoid(values, levels, dim=1))
+
+
+@metric(lower_is_better=False)
+def aup(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None) -> Curve:
+    """Area under the precision: of the relevance of the most relevant pixels, the share that lies on what is salient.
+
+    P(p) = sum_{i in S_p and O} w_i / sum_{i in S_p} w_i, where w = |map| - min |map| and S_p are the fewest pixels, the most
+    relevant first, that hold a share p of the sum of w.
+
+    Args:
+        maps: (B, H, W), or (B, T, F) of series; ranked and weighed by absolute value, ties by index.
+        objects: (B, H, W) bool, O, true on what is salient.
+
+    Returns:
+        Curve over p = 0.1, ..., 0.9, values in [0, 1]; area over these, at most 0.8; 0 for a constant map. A map that knows
+        nothing has the salient share of the pixels, times 0.8.
+
+    Raises:
+        ValueError: objects that are missing, do not fit, or are empty.
+
+    Source: Ismail, Gunady, Corrada Bravo, Feizi 2020, section 4 and the released code; its difference from the control
+    `random` is the Diff(AUP) of Ismail, Corrada Bravo, Feizi 2021. Differs: there the mean over series leaves out those
+    whose precision is 0 / 0, and the control is another method's maps, shuffled.
+    """
+    reached, found, _ = _relevance(maps, objects, images)
+    return _over_levels(found, reached, maps)
+
+
+@metric(lower_is_better=False)
+def aur(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None) -> Curve:
+    """Area under the recall: of the relevance on what is salient, the share that the most relevant pixels hold.
+
+    R(p) = sum_{i in S_p and O} w_i / sum_{i in O} w_i, in the symbols of aup.
+
+    Args:
+        maps, objects: as aup's.
+
+    Returns:
+        Curve over p = 0.1, ..., 0.9, values in [0, 1]; area over these, at most 0.8; 0 for a map that is least on all that is
+        salient. A map that knows nothing has 0.4, and so has one whose relevance is all on what is salient.
+
+    Raises:
+        ValueError: as aup.
+
+    Source: as aup. Differs: as aup.
+    """
+    _, found, whole = _relevance(maps, objects, images)
+    return _over_levels(found, whole.expand_as(found), maps)

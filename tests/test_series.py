@@ -1,0 +1,360 @@
+"""Time series: the synthetic sets, the networks, what takes (B, T, F), and precision and recall against known salience."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import context, quick
+from sklearn.gaussian_process.kernels import Matern
+from test_attribution import assert_same_state, state
+from torch import nn
+
+import saliency_lib as sl
+from saliency_lib.sequence_models import CausalBlock, CellAttention, Encoder
+from saliency_lib.series import PROCESSES, SHAPES
+
+NETWORKS = ("lstm", "lstm_cell_attention", "tcn", "transformer")
+TIMES = np.sort(np.random.default_rng(0).uniform(0, 20, (3, 30)), 1)
+NORMAL = np.random.default_rng(1).standard_normal((2, 3, 30, 4))
+
+
+# The sets.
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_series_is_a_finite_image_of_one_channel_with_a_box_of_salient_features(process, shape):
+    part = sl.DATASETS[f"series_{process}_{shape}"](stop=8)
+    assert part.images.shape == (8, 1, 50, 50) and part.images.dtype == torch.float32 and part.images.isfinite().all()
+    assert part.masks.shape == (8, 50, 50) and part.masks.dtype == torch.bool
+    assert set(part.labels.tolist()) == {0, 1} and part.labels.dtype == torch.int64
+    steps, features = SHAPES[shape][:2]
+    for mask in part.masks:
+        rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+        assert mask.sum() == steps * features == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_box_is_raised_or_lowered_by_one_and_nothing_else_is_changed(process):
+    parts = [sl.DATASETS[f"series_{process}_{shape}"]("train", stop=10) for shape in ("middle", "rare_time", "positional_time")]
+    heights = [2 * part.labels - 1 for part in parts[:2]] + [torch.ones(10)]
+    bare = [part.images[:, 0] - height.view(-1, 1, 1) * part.masks for part, height in zip(parts, heights, strict=True)]
+    for other in bare[1:]:
+        torch.testing.assert_close(other, bare[0], rtol=0, atol=1e-5)
+
+
+def test_a_moving_box_moves_and_the_others_stay():
+    for shape in SHAPES:
+        part = sl.DATASETS[f"series_gaussian_{shape}"](stop=40)
+        places = {(label, *mask.nonzero()[0].tolist()) for label, mask in zip(part.labels.tolist(), part.masks, strict=True)}
+        assert len(places) > 10 if "moving" in shape or "positional" in shape else len(places) == 2
+
+
+@pytest.mark.parametrize(("shape", "axis"), [("positional_time", 1), ("positional_feature", 0)])
+def test_the_place_of_a_positional_box_is_the_class(shape, axis):
+    part = sl.DATASETS[f"series_gaussian_{shape}"](stop=40)
+    first = torch.stack([mask.nonzero()[0] for mask in part.masks])
+    assert torch.equal(first[:, axis], torch.where(part.labels == 1, 1, 29))
+    assert len(first[:, 1 - axis].unique()) > 10
+
+
+def test_a_series_of_another_size_has_its_box_in_proportion():
+    part = sl.DATASETS["series_autoregressive_small_middle"](stop=2, size=100)
+    assert part.images.shape == (2, 1, 100, 100) and part.masks.sum((1, 2)).tolist() == [28**2] * 2
+    assert part.masks[0].nonzero()[0].tolist() == [36, 36]
+    assert sl.DATASETS["series_gaussian_rare_time"](stop=2, size=2).masks.any((1, 2)).all()
+
+
+def test_series_of_train_and_test_differ_and_either_class_is_as_frequent():
+    train, test = (sl.DATASETS["series_gaussian_middle"](split) for split in ("train", "test"))
+    assert len(train) == len(test) == 1000 and not torch.equal(train.images[0], test.images[0])
+    assert abs(torch.cat([train.labels, test.labels]).float().mean() - 0.5) < 0.05
+
+
+def test_gaussian_series_are_standard_normal_around_the_box():
+    part = sl.DATASETS["series_gaussian_rare_feature"](stop=200)
+    outside = part.images[:, 0][~part.masks]
+    assert outside.mean().item() == pytest.approx(0, abs=0.01) and outside.std().item() == pytest.approx(1, abs=0.01)
+
+
+# The processes by their definitions.
+
+
+def test_harmonic_and_pseudo_periodic_series_are_sines_of_the_time():
+    silence = np.zeros((3, 30, 4))
+    np.testing.assert_allclose(PROCESSES["harmonic"](TIMES, *NORMAL)[..., 2], np.sin(4 * np.pi * TIMES))
+    np.testing.assert_allclose(PROCESSES["pseudo_periodic"](TIMES, silence, silence)[..., 1], np.sin(2 * TIMES))
+    one = PROCESSES["pseudo_periodic"](TIMES, silence + 1, silence + 1)[..., 0]
+    np.testing.assert_allclose(one, 1.5 * np.sin(2.01 * TIMES))
+
+
+def test_what_is_new_in_an_autoregressive_step_is_its_noise():
+    series = PROCESSES["autoregressive"](TIMES, *NORMAL)
+    np.testing.assert_allclose(series[:, 1:] - 0.9 * series[:, :-1], 0.5 * NORMAL[0][:, 1:], atol=1e-12)
+    np.testing.assert_allclose(series[:, 0], 0.5 * NORMAL[0][:, 0])
+
+
+def test_a_continuous_autoregressive_series_fades_with_time_and_wavers_around_it():
+    series = PROCESSES["continuous_autoregressive"](TIMES, 0 * NORMAL[0], NORMAL[1])
+    np.testing.assert_allclose(series[..., 0], 0.01 * 0.9 ** (TIMES - TIMES[:, :1]))
+    gap = np.diff(TIMES)[:, :, None]
+    series = PROCESSES["continuous_autoregressive"](TIMES, *NORMAL)
+    new = series[:, 1:] - 0.9**gap * series[:, :-1]
+    np.testing.assert_allclose(new / np.sqrt(1 - 0.9**gap), 0.01 * NORMAL[0][:, 1:])
+
+
+def test_a_gaussian_process_has_the_covariance_of_scikit_learn():
+    unit = np.broadcast_to(np.eye(30), (3, 30, 30))  # of each normal number its effect on every step
+    roots = PROCESSES["gaussian_process"](TIMES, unit, unit)
+    for root, times in zip(roots, TIMES, strict=True):
+        np.testing.assert_allclose(root @ root.T, Matern(1.0, nu=1.5)(times[:, None]), atol=2e-6)
+
+
+def test_a_narma_series_with_constant_inputs_settles_where_its_formula_stands_still():
+    series = PROCESSES["narma"](np.zeros((1, 300)), np.zeros((1, 300, 2)), np.zeros((1, 300, 2)))
+    # inputs are 1/4: y = 0.3 y + 0.05 y (10 y) + 1.5 / 16 + 0.1
+    np.testing.assert_allclose(series[0, -1], 0.7 - math.sqrt(0.49 - 2 * (1.5 / 16 + 0.1)))
+
+
+def test_a_narma_series_follows_its_formula():
+    series = PROCESSES["narma"](TIMES, *NORMAL)
+    inputs = torch.distributions.Normal(0.0, 1.0).cdf(torch.from_numpy(NORMAL[0])).numpy() / 2
+    for step in range(11, 30):
+        last, driven = series[:, step - 1], inputs[:, step - 10] * inputs[:, step - 1]
+        expected = 0.3 * last + 0.05 * last * series[:, step - 10 : step].sum(1) + 1.5 * driven + 0.1
+        np.testing.assert_allclose(series[:, step], expected)
+
+
+# The networks.
+
+
+@pytest.fixture
+def series():
+    """Three short series of ten features."""
+    return torch.randn(3, 12, 10, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    torch.manual_seed(0)
+    return sl.MODELS[request.param](classes=4, features=10)
+
+
+def test_a_series_and_its_image_of_one_channel_have_the_same_logits(network, series):
+    assert network.train()(series).shape == (3, 4)
+    assert torch.equal(network.eval()(series), network(series[:, None]))
+
+
+def test_a_series_is_classified_alike_alone_and_in_a_batch_with_gradients_in_evaluation(network, series):
+    logits = network.eval()(series.requires_grad_())
+    torch.testing.assert_close(network(series[1:2]), logits[1:2], rtol=1e-4, atol=1e-6)
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), series)
+    assert gradient.isfinite().all() and gradient.abs().sum(2).ne(0).float().mean() > 0.5
+
+
+def test_what_is_no_series_of_these_features_is_refused(network):
+    for shape in ((2, 12, 9), (2, 3, 12, 10), (12, 10), (2, 1, 10, 12)):
+        with pytest.raises(ValueError, match=r"takes series \(B, T, 10\) or \(B, 1, T, 10\), got"):
+            network(torch.zeros(shape))
+
+
+def test_bad_sizes_of_networks_are_refused():
+    with pytest.raises(ValueError, match=r"channels must be 1 \(grey\), got 3"):
+        sl.MODELS["lstm"](channels=3)
+    with pytest.raises(ValueError, match="must be a multiple of 5, its heads, got 12"):
+        sl.MODELS["transformer"](features=12)
+    with pytest.raises(ValueError, match="tcn has no pretrained weights"):
+        sl.MODELS["tcn"](pretrained=True)
+
+
+def test_the_networks_have_as_many_parameters_as_counted_by_hand():
+    recurrent = 4 * 5 * (50 + 5 + 2)
+    attention = 50 * 50 + 50 + 50 * 10 + 10
+    first, second = (4 * 50 * 5 + 5) + (4 * 5 * 5 + 5) + (50 * 5 + 5), 2 * (4 * 5 * 5 + 5)
+    third = (4 * 5 * 50 + 50) + (4 * 50 * 50 + 50) + (5 * 50 + 50)
+    layer = 4 * (50 * 50 + 50) + (50 * 400 + 400) + (400 * 50 + 50) + 4 * 50
+    counted = {
+        "lstm": recurrent + 5 * 2 + 2,
+        "lstm_cell_attention": recurrent + attention + 5 * 2 + 2,
+        "tcn": first + second + third + 50 * 2 + 2,
+        "transformer": 6 * layer + 2 * 50 + 50 * 2 + 2,
+    }
+    for name, count in counted.items():
+        assert sum(parameter.numel() for parameter in sl.MODELS[name](classes=2).parameters()) == count
+
+
+def test_input_cell_attention_without_a_preference_gives_the_mean_of_the_steps_so_far(series):
+    attention = CellAttention(10)
+    nn.init.zeros_(attention.score[2].weight)
+    expected = series.cumsum(1) / torch.arange(1, 13).view(-1, 1)
+    torch.testing.assert_close(attention(series), expected)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [lambda x: CellAttention(10)(x), lambda x: CausalBlock(10, 5, 2)(x.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)],
+    ids=["attention", "convolution"],
+)
+def test_a_step_knows_nothing_of_later_ones(part, series):
+    torch.manual_seed(0)
+    (gradient,) = torch.autograd.grad(part(series.requires_grad_())[:, 6].sum(), series)
+    assert gradient[:, :7].any() and not gradient[:, 7:].any()
+
+
+def test_a_step_of_the_transformer_knows_nothing_of_later_ones(series):
+    torch.manual_seed(0)
+    encoder, kept = Encoder(10).eval(), []
+    encoder.layers.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    encoder(series.requires_grad_())
+    (gradient,) = torch.autograd.grad(kept[0][:, 6].square().sum(), series)
+    assert gradient[:, :7].any() and not gradient[:, 7:].any()
+
+
+def test_a_network_learns_whether_the_box_is_raised():
+    settings = sl.Training().settings | {"epochs": 3, "batch_size": 50}
+    train, test = (sl.DATASETS["series_gaussian_moving_middle"](split, stop=500) for split in ("train", "test"))
+    torch.manual_seed(0)
+    model = sl.MODELS["tcn"](classes=2)
+    history = sl.training.fit(model, train.images, train.labels, settings, seed=0, test=(test.images, test.labels))
+    assert history[-1]["test_accuracy"] > 0.9
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN runs on a GPU only")
+@pytest.mark.parametrize("name", ["lstm", "lstm_cell_attention"])
+def test_a_recurrent_network_has_a_gradient_in_evaluation_on_a_gpu(name, series):
+    torch.manual_seed(0)
+    model = sl.MODELS[name](classes=2, features=10)
+    expected = sl.METHODS["gradient"](model, series)
+    torch.testing.assert_close(sl.METHODS["gradient"](model.cuda(), series.cuda()).cpu(), expected, rtol=1e-3, atol=1e-5)
+    model.train()(series.cuda()).sum().backward()
+
+
+# Methods, metrics and objectives of series.
+
+
+class Strict(nn.Module):
+    """A model of somebody else, which takes (B, T, F) only."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, series):
+        assert series.ndim == 3
+        return self.inner(series)
+
+
+def by_rule(name):
+    return "pool_rule" in sl.METHODS.options(name) or name.startswith("deeplift")
+
+
+@pytest.mark.parametrize("name", sorted(sl.METHODS))
+@pytest.mark.parametrize("network", ["tcn", "lstm"], indirect=True)
+def test_maps_of_series_are_those_of_their_images_to_the_bit(name, network, series):
+    convolutional = any(isinstance(module, nn.Conv2d) for module in network.modules())
+    if not convolutional and (by_rule(name) or name in ("gradcam", "sidu")):
+        return  # an LSTM has no units that a rule knows and no layer with positions
+    before = state(network)
+    maps = sl.METHODS[name](network, series, **quick(name))
+    assert maps.shape == series.shape and maps.isfinite().all()
+    assert torch.equal(maps, sl.METHODS[name](network, series[:, None], **quick(name)))
+    assert torch.equal(maps, sl.METHODS[name](Strict(network), series, **quick(name))) or name == "gradcam"
+    assert_same_state(before, state(network))
+
+
+@pytest.mark.parametrize("name", sorted(sl.METRICS))
+def test_curves_of_series_are_those_of_their_images_to_the_bit(name, series):
+    torch.manual_seed(0)
+    model, maps = sl.MODELS["tcn"](classes=4, features=10), torch.rand(3, 12, 10, generator=torch.Generator().manual_seed(2))
+    options = context(name, series[:, None])
+    before = state(model)
+    one, other, strict = (
+        sl.METRICS[name](network, inputs, maps, **options)
+        for network, inputs in ((model, series), (model, series[:, None]), (Strict(model), series))
+    )
+    assert torch.equal(one.values, other.values) and torch.equal(one.values, strict.values)
+    assert_same_state(before, state(model))
+
+
+@pytest.mark.parametrize("name", sorted(sl.OBJECTIVES))
+def test_objectives_of_series_are_those_of_their_images_to_the_bit(name, series):
+    losses = []
+    for strict, inputs in ((False, series), (False, series[:, None]), (True, series)):
+        torch.manual_seed(0)
+        model = sl.MODELS["tcn"](classes=4, features=10)
+        losses.append(sl.OBJECTIVES[name](Strict(model) if strict else model, inputs, torch.tensor([0, 1, 2])))
+    assert losses[0] == losses[1] == losses[2] and losses[0].isfinite()
+    losses[2].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_model_is_left_as_it_was_found_after_an_error_with_series(series):
+    model = Strict(sl.MODELS["lstm"](classes=2, features=9))
+    before = state(model)
+    with pytest.raises(ValueError, match=r"takes series \(B, T, 9\)"):
+        sl.METHODS["smoothgrad"](model, series)
+    assert_same_state(before, state(model))
+
+
+def test_an_image_that_was_taken_for_series_is_said(smooth, images):
+    with pytest.raises(RuntimeError) as caught:
+        sl.METHODS["gradient"](smooth, images[0])
+    assert caught.value.__notes__ == ["(3, 16, 16) was taken for series (B, T, F); one image is images[None]"]
+
+
+def test_what_takes_series_keeps_its_options_and_facts():
+    plain = inspect.unwrap(sl.METRICS["deletion"])
+    assert plain is not sl.METRICS["deletion"] and inspect.signature(plain) == inspect.signature(sl.METRICS["deletion"])
+    assert sl.METRICS["deletion"].lower_is_better is True and "rise" in sl.METRICS["deletion"].presets
+    assert sl.METHODS.defaults("smoothgrad")["samples"] == 25
+
+
+# Precision and recall of relevance.
+
+MAP = torch.tensor([[[6.0, 0, 2], [1, 0, 1]]])
+SALIENT = torch.tensor([[[True, False, False], [True, False, False]]])
+
+
+def scored(name, maps=MAP, objects=SALIENT):
+    return sl.METRICS[name](None, torch.zeros(len(maps), 1, *maps.shape[1:]), maps, objects=objects)
+
+
+def test_aup_and_aur_two_by_three_by_hand():
+    # of relevance 10 the first pixel holds 6, the first two 8, the first three 9; the first and the third are salient
+    precision, recall = scored("aup"), scored("aur")
+    torch.testing.assert_close(precision.fractions, torch.arange(1, 10) / 10)
+    torch.testing.assert_close(precision.values, torch.tensor([[1.0] * 6 + [6 / 8] * 2 + [7 / 9]]))
+    torch.testing.assert_close(recall.values, torch.tensor([[6 / 7] * 8 + [1.0]]))
+    assert precision.area.item() == pytest.approx(0.1 * (5 + (1 + 6 / 8) / 2 + 6 / 8 + (6 / 8 + 7 / 9) / 2))
+    assert recall.area.item() == pytest.approx(0.1 * (7 * 6 / 7 + (6 / 7 + 1) / 2))
+
+
+def test_the_sign_the_unit_and_the_least_value_of_a_map_do_not_count():
+    for maps in (-MAP, 8 * MAP, MAP + 4):  # whole numbers, so that no level is missed by rounding
+        for name in ("aup", "aur"):
+            torch.testing.assert_close(scored(name, maps).values, scored(name).values)
+
+
+def test_a_map_of_what_is_salient_has_the_greatest_aup_and_one_of_the_rest_has_none():
+    mask = SALIENT.float()
+    assert scored("aup", mask).area.item() == pytest.approx(0.8)
+    assert not scored("aup", 1 - mask).values.any() and not scored("aur", 1 - mask).values.any()
+    for name in ("aup", "aur"):
+        assert not scored(name, torch.ones(1, 2, 3)).values.any()
+    torch.testing.assert_close(scored("aur", mask).values, torch.tensor([[0.5] * 5 + [1.0] * 4]))
+
+
+def test_aur_is_greatest_for_a_flat_map_that_ranks_what_is_salient_first():
+    maps = torch.tensor([[[11.0, 9, 9], [11, 9, 0]]])
+    assert scored("aur", maps).values[0, 4:].tolist() == [1.0] * 5  # 22 of 49 lie on the two first pixels
+    assert scored("aur", maps).area > scored("aur").area
+
+
+def test_the_control_has_the_salient_share_of_precision_and_half_of_recall():
+    part = sl.DATASETS["series_gaussian_moving_middle"](stop=50)
+    maps = sl.METHODS["random"](None, part.images)
+    share = part.masks.float().mean().item()
+    assert scored("aup", maps, part.masks).area.mean().item() == pytest.approx(0.8 * share, abs=0.005)
+    assert scored("aur", maps, part.masks).area.mean().item() == pytest.approx(0.4, abs=0.005)
