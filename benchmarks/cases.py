@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import kernels, races, switches
+from benchmarks import kernels, races, steps, switches
 from benchmarks.measure import Race
 
-QUANTITIES = ("speed", "memory", "efficiency", "option")
+QUANTITIES = ("speed", "memory", "efficiency", "option", "cost")
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Case:
     Args:
         name: for the command line.
         quantity: of which the ratio is the peer's over ours: `speed` (seconds), `memory` (megabytes at the peak),
-            `efficiency` (seconds of the bare passes over the kernel's), `option` (seconds without it over with it).
+            `efficiency` (seconds of the bare passes over the kernel's), `option` (seconds without it over with it), `cost`
+            (seconds of a standard training step over one with the objective).
         setting: the network and the size, in words.
         peer: beside what.
         build: the function that makes the race.
@@ -62,6 +63,16 @@ def _option(name: str, without: str, build: Build, method: str, passes: int) -> 
     options = {"model": "efficientnet_lite0", "method": method, "images": 4, "passes": passes}
     tiny = {"model": "cnn", "method": method, "images": 1, "passes": 4}
     return Case(f"{name}_{method}", "option", setting, without, build, options, tiny)
+
+
+def _steps(objective: str, setting: str, size: dict, tiny: dict) -> list[Case]:
+    """A training step of an objective, against the released procedure and against a standard step."""
+    size, tiny = ({"objective": objective} | options for options in (size, tiny))
+    setting = f"a training step, {setting}"
+    return [
+        _speed(f"step_{objective}", setting, "the released procedure", steps.released, size, tiny, 1.0),
+        Case(f"cost_{objective}", "cost", setting, "a standard step", steps.standard, size, tiny),
+    ]
 
 
 PAG, RISE, TORCHCAM, CAPTUM = "PAG's procedure", "RISE's procedure", "torchcam 0.5.0", "captum 0.9.0"
@@ -141,6 +152,12 @@ _ALL = [
                 {"name": "deletion", "side": 32, "maps": 2, "steps": 2}, 0.9),
     _efficiency("insertion", "2 maps, 29 points", kernels.curve, {"name": "insertion", "side": 224, "maps": 2, "steps": 28},
                 {"name": "insertion", "side": 32, "maps": 2, "steps": 2}),
+    *_steps("saliency_guided", "sgt_cnn, 128 digits", {"batch": 128}, {"batch": 4}),
+    *[
+        case
+        for objective in ("score_matching", "anti_score_matching", "gradient_norm")
+        for case in _steps(objective, "cifar_resnet9, 32 images of 32 px", {"batch": 32}, {"batch": 4, "width": 4})
+    ],
     *[
         _option(name, without, build, method, passes)
         for name, without, build in (

@@ -101,3 +101,60 @@ def rise_curve(model: nn.Module, image: Tensor, salience: np.ndarray, stride: in
             now, goal = now.cpu(), goal.cpu()
             now.numpy().reshape(1, -1, pixels)[0, :, places] = goal.numpy().reshape(1, -1, pixels)[0, :, places]
     return torch.from_numpy(scores)
+
+
+# Losses of one training step. The released loops print or store numbers besides, which are left out.
+
+
+def saliency_guided_loss(model: nn.Module, images: Tensor, labels: Tensor, fraction: float = 0.5) -> Tensor:
+    """SGT's loss for grey images with its constant fill: image by image the least gradients take the first corner's value.
+
+    Source: Ismail, Corrada Bravo, Feizi 2021, released code for MNIST.
+    """
+    images = images.clone().requires_grad_()
+    model.eval()
+    logs = F.log_softmax(model(images), 1)
+    slope = torch.autograd.grad(logs.gather(1, labels[:, None]).sum(), images)[0].mean(1).detach().cpu()
+    masked = images.clone().flatten(1).detach()
+    _, least = torch.topk(slope.flatten(1), int(fraction * slope[0].numel()), dim=1, largest=False)
+    for row in range(len(masked)):
+        masked[row][least[row].to(masked.device)] = images[0, 0, 0, 0].detach()
+    model.train()
+    clean = F.log_softmax(model(images), 1)
+    other = F.log_softmax(model(masked.view(images.shape).detach()), 1)
+    return F.cross_entropy(clean, labels) + F.kl_div(other, clean, reduction="batchmean", log_target=True)
+
+
+def _own_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    return -F.nll_loss(logits, labels, reduction="none")
+
+
+def _trace(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor, sigma: float) -> Tensor:
+    noise = torch.normal(torch.zeros_like(images), sigma)
+    return 2 / sigma**2 * _own_logits(model(images + noise) - logits, labels)
+
+
+def score_matching_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """RG's score matching with one probe. Source: Srinivas, Fleuret 2021, released code, with the paper's weight."""
+    images = images.clone().requires_grad_()
+    logits = model(images)
+    slope = torch.autograd.grad(_own_logits(logits, labels).sum(), images, create_graph=True)[0]
+    trace = _trace(model, images, labels, logits, 0.01)
+    penalty = trace.mean() + slope.pow(2).sum() / len(images) / 2 + 1e-3 * trace.pow(2).mean()
+    return F.nll_loss(F.log_softmax(logits, 1), labels) + 1e-3 * penalty
+
+
+def anti_score_matching_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """RG's anti score matching. Source: Srinivas, Fleuret 2021, released code, with the paper's weight and ceiling."""
+    images = images.clone().requires_grad_()
+    logits = model(images)
+    trace = _trace(model, images, labels, logits, 0.001)
+    return F.nll_loss(F.log_softmax(logits, 1), labels) - 1e-4 * trace.clamp(max=1000.0).mean()
+
+
+def gradient_norm_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """RG's gradient norm. Source: Srinivas, Fleuret 2021, released code, with the paper's weight."""
+    images = images.clone().requires_grad_()
+    logits = model(images)
+    slope = torch.autograd.grad(_own_logits(logits, labels).sum(), images, create_graph=True)[0]
+    return F.nll_loss(F.log_softmax(logits, 1), labels) + 1e-3 * slope.pow(2).sum() / len(images) / 2

@@ -175,6 +175,40 @@ def paired_over(
     ]
 
 
+def not_worse(values: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], *, margin: float) -> pd.DataFrame:
+    """The claims that one's mean lies less than a margin below another's on the same images, larger being better.
+
+    Args:
+        values: per name (B,), for instance 1 where the prediction is right and 0 where not.
+        pairs: (name, reference), one claim each.
+        margin: what may be lost, in the values' unit.
+
+    Returns:
+        The columns of `paired`; p is that of a paired t-test against the margin, with Holm's correction. A claim holds where the
+        95 % bootstrap interval of the mean difference lies above -margin and p < 0.05.
+    """
+    _check_areas(values)
+    gains = [np.asarray(values[name], float) - np.asarray(values[reference], float) for name, reference in pairs]
+    rows = []
+    for (name, reference), gain, p in zip(pairs, gains, holm([_t_test(gain + margin) for gain in gains]), strict=True):
+        low, high = bootstrap_interval(gain)
+        verdict = "holds" if low > -margin and p < 1 - LEVEL else "does not hold"
+        rows.append(
+            {
+                "claim": f"{name} lies less than {margin:g} below {reference}",
+                "ours": f"{gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]",
+                "p": _p(p),
+                "verdict": verdict if len(gain) >= FEWEST else UNTESTED,
+            }
+        )
+    return pd.DataFrame(rows, columns=["claim", "ours", "p", "verdict"])
+
+
+def _t_test(gains: np.ndarray) -> float:
+    """One-sided p-value that the mean of the gains (B,) lies above 0; 0 or 1 where all are equal."""
+    return float(stats.ttest_1samp(gains, 0, alternative="greater").pvalue) if np.ptp(gains) else float(gains[0] <= 0)
+
+
 def _check_areas(areas: Mapping[str, np.ndarray]) -> None:
     if not areas or len({len(values) for values in areas.values()}) != 1:
         raise ValueError(f"areas are not paired: { ({name: len(values) for name, values in areas.items()}) } images")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_lib.batching import frozen, positive
+from saliency_lib.batching import arranged, frozen, in_chunks, positive
 from saliency_lib.inputs import image_mean, within
 from saliency_lib.registry import OBJECTIVES, no_such
 
@@ -71,10 +71,16 @@ def least_salient(model: nn.Module, images: Tensor, labels: Tensor, fraction: fl
 
     The gradient is the evaluation mode's (dropout off), averaged over channels; of equal values the first counts as the least.
     """
+    slopes: list[Tensor] = []
+
+    def slope_of(start: int, stop: int) -> None:
+        pixels = arranged(images[start:stop].detach()).requires_grad_()
+        logs = F.log_softmax(model(pixels), 1).gather(1, labels[start:stop, None]).sum()
+        slopes.append(torch.autograd.grad(logs, pixels)[0].mean(1).flatten(1))
+
     with frozen(model), torch.enable_grad():
-        pixels = images.detach().requires_grad_()
-        logs = F.log_softmax(model(pixels), 1).gather(1, labels[:, None]).sum()
-        slope = RANKINGS[ranking](torch.autograd.grad(logs, pixels)[0].mean(1)).flatten(1)
+        in_chunks(slope_of, len(images), len(images))
+    slope = RANKINGS[ranking](torch.cat(slopes))
     least = slope.argsort(dim=1, stable=True)[:, : int(fraction * slope.shape[1])]
     return torch.zeros_like(slope, dtype=torch.bool).scatter_(1, least, True).view_as(images[:, :1])
 

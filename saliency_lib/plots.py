@@ -1,13 +1,14 @@
 """Figures: arrays in, a matplotlib Figure out. One colour a method, signed maps about 0, uncertainty drawn."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from scipy import stats
 
@@ -43,6 +44,9 @@ COLOURS = {
     "random": "#999999",
     "edges": "#444444",
     # trainings, which never stand beside methods
+    "standard": "#555555",
+    "saliency_guided": "#D55E00",
+    "saliency_guided_absolute": "#0072B2",
     "softplus": "#555555",
     "score_matching": "#0072B2",
     "anti_score_matching": "#D55E00",
@@ -55,7 +59,7 @@ _DASHED = {
     **dict.fromkeys(("active_gradient", "active_smoothgrad", "active_integrated_gradients", "sidu_grids"), (0, (6, 1.5))),
     **dict.fromkeys(("guided_backprop", "guided_smoothgrad", "gnl_integrated_gradients", "deeplift_shap"), (0, (3, 1, 1, 1))),
     "anti_score_matching": (0, (4, 2)),
-    "gradient_norm": (0, (6, 1.5)),
+    "gradient_norm": (0, (3, 1, 1, 1)),
 }
 _INK = "#222222"
 
@@ -190,6 +194,46 @@ def curves(
     return figure
 
 
+def panels(
+    fractions: np.ndarray, values: Mapping[str, Mapping[str, np.ndarray]], *, changed: str, score: str, columns: int = 4
+) -> Figure:
+    """Mean curves with 95 % bootstrap bands, one panel a case; the key stands beside the last where all have the same lines.
+
+    Args:
+        fractions: (S+1,) share of the pixels changed.
+        values: per panel and per line of it (B, S+1).
+        changed, score: words for the axes.
+        columns: panels side by side, at most.
+    """
+    shared = len({tuple(lines) for lines in values.values()}) == 1 and len(values) > 1
+    columns = min(columns, len(values) + shared)
+    rows = -(-(len(values) + shared) // columns)
+    figure = _figure(9.2, 2.5 * rows + 0.3 if shared else 3.6)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    flat = grid.flatten()
+    for axes, (name, lines) in zip(flat, values.items(), strict=False):
+        draw_bands(axes, 100 * np.asarray(fractions), lines)
+        axes.set_title("\n".join(textwrap.wrap(words(name), 34)), fontsize=8, color=_INK)
+        axes.set(xlim=(0, 100 * fractions[-1]), ylim=(0, 1))
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        _clean(axes)
+        if not shared:
+            _key(axes, lines, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    for axes in flat[len(values) :]:
+        axes.set_axis_off()
+    if shared:
+        _key(flat[len(values)], next(iter(values.values())), loc="center")
+    figure.supxlabel(f"{changed} (% of the image)", fontsize=9)
+    figure.supylabel(f"{score} (mean, 95 % band)", fontsize=9)
+    return figure
+
+
+def _key(axes: Axes, names: Iterable[str], **place) -> None:
+    """The key to lines: colour and style of each name."""
+    lines = [Line2D([], [], color=colour(name), linestyle=line(name), linewidth=1.6, label=words(name)) for name in names]
+    axes.legend(handles=lines, fontsize=8, frameon=False, **place)
+
+
 def draw_bands(axes: Axes, places: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
     """Draw each method's mean at some places (S,) with its 95 % bootstrap band; values (B, S) per method."""
     for name, rows in values.items():
@@ -309,6 +353,8 @@ def samples(
         axes.set_title(shorten(classes[labels[column]], 12), fontsize=8, color=_INK)
     left, other = lower.subplots(1, 2, width_ratios=(1, 1.2))
     draw_intervals(left, shares(right), "samples that the proxy recognises (share)", False)
+    left.axvline(1 / len(classes), color=_INK, linewidth=0.8)
+    left.text(1 / len(classes) + 0.01, -0.55, "chance", fontsize=8, color=_INK)
     left.set_xlim(-0.02, 1.02)
     draw_bands(other, np.asarray(sigmas), ratios)
     other.axhline(0, color=_INK, linewidth=0.8)
@@ -329,6 +375,34 @@ def shares(right: Mapping[str, np.ndarray]) -> pd.DataFrame:
         low, high = test.proportion_ci(0.95, method="wilson")
         rows.append({"method": name, "mean": test.statistic, "low": low, "high": high, "images": len(hits)})
     return pd.DataFrame(rows).sort_values("mean", ascending=False, ignore_index=True)
+
+
+def by_training(values: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:
+    """Several trainings side by side in many cases: means with their 95 % bootstrap intervals, one panel a quantity.
+
+    Args:
+        values: per quantity (words for the axis), case and training (B,).
+    """
+    cases = next(iter(values.values()))
+    most = max(map(len, cases.values()))
+    place = np.arange(len(cases))[::-1]
+    figure = _figure(9.2, (0.09 * most + 0.12) * len(cases) + 1.1)
+    grid = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    for axes, (quantity, rows) in zip(grid, values.items(), strict=True):
+        for y, trainings in zip(place, rows.values(), strict=True):
+            for shift, (name, gains) in zip(np.linspace(0.26, -0.26, most), trainings.items(), strict=False):
+                low, high = bootstrap_interval(gains)
+                axes.plot([low, high], [y + shift] * 2, color=colour(name), linewidth=2, solid_capstyle="round")
+                axes.plot(np.mean(gains), y + shift, "o", color=colour(name), markersize=4, label=words(name))
+        axes.axvline(0, color=_INK, linewidth=0.8)
+        axes.set(xlabel=f"{quantity}\nmean, 95 % interval; larger is better", ylim=(-0.6, len(cases) - 0.4))
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        _clean(axes)
+        axes.xaxis.label.set_size(8)
+    grid[0].set_yticks(place, [words(name) for name in cases])
+    keys = dict(zip(*grid[0].get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(keys.values(), keys, fontsize=8, frameon=False, loc="outside upper center", ncols=len(keys))
+    return figure
 
 
 def ratios(table: pd.DataFrame, quantity: str) -> Figure:

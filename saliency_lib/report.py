@@ -62,12 +62,13 @@ class Run:
         words = [f"-p {name} {shlex.quote(str(value))}" for name, value in self._changed.items()]
         return " ".join([f"papermill notebooks/{self.notebook}.ipynb out.ipynb", *words])
 
-    def show(self, figure: Figure, caption: str, requires: Iterable[Artefact] = ()) -> None:
+    def show(self, figure: Figure, caption: str, requires: Iterable[Artefact] = (), name: str = "figure") -> None:
         """Display a figure with its caption, and keep it as PNG and PDF in outputs/figures/ with its provenance.
 
         Args:
             caption: what is seen, with units and the number of images.
             requires: the artefacts that the figure is drawn from.
+            name: of the files, for a second figure of a notebook.
         """
         needs = [{"folder": paths.relative(item.folder), "digest": item.provenance["digest"]} for item in requires]
         folder = paths.OUTPUTS / "figures" / self._slug()
@@ -76,9 +77,9 @@ class Run:
         origin = {"caption": caption, "command": self.command, "requires": needs, **store.surroundings()}
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            replace_file(folder / "figure.png", lambda file: file.write_bytes(png.getvalue()))
-            replace_file(folder / "figure.pdf", lambda file: figure.savefig(file, format="pdf"))
-            replace_file(folder / "provenance.json", lambda file: file.write_text(json.dumps(origin, indent=1) + "\n"))
+            replace_file(folder / f"{name}.png", lambda file: file.write_bytes(png.getvalue()))
+            replace_file(folder / f"{name}.pdf", lambda file: figure.savefig(file, format="pdf"))
+            replace_file(folder / ("provenance.json" if name == "figure" else f"{name}.json"), lambda file: file.write_text(json.dumps(origin, indent=1) + "\n"))
         width = round(figure.get_figwidth() * 100)
         display(Image(png.getvalue(), width=width, alt=caption))
         display(Markdown(f"*{caption}* `{self.command}`"))

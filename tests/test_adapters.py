@@ -83,3 +83,11 @@ def test_a_direction_that_does_not_fit_is_refused(smooth, images):
         sl.Shifted(smooth, torch.ones(3, 16, 16, dtype=torch.long))
     with pytest.raises(ValueError, match=r"images \(5, 3, 16, 16\) do not fit the direction \(1, 16, 16\)"):
         sl.Shifted(smooth, torch.ones(1, 16, 16))(images)
+
+
+def test_a_kernel_is_computed_in_the_models_precision_and_gives_plain_tensors(smooth, images):
+    model = smooth.double()
+    found = sl.compute(sl.METHODS["gradient"], model, images, TARGETS, reduction="sum")
+    torch.testing.assert_close(found, explained("gradient", model, images.double(), reduction="sum"), rtol=0, atol=0)
+    ratio = sl.compute(sl.density_ratio, model, images, sigmas=[0.1], samples=2)
+    assert torch.equal(ratio, sl.density_ratio(model, images.double(), sigmas=[0.1], samples=2)) and not ratio.requires_grad

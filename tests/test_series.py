@@ -358,3 +358,12 @@ def test_the_control_has_the_salient_share_of_precision_and_half_of_recall():
     share = part.masks.float().mean().item()
     assert scored("aup", maps, part.masks).area.mean().item() == pytest.approx(0.8 * share, abs=0.005)
     assert scored("aur", maps, part.masks).area.mean().item() == pytest.approx(0.4, abs=0.005)
+
+
+def test_trainings_stand_side_by_side_in_every_case():
+    cases = {case: {"standard": np.full(5, place), "saliency_guided": np.full(5, place + 1)} for place, case in enumerate("abc")}
+    figure = sl.plots.by_training({"Diff(AUP)": cases, "Diff(AUR)": cases})
+    for axes in figure.axes:
+        dots = [(line.get_xdata()[0], round(line.get_ydata()[0])) for line in axes.lines if line.get_marker() == "o"]
+        assert dots == [(0, 2), (1, 2), (1, 1), (2, 1), (2, 0), (3, 0)]  # the first case at the top
+    assert [text.get_text() for text in figure.legends[0].texts] == ["standard", "saliency guided"]
