@@ -11,7 +11,7 @@ from saliency_lib import paths, plans
 RUNS = paths.relative(plans.RUNS)
 STEPS = {
     (step.plan, step.combination, step.notebook): step
-    for plan in str(config.get("plans", "embedded,shapes,photos,benchmarks")).split(",")
+    for plan in str(config.get("plans", "embedded,shapes,time_series,photos,benchmarks")).split(",")
     for step in plans.steps(plan)
 }
 

@@ -19,7 +19,7 @@ _HOMES = {
         "recipes",
     ),
     "pipeline": ("train", "explain", "score", "sample", "predict", "join", "build", "data", "images_of", "device"),
-    "adapters": ("explain_func", "LogProbabilities", "Shifted"),
+    "adapters": ("compute", "explain_func", "LogProbabilities", "Shifted"),
     "evaluation.curves": ("Curve", "Imputed", "perturbation_curve", "tied"),
     "evaluation.samples": ("activation_maximisation", "density_ratio"),
     "evaluation.sanity": ("rank_correlation",),

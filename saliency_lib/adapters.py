@@ -1,4 +1,4 @@
-"""Models and methods in the shape that something else needs: wrappers of a network, and methods as other libraries call them."""
+"""Models and kernels in the shape that something else needs: wrappers of a network, methods as notebooks or Quantus call them."""
 
 from collections.abc import Callable
 
@@ -54,12 +54,23 @@ class Shifted(_Wrapped):
         if not isinstance(direction, Tensor) or not direction.is_floating_point():
             got = direction.dtype if isinstance(direction, Tensor) else type(direction).__name__
             raise ValueError(f"direction must be a tensor of floats, the shape of one image, got {got}")
-        self.register_buffer("direction", direction.detach().clone())
+        self.register_buffer("direction", direction.detach().to(next(model.parameters(), direction), copy=True))
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[1:] != self.direction.shape:
             raise ValueError(f"images {tuple(images.shape)} do not fit the direction {tuple(self.direction.shape)}")
         return self.model(images) + (images * self.direction).flatten(1).sum(1, keepdim=True)
+
+
+def compute(kernel: Callable[..., Tensor], model: nn.Module, images: Tensor, targets: Tensor | None = None, **options) -> Tensor:
+    """What a kernel gives, on the CPU; computed where the model is and in its precision, wherever the images are.
+
+    Args:
+        kernel: (model, images, targets, **options) -> tensor, for instance a method of METHODS or `density_ratio`.
+    """
+    like = next(model.parameters(), torch.empty(0))
+    targets = None if targets is None else targets.to(like.device)
+    return kernel(model, images.to(like), targets, **options).cpu()
 
 
 def explain_func(method: str, **options) -> Callable[..., np.ndarray]:
@@ -82,8 +93,7 @@ def explain_func(method: str, **options) -> Callable[..., np.ndarray]:
     def explain(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **added) -> np.ndarray:
         more = {name: value for name, value in added.items() if name not in ("device", "method")}
         METHODS.check_options(method, more)
-        like = next(model.parameters(), torch.empty(0))
-        images, classes = torch.as_tensor(inputs).to(like), torch.as_tensor(targets, device=like.device).long()
-        return METHODS[method](model, images, classes, **options | more)[:, None].cpu().numpy()
+        classes = torch.as_tensor(targets).long()
+        return compute(METHODS[method], model, torch.as_tensor(inputs), classes, **options | more)[:, None].numpy()
 
     return explain

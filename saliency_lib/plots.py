@@ -100,8 +100,8 @@ def draw_map(
 ) -> None:
     """Draw a map (H, W), on top of its image (C, H, W) where opacity is below 1.
 
-    A signed map runs from blue over white (0) to red, symmetric about 0; any other from dark (0) to light. The scale ends
-    at the 99.5th percentile, so that single pixels do not darken the rest.
+    A signed map runs from blue over white (0) to red, symmetric about 0; any other from dark, its least values, to light. The
+    scale ends at the 99.5th percentile (and begins at the 0.5th), so that single pixels do not darken the rest.
 
     Args:
         signed: how to draw it; None looks for negative values.
@@ -114,7 +114,7 @@ def draw_map(
     axes.imshow(
         values,
         cmap=colormaps["RdBu_r" if signed else "inferno"],
-        vmin=-limit if signed else 0,
+        vmin=-limit if signed else min(float(np.quantile(values, 0.005)), 0.9 * limit),
         vmax=limit,
         alpha=opacity,
         interpolation="nearest",
@@ -197,7 +197,7 @@ def curves(
 def panels(
     fractions: np.ndarray, values: Mapping[str, Mapping[str, np.ndarray]], *, changed: str, score: str, columns: int = 4
 ) -> Figure:
-    """Mean curves with 95 % bootstrap bands, one panel a case; the key stands beside the last where all have the same lines.
+    """Mean curves with 95 % bootstrap bands, one panel a case; one key for all where they have the same lines.
 
     Args:
         fractions: (S+1,) share of the pixels changed.
@@ -205,33 +205,34 @@ def panels(
         changed, score: words for the axes.
         columns: panels side by side, at most.
     """
-    shared = len({tuple(lines) for lines in values.values()}) == 1 and len(values) > 1
-    columns = min(columns, len(values) + shared)
-    rows = -(-(len(values) + shared) // columns)
-    figure = _figure(9.2, 2.5 * rows + 0.3 if shared else 3.6)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    flat = grid.flatten()
+    shared = len({tuple(lines) for lines in values.values()}) == 1
+    columns = min(columns, len(values))
+    rows = -(-len(values) // columns)
+    figure = _figure(9.2, 2.3 * rows + 0.6 if shared else 3.6)
+    flat = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
     for axes, (name, lines) in zip(flat, values.items(), strict=False):
         draw_bands(axes, 100 * np.asarray(fractions), lines)
         axes.set_title("\n".join(textwrap.wrap(words(name), 34)), fontsize=8, color=_INK)
         axes.set(xlim=(0, 100 * fractions[-1]), ylim=(0, 1))
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.tick_params(labelbottom=True)
         _clean(axes)
         if not shared:
-            _key(axes, lines, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+            axes.set_xlabel(f"{changed} (%)", fontsize=8)
+            axes.legend(handles=_key(lines), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     for axes in flat[len(values) :]:
         axes.set_axis_off()
     if shared:
-        _key(flat[len(values)], next(iter(values.values())), loc="center")
-    figure.supxlabel(f"{changed} (% of the image)", fontsize=9)
+        key = _key(next(iter(values.values())))
+        figure.legend(handles=key, fontsize=8, frameon=False, loc="outside upper center", ncols=len(key))
+        figure.supxlabel(f"{changed} (% of the image)", fontsize=9)
     figure.supylabel(f"{score} (mean, 95 % band)", fontsize=9)
     return figure
 
 
-def _key(axes: Axes, names: Iterable[str], **place) -> None:
-    """The key to lines: colour and style of each name."""
-    lines = [Line2D([], [], color=colour(name), linestyle=line(name), linewidth=1.6, label=words(name)) for name in names]
-    axes.legend(handles=lines, fontsize=8, frameon=False, **place)
+def _key(names: Iterable[str]) -> list[Line2D]:
+    """For a legend: colour and style of each name's line."""
+    return [Line2D([], [], color=colour(name), linestyle=line(name), linewidth=1.6, label=words(name)) for name in names]
 
 
 def draw_bands(axes: Axes, places: np.ndarray, values: Mapping[str, np.ndarray]) -> None:

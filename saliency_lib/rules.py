@@ -74,6 +74,7 @@ MIXERS = {
     "fractional_max_pool2d",
     "multi_head_attention_forward",
     "scaled_dot_product_attention",
+    *("lstm", "gru", "rnn_tanh", "rnn_relu"),
 }
 
 
