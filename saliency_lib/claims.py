@@ -50,6 +50,16 @@ def summary(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) -> pd.Dat
     return pd.DataFrame(rows).sort_values("mean", ascending=lower_is_better, ignore_index=True)
 
 
+def shares(right: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row a method, best first, as `summary`: the share of hits (B,), with Wilson's 95 % interval."""
+    rows = []
+    for name, hits in right.items():
+        test = stats.binomtest(int(np.sum(hits)), len(hits))
+        low, high = test.proportion_ci(LEVEL, method="wilson")
+        rows.append({"method": name, "mean": test.statistic, "low": low, "high": high, "images": len(hits)})
+    return pd.DataFrame(rows).sort_values("mean", ascending=False, ignore_index=True)
+
+
 def leaderboard(
     areas: Mapping[str, Mapping[str, np.ndarray]], lower_is_better: Mapping[str, bool], options: Mapping[str, Mapping]
 ) -> pd.DataFrame:

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from scipy import stats
 
-from saliency_lib.claims import bootstrap_interval, summary
+from saliency_lib.claims import bootstrap_interval, shares, summary
 
 # A method keeps its colour in every figure: the family gives the hue (blue and green gradients, red and brown paths, violet and
 # yellow masks, grey controls), lightness and line tell its members apart, for the colour-blind too.
@@ -366,16 +365,6 @@ def samples(
         axes.xaxis.label.set_size(9)
         axes.yaxis.label.set_size(9)
     return figure
-
-
-def shares(right: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """One row a method, best first, as `claims.summary`: the share of hits (B,), with Wilson's 95 % interval."""
-    rows = []
-    for name, hits in right.items():
-        test = stats.binomtest(int(np.sum(hits)), len(hits))
-        low, high = test.proportion_ci(0.95, method="wilson")
-        rows.append({"method": name, "mean": test.statistic, "low": low, "high": high, "images": len(hits)})
-    return pd.DataFrame(rows).sort_values("mean", ascending=False, ignore_index=True)
 
 
 def by_training(values: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:

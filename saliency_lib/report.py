@@ -79,7 +79,10 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / f"{name}.png", lambda file: file.write_bytes(png.getvalue()))
             replace_file(folder / f"{name}.pdf", lambda file: figure.savefig(file, format="pdf"))
-            replace_file(folder / ("provenance.json" if name == "figure" else f"{name}.json"), lambda file: file.write_text(json.dumps(origin, indent=1) + "\n"))
+            replace_file(
+                folder / ("provenance.json" if name == "figure" else f"{name}.json"),
+                lambda file: file.write_text(json.dumps(origin, indent=1) + "\n"),
+            )
         width = round(figure.get_figwidth() * 100)
         display(Image(png.getvalue(), width=width, alt=caption))
         display(Markdown(f"*{caption}* `{self.command}`"))

@@ -172,15 +172,17 @@ def test_figures_have_axes_units_and_legends():
     assert plots.training(history[:0], noise(7, 1, 8, 8), ["a"] * 7, np.ones(7), np.ones(7, bool)).axes
 
 
-def test_signed_maps_are_drawn_about_zero_and_others_from_it():
+def test_signed_maps_are_drawn_about_zero_and_others_from_their_least_values():
     figure = Figure()
     one, other, flat = figure.subplots(1, 3)
     plots.draw_map(one, np.array([[-2.0, 1.0]]))
     plots.draw_map(other, np.array([[0.0, 3.0]]))
     plots.draw_map(flat, np.zeros((2, 2)), image=noise(3, 2, 2), opacity=0.5)
     (low, high), (bottom, top) = one.images[0].get_clim(), other.images[0].get_clim()
-    assert low == -high and bottom == 0 and top > 0
+    assert low == -high and 0 <= bottom < 0.02 * top
     assert len(flat.images) == 2
+    plots.draw_map(other, np.array([[5.0, 6.0]]))  # as RISE's maps are, all high
+    assert other.images[1].get_clim() == pytest.approx((5.0, 6.0), abs=0.01)
 
 
 def test_every_method_has_a_colour_of_its_own():
@@ -188,3 +190,37 @@ def test_every_method_has_a_colour_of_its_own():
 
     colours = [plots.colour(name) for name in METHODS]
     assert len(set(colours)) == len(colours)
+
+
+def test_not_worse_is_about_the_margin():
+    hits = np.random.default_rng(0).random(400) < 0.9
+    values = {"a": hits.astype(float), "same": hits.astype(float), "worse": hits * (np.arange(400) % 20 > 0)}
+    table = claims.not_worse(values, [("same", "a"), ("worse", "a")], margin=0.02)
+    assert list(table["verdict"]) == ["holds", "does not hold"]
+    assert table["claim"][0] == "same lies less than 0.02 below a" and table["ours"][0] == "+0.000 [+0.000, +0.000]"
+    few = {name: rows[:19] for name, rows in values.items()}
+    assert list(claims.not_worse(few, [("same", "a")], margin=0.02)["verdict"]) == [claims.UNTESTED]
+
+
+def test_not_worse_by_hand_and_against_scipy():
+    from scipy import stats
+
+    source = np.random.default_rng(1)
+    values = {"a": source.normal(0, 1, 60), "b": source.normal(0, 1, 60)}
+    table = claims.not_worse(values, [("a", "b")], margin=0.5)
+    expected = stats.ttest_rel(values["a"] + 0.5, values["b"], alternative="greater").pvalue
+    assert table["p"][0] == (f"{expected:.3f}" if expected >= 0.001 else "< 0.001")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_panels_have_one_axes_a_case_and_a_key_to_every_line(shared):
+    source = np.random.default_rng(0)
+    lines = {"standard": source.random((5, 4)), "saliency_guided": source.random((5, 4))}
+    values = {"gradient": lines, "random": lines if shared else {"rise": source.random((5, 4))}}
+    figure = plots.panels(np.linspace(0, 0.9, 4), values, changed="pixels", score="accuracy")
+    drawn = [axes for axes in figure.axes if axes.lines]
+    assert [len(axes.lines) for axes in drawn] == [2, 2 if shared else 1]
+    keys = figure.legends if shared else [axes.get_legend() for axes in drawn]
+    assert {text.get_text() for key in keys for text in key.get_texts()} == {"standard", "saliency guided"} | (
+        set() if shared else {"rise"}
+    )

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib import plots
+from saliency_lib import claims, plots
 
 SHAPE = (3, 16, 16)
 LABELS = torch.tensor([0, 3, 1, 1, 2])
@@ -221,7 +221,7 @@ def test_the_figure_frames_what_the_proxy_does_not_recognise():
 
 
 def test_a_share_has_wilsons_interval():
-    table = plots.shares({"all": np.ones(10, bool), "half": np.arange(10) % 2 == 0})
+    table = claims.shares({"all": np.ones(10, bool), "half": np.arange(10) % 2 == 0})
     assert table["method"].tolist() == ["all", "half"] and table["mean"].tolist() == [1, 0.5]
     z = norm.ppf(0.975)
     assert table["high"][0] == pytest.approx(1) and table["low"][0] == pytest.approx(10 / (10 + z**2))

@@ -1,7 +1,7 @@
 """Specifications: what they refuse, what their digests depend on, and the way back from their dictionaries."""
 
-import inspect
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys

@@ -205,7 +205,7 @@ def test_a_stopped_run_with_a_selection_goes_on_to_the_same_weights(blobs, tmp_p
 
 
 def test_a_share_that_leaves_no_image_is_refused(blobs):
-    with pytest.raises(ValueError, match="a share of 0.001 leaves 0 of 65 images for validation"):
+    with pytest.raises(ValueError, match=r"a share of 0\.001 leaves 0 of 65 images for validation"):
         training.fit(network(), *blobs, SETTINGS | {"selection": {"share": 0.001}}, seed=0)
 
 
