@@ -31,11 +31,18 @@ report: env $(REPORT)  ## the HTML report from the executed notebooks, none of t
 $(REPORT): $(shell find outputs/runs -name '*.ipynb' 2>/dev/null) $(wildcard params/plans/*.yaml) saliency_lib/site.py | env
 	python -m saliency_lib.site
 
-TABLES = outputs/tables/05_leaderboard-imagenet_samples-efficientnet_lite0-*
-measured: env  ## all methods on 100 ImageNet images, into data/measured/ (hours; needs data/imagenet_samples)
-	snakemake --cores $(CORES) --rerun-incomplete --nolock --quiet rules --config plans=imagenet_samples
-	for table in leaderboard claims; do for kind in csv json; do \
-	  cp $(TABLES)/$$table.$$kind data/measured/imagenet_samples_$$table.$$kind || exit 1; done; done
+# plans that take hours, and where their tables go: outputs/tables/<notebook with parameters>/ to data/measured/<name>_
+MEASURED = imagenet_samples cifar10_allegiance cifar10_regimes
+KEPT = imagenet_samples:05_leaderboard-imagenet_samples-efficientnet_lite0-* \
+  cifar10_black:03_allegiance-cifar10-cnn-*=10000 cifar10_white:03_allegiance-cifar10-cnn-*=white \
+  cifar10_pixels:03_pixel_perturbation-cifar10-cifar_resnet9-* cifar10_samples:03_sample_quality-cifar10-cifar_resnet9-*
+empty :=
+comma := ,
+measured: env  ## what the README says of ImageNet and CIFAR-10, into data/measured/ (hours; MEASURED=<plans> for some)
+	snakemake --cores $(CORES) --rerun-incomplete --nolock --quiet rules \
+	  --config plans=$(subst $(empty) $(empty),$(comma),$(strip $(MEASURED)))
+	@for pair in $(foreach pair,$(KEPT),'$(pair)'); do for file in outputs/tables/$${pair#*:}/*.*; do \
+	  [ ! -f "$$file" ] || cp "$$file" data/measured/$${pair%%:*}_$${file##*/} || exit 1; done; done
 
 lint: env  ## style and format
 	ruff check .

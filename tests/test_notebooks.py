@@ -293,3 +293,16 @@ def test_the_site_says_when_there_is_nothing_to_show(tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "RUNS", tmp_path / "runs")
     with pytest.raises(FileNotFoundError, match="run `make reproduce` first"):
         site.build()
+
+
+@pytest.mark.parametrize("fill", ["black", "white"])
+def test_the_readmes_rows_of_cifar10_are_what_was_measured(fill):
+    table = pd.read_csv(paths.ROOT / "data" / "measured" / f"cifar10_{fill}_allegiance.csv").set_index("method")
+    assert set(table["images"]) == {10_000}
+    rows = re.findall(
+        rf"^\| {fill} \| (\w+).*\| (\S+) \[(\S+), (\S+)\] \|$", (paths.ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) == 4
+    for method, *numbers in rows:
+        found = table.loc[method, ["mean", "low", "high"]]
+        assert [f"{value:.3f}".lstrip("0") for value in found] == numbers
