@@ -185,6 +185,55 @@ def paired_over(
     ]
 
 
+def verdicts(claimed: pd.DataFrame, scores: Mapping[tuple[str, str], np.ndarray], *, level: float = LEVEL) -> pd.DataFrame:
+    """What becomes of a paper's claims: each says that one mean lies above another on the same images.
+
+    Paired over images: a bootstrap interval of the mean difference, Wilcoxon's signed ranks with Holm's correction over all the
+    paper's claims that could be tested, and Cohen's d of the differences. A claim is reproduced where the interval lies on the
+    claimed side of 0 and p < 1 - level.
+
+    Args:
+        claimed: columns statement, where, quantity, higher, lower, reported; as `report.reported` gives it.
+        scores: per (quantity, name) (B,), one number an image.
+        level: of the intervals.
+
+    Returns:
+        One row a claim: claim, where, reported, ours (mean difference higher - lower with its interval), effect, p, images,
+        verdict, the verdict one of `reproduced`, `not reproduced`, `not tested at this scale` (no scores, or fewer than 20
+        images).
+
+    Raises:
+        ValueError: scores that are not finite, or two sides measured on unequally many images.
+    """
+    gains: dict[int, np.ndarray] = {}
+    for number, claim in enumerate(claimed.itertuples()):
+        sides = [(claim.quantity, claim.higher), (claim.quantity, claim.lower)]
+        if all(side in scores for side in sides):
+            _check_areas({name: scores[quantity, name] for quantity, name in sides})
+            above, below = (np.asarray(scores[side], float) for side in sides)
+            if len(above) >= FEWEST:
+                gains[number] = above - below
+    adjusted = dict(zip(gains, holm([wilcoxon(gain) for gain in gains.values()]), strict=True))
+    rows = []
+    for number, claim in enumerate(claimed.itertuples()):
+        row = {"claim": claim.statement, "where": claim.where, "reported": claim.reported}
+        if number in gains:
+            gain, p = gains[number], adjusted[number]
+            low, high = bootstrap_interval(gain, level=level)
+            spread = gain.std(ddof=1)
+            row |= {
+                "ours": f"{gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]",
+                "effect": float(gain.mean() / spread) if spread else 0.0,
+                "p": _p(p),
+                "images": str(len(gain)),
+                "verdict": "reproduced" if low > 0 and p < 1 - level else "not reproduced",
+            }
+        else:
+            row |= {"ours": "", "effect": None, "p": "", "images": "", "verdict": UNTESTED}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["claim", "where", "reported", "ours", "effect", "p", "images", "verdict"])
+
+
 def not_worse(values: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], *, margin: float) -> pd.DataFrame:
     """The claims that one's mean lies less than a margin below another's on the same images, larger being better.
 

@@ -263,6 +263,33 @@ def intervals(values: Mapping[str, Mapping[str, np.ndarray]], lower_is_better: M
     return figure
 
 
+def beside(
+    values: Mapping[str, Mapping[str, np.ndarray]], lower_is_better: Mapping[str, bool], reported: pd.DataFrame, setting: str = ""
+) -> Figure:
+    """Each method's mean with its 95 % bootstrap interval, and as hollow markers what a paper reports of it.
+
+    Args:
+        values: per quantity and method (B,), one panel a quantity.
+        lower_is_better: per quantity.
+        reported: rows of data/reported/: columns quantity, method, value, one marker a row.
+        setting: words for the hollow markers.
+    """
+    tables = {name: summary(rows, lower_is_better=lower_is_better[name]) for name, rows in values.items()}
+    figure = _figure(4.6 * len(tables), 0.3 * max(map(len, tables.values())) + 1.3)
+    grid = figure.subplots(1, len(tables), squeeze=False)[0]
+    for axes, (name, table) in zip(grid, tables.items(), strict=True):
+        draw_intervals(axes, table, words(name), lower_is_better[name])
+        _clean(axes)
+        axes.xaxis.label.set_size(8)
+        place = {method: len(table) - 1 - row for row, method in enumerate(table["method"])}
+        told = reported[(reported["quantity"] == name) & reported["method"].isin(place)]
+        axes.scatter(told["value"], told["method"].map(place), facecolors="none", edgecolors=_INK, marker="D", s=26, zorder=3)
+    hollow = Line2D([], [], marker="D", linestyle="", markerfacecolor="none", markeredgecolor=_INK, label=f"reported{setting}")
+    ours = Line2D([], [], marker="o", linestyle="-", color="#777777", label="ours, with 95 % interval")
+    figure.legend(handles=[ours, hollow], fontsize=8, frameon=False, loc="outside upper center", ncols=2)
+    return figure
+
+
 def draw_intervals(axes: Axes, table: pd.DataFrame, quantity: str, lower_is_better: bool) -> None:
     """Draw each method's mean and interval, the best at the top, with a piece of its line as in the curves.
 

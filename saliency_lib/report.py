@@ -178,6 +178,20 @@ def measured(name: str) -> tuple[pd.DataFrame, dict]:
     return pd.read_csv(file), origin
 
 
+def reported(paper: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a paper claims (see `claims.verdicts`), and every number that it reports, from data/reported/.
+
+    Raises:
+        ValueError: no such paper.
+    """
+    folder = paths.ROOT / "data" / "reported"
+    papers = sorted({file.stem for file in folder.glob("*.csv")} - {"claims"})
+    if paper not in papers:
+        raise no_such("paper", paper, papers)
+    claimed = pd.read_csv(folder / "claims.csv")
+    return claimed[claimed["paper"] == paper].reset_index(drop=True), pd.read_csv(folder / f"{paper}.csv")
+
+
 def settings(training: Training) -> HTML:
     """The settings that a training's recipe comes to, with their source."""
     source = recipes()[training.recipe].get(training.scale, {}).get("source", "")

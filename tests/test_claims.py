@@ -224,3 +224,67 @@ def test_panels_have_one_axes_a_case_and_a_key_to_every_line(shared):
     assert {text.get_text() for key in keys for text in key.get_texts()} == {"standard", "saliency guided"} | (
         set() if shared else {"rise"}
     )
+
+
+CLAIMED = pd.DataFrame(
+    {
+        "statement": ["a above b", "b above a", "c above a", "few above a"],
+        "where": "table 1",
+        "quantity": "area",
+        "higher": ["a", "b", "c", "few"],
+        "lower": ["b", "a", "a", "a"],
+        "reported": [".2 against .1", "drawn only", "", ""],
+    }
+)
+
+
+def test_a_claim_is_reproduced_not_reproduced_or_not_tested():
+    source = np.random.default_rng(0)
+    b = source.random(60)
+    scores = {("area", "a"): b + 0.2 + 0.1 * source.normal(size=60), ("area", "b"): b, ("other", "c"): b}
+    table = claims.verdicts(CLAIMED, scores)
+    assert list(table["verdict"]) == ["reproduced", "not reproduced", claims.UNTESTED, claims.UNTESTED]
+    gain = scores["area", "a"] - b
+    assert table["effect"][0] == pytest.approx(gain.mean() / gain.std(ddof=1)) == -table["effect"][1]
+    assert table["ours"][0].startswith(f"{gain.mean():+.3f} [") and table["reported"][0] == ".2 against .1"
+    assert list(claims.verdicts(CLAIMED, {key: rows[:19] for key, rows in scores.items()})["verdict"]) == [claims.UNTESTED] * 4
+
+
+def test_the_p_of_a_claim_is_wilcoxons_after_holm_over_those_that_could_be_tested():
+    source = np.random.default_rng(2)
+    scores = {("area", name): source.random(40) + shift for name, shift in (("a", 0.12), ("b", 0.0), ("c", 0.05))}
+    table = claims.verdicts(CLAIMED, scores)
+    raw = [claims.wilcoxon(scores["area", h] - scores["area", low]) for h, low in (("a", "b"), ("b", "a"), ("c", "a"))]
+    assert list(table["p"][:3]) == [claims._p(p) for p in claims.holm(raw)] and table["p"][3] == ""
+
+
+def test_the_intervals_of_a_claim_cover_the_truth_as_often_as_they_say():
+    """Synthetic curves: each image's falls by its own logistic, so that the areas are skewed, as ours are."""
+    source = np.random.default_rng(0)
+    places = np.linspace(0, 1, 29)
+
+    def areas(count):
+        middle, width = source.beta(2, 5, (count, 1)), source.uniform(0.02, 0.2, (count, 1))
+        return np.trapezoid(1 / (1 + np.exp((places - middle) / width)), places, axis=1)
+
+    truth = areas(200_000).mean() - areas(200_000).mean()
+    hits = 0
+    for _ in range(400):
+        low, high = claims.bootstrap_interval(areas(60) - areas(60))
+        hits += low <= truth <= high
+    assert 0.92 <= hits / 400 <= 0.975  # 0.95 within three standard errors
+
+
+def test_every_claim_of_a_paper_names_what_the_compendium_knows():
+    from saliency_lib import report
+    from saliency_lib.registry import METHODS
+    from saliency_lib.specs import recipes
+
+    for paper in ("active_gradients", "guided_nonlinearity", "saliency_benchmark", "guided_training", "score_matching"):
+        claimed, numbers = report.reported(paper)
+        assert len(claimed) and claimed["id"].is_unique and claimed.notna().all().all()
+        for name in {*claimed["higher"], *claimed["lower"]}:
+            assert all(part in METHODS or part in recipes() for part in name.split(", "))
+        assert set(claimed["quantity"]) & set(numbers["quantity"]) or "drawn" in " ".join(claimed["reported"]) or not len(numbers)
+    with pytest.raises(ValueError, match="paper 'gnl' is not known"):
+        report.reported("gnl")
