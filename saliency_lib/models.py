@@ -391,7 +391,9 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
     least = max(weights.meta["min_size"])
     exactly = name.startswith(("vit", "maxvit"))
 
-    def build(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: int = least) -> PixelModel:
+    def build(
+        classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: int = least, normalised: bool = True
+    ) -> PixelModel:
         options: dict[str, bool] = {}
         if name in ("googlenet", "inception_v3"):
             options = {"aux_logits": False, "init_weights": not pretrained, "transform_input": pretrained}
@@ -401,13 +403,15 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if channels == 1:
             mean, std = [sum(mean) / 3], [sum(std) / 3]
+        if not normalised:
+            mean, std = [0.0] * channels, [1.0] * channels
         return PixelModel(network, mean, std, Fit(3, least if exactly else max(side, least), exactly))
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"""torchvision's {name}, normalised as for ImageNet also from scratch (grey: by the channels' averages).
 
     Images {"of another side than" if exactly else "smaller than"} {least} pixels (or `side`, if that is more) are resized to it
-    inside, bilinearly.
+    inside, bilinearly. With normalised=False the network gets the pixels as they are, as PAG's do.
     Weights: {weights}."""
     return model(weights=f"torchvision {weights}")(build)
 

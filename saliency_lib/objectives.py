@@ -130,6 +130,15 @@ def saliency_guided(
     return F.nll_loss(clean, labels) + weight * DIVERGENCES[divergence](clean, masked)
 
 
+CORNERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+
+
+def curved(objective: Callable) -> Callable:
+    """Decorator: say of an objective that it asks for the second derivative by the input."""
+    objective.curved = True
+    return objective
+
+
 # The density that a classifier implies: regularisers of the gradient of the label's logit, and of its Hessian's trace.
 
 
@@ -180,6 +189,7 @@ def _squared_norm(g: Tensor) -> Tensor:
 
 
 @OBJECTIVES.register
+@curved
 def score_matching(
     model: nn.Module,
     images: Tensor,
@@ -215,6 +225,7 @@ def score_matching(
 
 
 @OBJECTIVES.register
+@curved
 def anti_score_matching(
     model: nn.Module,
     images: Tensor,
@@ -272,9 +283,6 @@ def gradient_norm(model: nn.Module, images: Tensor, labels: Tensor, *, weight: f
     return F.cross_entropy(logits, labels) + weight * _squared_norm(g).mean() / 2
 
 
-score_matching.curved = anti_score_matching.curved = True  # they ask for the second derivative by the input
-
-
 def has_corners(model: nn.Module) -> bool:
-    """Whether a network has units without a second derivative (ReLU modules and their kin), so that its Hessian is 0."""
-    return any(isinstance(module, (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh)) for module in model.modules())
+    """Whether a network has modules without a second derivative, ReLU and its kin or max-pool, whose Hessian is 0."""
+    return any(isinstance(module, CORNERS) for module in model.modules())

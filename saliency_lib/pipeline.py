@@ -94,9 +94,10 @@ def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
     build = functools.partial(MODELS[spec.model], channels=DATASETS[spec.dataset].shape[0], **settings.get("model_options", {}))
     with torch.random.fork_rng(devices=[]):  # models are made on the CPU
         torch.manual_seed(spec.seed)
-        if not settings["start"]:
+        if not settings["start"] and not settings["head"]:
             return build(classes=classes, pretrained=spec.recipe == "pretrained")
-        model = begun or (new_model(spec.start) if spec.start else build(classes=IMAGENET, pretrained=True))
+        published = settings["start"] is not None
+        model = begun or (new_model(spec.start) if spec.start else build(classes=IMAGENET, pretrained=published))
         return with_head(model, classes, settings["head"] or "linear")
 
 
@@ -138,13 +139,13 @@ def _train(spec: Training, folder: Path) -> dict:
     published = spec.recipe == "pretrained"
     test = data(spec.dataset, stop=MEASURED if published else None)
     facts = {"classes": len(test.classes), "test_images": len(test)}
+    if published or (spec.settings["start"] and not begun):
+        facts |= {"weights": MODELS[spec.model].weights, "weights_sha256": _fingerprint(model.state_dict().values())}
     clock = _Timed()
     if published:
         model = model.to(device()).eval()
         return facts | {
             "test_accuracy": accuracy(model, test.images, test.labels),
-            "weights": MODELS[spec.model].weights,
-            "weights_sha256": _fingerprint(model.state_dict().values()),
             **clock.ended(),
         }
     images = data(spec.dataset, "train", stop=spec.settings["images"])
@@ -276,7 +277,7 @@ def _sample(spec: Samples, folder: Path) -> dict:
         made.append(block.cpu())
     tensors = {"images": torch.cat(made), "labels": labels, "indices": torch.arange(spec.count)}
     write_tensors(folder / IMAGES, {name: value.numpy() for name, value in tensors.items()})
-    return {"images": spec.count, **clock.ended()}
+    return {"images": spec.count, "labels_sha256": _fingerprint([labels]), **clock.ended()}
 
 
 def _check_images(spec: Explanation, artefact: Artefact) -> None:

@@ -394,11 +394,14 @@ def samples(
     return figure
 
 
-def by_training(values: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:
+def by_training(
+    values: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], reported: Mapping[tuple[str, str, str], float] | None = None
+) -> Figure:
     """Several trainings side by side in many cases: means with their 95 % bootstrap intervals, one panel a quantity.
 
     Args:
         values: per quantity (words for the axis), case and training (B,).
+        reported: per quantity, case and training what a paper reports of it, drawn as hollow markers.
     """
     cases = next(iter(values.values()))
     most = max(map(len, cases.values()))
@@ -406,11 +409,14 @@ def by_training(values: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) ->
     figure = _figure(9.2, (0.09 * most + 0.12) * len(cases) + 1.1)
     grid = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
     for axes, (quantity, rows) in zip(grid, values.items(), strict=True):
-        for y, trainings in zip(place, rows.values(), strict=True):
+        for y, (case, trainings) in zip(place, rows.items(), strict=True):
             for shift, (name, gains) in zip(np.linspace(0.26, -0.26, most), trainings.items(), strict=False):
                 low, high = bootstrap_interval(gains)
                 axes.plot([low, high], [y + shift] * 2, color=colour(name), linewidth=2, solid_capstyle="round")
                 axes.plot(np.mean(gains), y + shift, "o", color=colour(name), markersize=4, label=words(name))
+                if reported and (quantity, case, name) in reported:
+                    hollow = {"color": colour(name), "markerfacecolor": "none", "label": f"{words(name)}, reported"}
+                    axes.plot(reported[quantity, case, name], y + shift, "D", markersize=4.5, **hollow)
         axes.axvline(0, color=_INK, linewidth=0.8)
         axes.set(xlabel=f"{quantity}\nmean, 95 % interval; larger is better", ylim=(-0.6, len(cases) - 0.4))
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)

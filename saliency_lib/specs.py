@@ -126,6 +126,8 @@ class Training(Spec):
         if self.recipe is None:
             object.__setattr__(self, "recipe", "pretrained" if DATASETS[self.dataset].imagenet else "standard")
         if isinstance(self.recipe, str) and ":" in self.recipe:
+            if self.start is not None:
+                raise ValueError(f"recipe {self.recipe!r} names a start, and start is {self.start.slug}; give one of them")
             recipe, _, begun = self.recipe.partition(":")
             dataset, _, its_recipe = begun.partition("/")
             object.__setattr__(self, "start", Training(dataset, self.model, its_recipe or None, self.scale, self.seed))
@@ -146,13 +148,13 @@ class Training(Spec):
                 raise ValueError(f"{settings['devices']} devices cannot share a batch of {settings['batch_size']} images")
             if settings["images"] is not None:
                 _whole("images", settings["images"], 1)
-            if settings["selection"] is not None:
-                for name in settings["selection"]:
-                    if name not in SELECTION:
-                        raise no_such("field of selection", name, SELECTION)
             for name, known in CHOICES.items():
                 if settings[name] not in known:
                     raise ValueError(f"{name} of recipe {self.recipe!r} must be one of {known}, got {settings[name]!r}")
+            _check_rate(settings["learning_rate"])
+            if settings["selection"] is not None:
+                _check_selection(settings["selection"])
+            self._check_settings_fit(settings)
 
     def _check_recipe_fits(self) -> None:
         dataset, model = DATASETS[self.dataset], MODELS[self.model]
@@ -191,6 +193,26 @@ class Training(Spec):
                     f"{self.start.model}) and the images have equally many channels ({mine}, {others})"
                 )
 
+    def _check_settings_fit(self, settings: Mapping) -> None:
+        objective = OBJECTIVES[settings["objective"]]
+        if settings["augmentation"] == "crop_flip" and self.dataset.startswith("series_"):
+            raise ValueError(
+                f"recipe {self.recipe!r} mirrors and shifts its inputs, after which a series of {self.dataset} is another; "
+                "use changes={'augmentation': 'none'}"
+            )
+        if getattr(objective, "curved", False) and settings["precision"] != "32-true":
+            raise ValueError(
+                f"{settings['objective']} divides differences of logits by the square of a small noise, of which "
+                f"{settings['precision']} leaves nothing; use precision 32-true"
+            )
+        activation = settings.get("model_options", {}).get("activation", MODELS.defaults(self.model).get("activation"))
+        if self.recipe == "softplus" and activation != "softplus":
+            raise ValueError(
+                f"model {self.model!r} has no Softplus units, which recipe 'softplus' is for; use cnn or a cifar_resnet"
+            )
+        if self.start is not None and "model_options" in self.changes:
+            raise ValueError(f"{self.slug} has the options of the model that it begins with; change them there")
+
     @property
     def settings(self) -> dict:
         """The recipe's settings at this scale, with `changes` applied and with those that it leaves out."""
@@ -203,11 +225,16 @@ class Training(Spec):
         for change in self.changes:
             if change not in settings:
                 raise no_such(f"setting of recipe {self.recipe!r}", change, settings)
-        return settings | dict(self.changes)
+        options = {"model_options": self.start.settings.get("model_options", {})} if self.start else {}
+        return settings | dict(self.changes) | options
 
     def implied(self) -> dict:
         # a setting that is as if it had not been said is not: a new one then renames nothing that was trained before
         said = {name: value for name, value in self.settings.items() if name not in UNLESS_SAID or value != UNLESS_SAID[name]}
+        if said.get("selection"):
+            said["selection"] = SELECTION | said["selection"]
+        if {"objective", "options"} & set(self.changes):
+            said |= _in_full(OBJECTIVES, said["objective"], said["options"])
         return {"settings": said}
 
     @property
@@ -221,8 +248,33 @@ CHOICES = {
     "head": [None, "linear", "appended", "two_layers"],
     "trainable": ["all", "head"],
     "batch_norm": ["updated", "frozen"],
-    "precision": ["32-true", "bf16-mixed", "16-mixed"],
+    "precision": ["32-true", "bf16-mixed"],
+    "optimiser": ["adamw", "adam", "sgd", "adadelta"],
+    "schedule": ["constant", "cosine", "one_cycle", "step", "oscillating"],
+    "augmentation": ["none", "crop_flip"],
 }
+
+
+def _check_rate(rate: object) -> None:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf"):
+        raise ValueError(f"learning_rate must be a number above 0, got {rate!r}")
+
+
+def _check_selection(selection: object) -> None:
+    if not isinstance(selection, Mapping):
+        raise ValueError(f"selection must be a mapping like {SELECTION}, got {selection!r}")
+    for name in selection:
+        if name not in SELECTION:
+            raise no_such("field of selection", name, SELECTION)
+    full = SELECTION | dict(selection)
+    for name, known in (("by", ("loss", "accuracy")), ("split", ("validation", "test"))):
+        if full[name] not in known:
+            raise ValueError(f"{name} of a selection must be {' or '.join(known)}, got {full[name]!r}")
+    share = full["share"]
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        raise ValueError(f"share of a selection must lie between 0 and 1, got {share!r}")
+    if full["patience"] is not None:
+        _whole("patience", full["patience"], 1)
 
 
 @dataclass(frozen=True, eq=True)

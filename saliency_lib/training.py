@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.multiprocessing import ProcessRaisedException
 from tqdm.auto import tqdm
 
 from saliency_lib import paths
@@ -130,9 +133,11 @@ def fit(
         epoch, or of the one that the selection chose.
 
     Raises:
-        ValueError: unknown setting, damaged checkpoint, or a loss that is not finite.
+        ValueError: unknown setting, damaged checkpoint, or a loss or a weight that is not finite.
     """
     settings = UNLESS_SAID | dict(settings)
+    if test is None and settings["selection"] and settings["selection"].get("split") == "test":
+        raise ValueError("the selection looks at the test images, and none were given; pass test=")
     if settings["augmentation"] not in AUGMENTATIONS:
         raise no_such("augmentation", settings["augmentation"], AUGMENTATIONS)
     objective = OBJECTIVES[settings["objective"]]
@@ -152,9 +157,15 @@ def fit(
     job = (images, labels, settings, seed, test, checkpoint, title)
     if not several:
         return _epochs(fabric, model, *job)
-    history, state = fabric.launch(_one_of_several, model.cpu(), *job)
+    try:
+        history, state = fabric.launch(_one_of_several, model.cpu(), *job)
+    except ProcessRaisedException as error:
+        said = re.search(r"^ValueError: (.*)", str(error), re.MULTILINE | re.DOTALL)
+        raise ValueError(said[1].strip()) if said else error from None
+    finally:
+        model.to(device)
     model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
-    model.to(device).eval()
+    model.eval()
     return history
 
 
@@ -168,19 +179,21 @@ def _epochs(fabric, model, images, labels, settings, seed, test, checkpoint, tit
     """The loop that all recipes and all numbers of devices share; `fabric` says what part of each batch is ours."""
     device = device_of(model)
     objective, augment = OBJECTIVES[settings["objective"]], AUGMENTATIONS[settings["augmentation"]]
-    _free(model, settings["trainable"])
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in _trained(model, settings["trainable"]) if parameter.requires_grad]
+    resting = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter not in set(parameters)]
     optimiser = _optimiser(parameters, settings)
     selection = settings["selection"] and SELECTION | settings["selection"]
     (images, labels), judged = _held_out(images, labels, selection, seed, test)
     images, labels = images.to(device), labels.to(device)
     epochs, batches = settings["epochs"], math.ceil(len(images) / settings["batch_size"])
+    if len(images) // batches < fabric.world_size:
+        raise ValueError(f"batches of {len(images) // batches} images cannot be shared by {fabric.world_size} devices")
     history, best = [], _Best()
     if checkpoint and checkpoint.exists():
         history, best = load_checkpoint(checkpoint, model, optimiser)
     silent = {} if fabric.is_global_zero else {"disable": True}
     bar = tqdm(total=epochs * batches, initial=len(history) * batches, desc=title, unit="batch", **silent)
-    with bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with bar, torch.random.fork_rng([device] if device.type == "cuda" else []), _without_gradients(resting):
         for epoch in range(len(history), epochs):
             if _patience_is_over(selection, history, best):
                 break
@@ -207,8 +220,10 @@ def _epochs(fabric, model, images, labels, settings, seed, test, checkpoint, tit
                 optimiser.step()
                 losses[number] = loss.detach() * len(rows) / len(images)
                 if number % LOOK == LOOK - 1 or number == batches - 1:
-                    _check_losses(losses[: number + 1], f"{title}: ", epoch, epochs, checkpoint)
+                    _check_losses(losses[: number + 1], title, epoch, epochs, checkpoint)
                 bar.update()
+            _agree(fabric, model)
+            _check_weights(model, title, epoch, epochs, checkpoint)
             row = {"epoch": epoch + 1, "loss": float(fabric.all_reduce(losses.sum(), reduce_op="sum")), "learning_rate": rate}
             if test is not None:
                 row["test_accuracy"] = accuracy(model, *test)
@@ -221,6 +236,7 @@ def _epochs(fabric, model, images, labels, settings, seed, test, checkpoint, tit
                 save_checkpoint(checkpoint, model, optimiser, history, best)
     if selection:
         model.load_state_dict(best.weights)
+    optimiser.zero_grad(set_to_none=True)
     model.eval()
     return history
 
@@ -230,14 +246,25 @@ LOOK = 50  # batches between two looks at the losses, each of which makes a GPU 
 
 def _check_losses(losses: Tensor, title: str, epoch: int, epochs: int, checkpoint: Path | None) -> None:
     bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-    if not bad:
-        return
+    if bad:
+        what = f"the loss became {float(losses[bad[0]])} in batch {bad[0] + 1} of epoch {epoch + 1} of {epochs}"
+        raise _diverged(title, what, epoch, checkpoint)
+
+
+def _check_weights(model: nn.Module, title: str, epoch: int, epochs: int, checkpoint: Path | None) -> None:
+    """Refuse weights that a last step has broken, before they are judged or kept."""
+    broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise _diverged(title, f"{broken[0]} became infinite or NaN in epoch {epoch + 1} of {epochs}", epoch, checkpoint)
+
+
+def _diverged(title: str, what: str, epoch: int, checkpoint: Path | None) -> ValueError:
     kept = "nothing was kept"
     if checkpoint and checkpoint.exists():
-        kept = f"the state after epoch {epoch} is in {paths.relative(checkpoint)}; delete it to train from the start"
-    raise ValueError(
-        f"{title}the loss became {float(losses[bad[0]])} in batch {bad[0] + 1} of epoch {epoch + 1} of {epochs} ({kept}); "
-        "lower the recipe's learning_rate or the objective's weight (changes={'learning_rate': ...}) and run again"
+        kept = f"the state after epoch {epoch}, with the recipe as it is, is in {paths.relative(checkpoint)}"
+    return ValueError(
+        f"{title}: {what} ({kept}); lower the recipe's learning_rate or the objective's weight "
+        "(changes={'learning_rate': ...}) and run again"
     )
 
 
@@ -250,11 +277,28 @@ def _add_up(fabric: "Fabric", parameters: list[nn.Parameter]) -> None:  # noqa: 
             gradient.copy_(part.view_as(gradient))
 
 
-def _free(model: nn.Module, trainable: str) -> None:
-    """Let the parameters that are to be trained take gradients, and no other."""
-    free = set(head_of(model).parameters()) if trainable == "head" else set(model.parameters())
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter in free)
+def _agree(fabric: "Fabric", model: nn.Module) -> None:  # noqa: F821
+    """Average BatchNorm's statistics over the devices, so that all judge and keep one model."""
+    if fabric.world_size > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(fabric.all_reduce(buffer, reduce_op="mean"))
+
+
+def _trained(model: nn.Module, trainable: str) -> list[nn.Parameter]:
+    return list((head_of(model) if trainable == "head" else model).parameters())
+
+
+@contextmanager
+def _without_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Parameters out of the autograd graph, and back on leaving."""
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _still(model: nn.Module) -> None:

@@ -93,6 +93,30 @@ def test_the_least_salient_pixels_of_a_linear_model_by_hand(ranking, expected):
     assert mask.flatten().nonzero().flatten().tolist() == expected
 
 
+def test_the_gradient_is_that_of_the_log_probability_and_not_of_the_logit():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False)).double()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
+    # of log p_0 it is p_1 (1, -1): the second pixel is the least; of the logit (1, 2), where it would be the first
+    mask = objectives.least_salient(model, torch.rand(1, 1, 1, 2, dtype=torch.float64), torch.tensor([0]), 0.5)
+    assert mask.flatten().tolist() == [False, True]
+
+
+def test_the_gradient_of_a_colour_image_is_averaged_over_channels():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 2, bias=False)).double()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 2.0, 3.0, -1.0, 0.0, 0.0], [0.0] * 6]))  # three channels of two pixels
+    # the means are (4/3, 1/3), the first channel alone says (1, 2)
+    mask = objectives.least_salient(model, torch.rand(1, 3, 1, 2, dtype=torch.float64), torch.tensor([0]), 0.5)
+    assert mask.flatten().tolist() == [False, True]
+
+
+def test_the_uniform_fill_is_drawn_for_each_image_and_each_channel():
+    image = torch.rand(1, 3, 5, 5)
+    filled = objectives.TRAINING_FILLS["uniform"](image.expand(2, -1, -1, -1))
+    assert not torch.equal(filled[0], filled[1]) and not torch.equal(filled[0, 0], filled[0, 1])
+
+
 def test_a_pixel_is_overwritten_in_all_its_channels():
     seen = []
 

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib import models, paths, pipeline, store
+from saliency_lib import models, paths, pipeline, store, training
 
 STARTING = [name for name, recipe in sl.recipes().items() if recipe.get("start")]
 FROM_NOTHING = [name for name in sl.recipes() if name not in STARTING and name != "pretrained"]
@@ -35,10 +35,13 @@ def letters(tmp_path, monkeypatch):
 @pytest.mark.parametrize("scale", ["embedded", "paper"])
 def test_every_recipe_trains_at_both_scales(name, scale, outputs):
     changes = {"epochs": 1, "images": 40, "batch_size": 20, "schedule": "constant"}
-    width = {"model_options": {"width": 2} | ({"activation": "softplus"} if "matching" in name else {})}
-    spec = sl.Training("mnist5k", "cnn", name, scale, changes=changes | width)
-    if spec.start:
-        spec = dataclasses.replace(spec, start=dataclasses.replace(spec.start, changes=changes | width))
+    smooth = name == "softplus" or "matching" in name
+    width = {"model_options": {"width": 2} | ({"activation": "softplus"} if smooth else {})}
+    if ":" in name:
+        start = sl.Training("mnist5k", "cnn", "standard", scale, changes=changes | width)
+        spec = sl.Training("mnist5k", "cnn", name.partition(":")[0], scale, changes=changes, start=start)
+    else:
+        spec = sl.Training("mnist5k", "cnn", name, scale, changes=changes | width)
     trained = sl.train(spec)
     assert torch.isfinite(torch.cat([value.flatten() for value in trained.model.state_dict().values()])).all()
     assert trained.artefact.facts["epoch"] == 1
@@ -168,6 +171,140 @@ def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_done(arguments
 def test_a_setting_that_makes_no_sense_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         sl.Training(changes=changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"selection": {"by": "acc"}}, "by of a selection must be loss or accuracy, got 'acc'"),
+        ({"selection": {"split": "tests"}}, "split of a selection must be validation or test, got 'tests'"),
+        ({"selection": {"patience": "20"}}, "patience must be a whole number from 1, got '20'"),
+        ({"selection": {"patience": 0}}, "patience must be a whole number from 1, got 0"),
+        ({"selection": {"share": 2}}, "share of a selection must lie between 0 and 1, got 2"),
+        ({"selection": "loss"}, "selection must be a mapping like"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number above 0, got 'fast'"),
+        ({"learning_rate": -1}, "learning_rate must be a number above 0, got -1"),
+        ({"optimiser": "adamm"}, "optimiser of recipe 'standard' must be one of"),
+        ({"schedule": "stepp"}, "schedule of recipe 'standard' must be one of"),
+        ({"augmentation": "flip"}, "augmentation of recipe 'standard' must be one of"),
+    ],
+)
+def test_values_are_checked_before_anything_is_trained(changes, message):
+    with pytest.raises(ValueError, match=message):
+        sl.Training(changes=changes)
+
+
+def test_the_choices_are_what_the_training_loop_knows():
+    parameters = [nn.Parameter(torch.zeros(1))]
+    base = sl.Training().settings
+    for name in sl.specs.CHOICES["optimiser"]:
+        training._optimiser(parameters, base | {"optimiser": name})
+    for name in sl.specs.CHOICES["schedule"]:
+        training._rate(base | {"schedule": name}, 1, 10, 0)
+    assert sl.specs.CHOICES["augmentation"] == list(training.AUGMENTATIONS)
+    assert sl.specs.CHOICES["head"] == [None, *models.HEADS]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("series_gaussian_positional_time", "tcn", "score_matching", "paper"),
+            "mirrors and shifts its inputs, after which a series",
+        ),
+        (("mnist5k", "resnet18", "softplus"), "model 'resnet18' has no Softplus units, which recipe 'softplus' is for"),
+    ],
+)
+def test_a_recipe_that_would_do_something_else_than_it_says_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sl.Training(*arguments)
+
+
+def test_differences_of_logits_are_not_taken_in_half_precision():
+    with pytest.raises(ValueError, match="bf16-mixed leaves nothing; use precision 32-true"):
+        sl.Training("mnist5k", "cnn", "score_matching", changes={"precision": "bf16-mixed"})
+    sl.Training("mnist5k", "cnn", "gradient_norm", changes={"precision": "bf16-mixed"})
+
+
+def test_there_is_one_start_and_it_has_its_own_options():
+    with pytest.raises(ValueError, match="names a start, and start is mnist5k-cnn-saliency_guided"):
+        sl.Training("mnist5k", "cnn", "fine_tuning:mnist5k", start=sl.Training(recipe="saliency_guided"))
+    with pytest.raises(ValueError, match="has the options of the model that it begins with; change them there"):
+        sl.Training("mnist5k", "cnn", "fine_tuning:mnist5k", changes={"model_options": {"width": 20}})
+    assert sl.Training("mnist5k", "cnn", "fine_tuning:mnist5k").settings["model_options"] == {"width": 10}
+
+
+def test_what_is_stored_are_the_weights_and_the_accuracy_of_the_selected_epoch(outputs):
+    changes = {"epochs": 6, "images": 300, "learning_rate": 0.02, "selection": {"by": "accuracy", "split": "test"}}
+    trained = sl.train(sl.Training(changes=changes | {"model_options": {"width": 4, "batch_norm": True}}, seed=3))
+    history, test = trained.history, sl.data("mnist5k")
+    best = int(history["test_accuracy"].to_numpy().argmax())
+    assert trained.artefact.facts["epoch"] == best + 1
+    assert trained.accuracy == history["test_accuracy"].max() == training.accuracy(trained.model, test.images, test.labels)
+
+
+def test_a_recipe_that_asks_for_some_images_gets_the_first(outputs, monkeypatch):
+    seen = []
+    fit = pipeline.fit
+    monkeypatch.setattr(
+        pipeline, "fit", lambda model, images, *rest, **options: seen.append(images) or fit(model, images, *rest, **options)
+    )
+    sl.train(sl.Training(changes={"epochs": 1, "images": 70, "model_options": {"width": 2}}))
+    assert torch.equal(seen[0], sl.data("mnist5k", "train", stop=70).images)
+
+
+RG = {"optimiser": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 128, "epochs": 200}
+RG |= {"schedule": "step", "milestones": [100, 150], "augmentation": "crop_flip", "selection": None}
+SGT = {
+    "optimiser": "adadelta",
+    "learning_rate": 1.0,
+    "batch_size": 512,
+    "epochs": 100,
+    "schedule": "constant",
+    "augmentation": "none",
+}
+SB = {"optimiser": "adam", "learning_rate": 1e-6, "schedule": "oscillating", "batch_size": 32, "epochs": 20, "weight_decay": 0.0}
+SB |= {"selection": {"by": "loss", "share": 0.2, "patience": 4}, "head": "two_layers", "start": "published"}
+PAG = {"optimiser": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2, "batch_size": 128, "epochs": 50, "schedule": "constant"}
+PAG |= {"augmentation": "none", "selection": None}
+ONCE = {"estimator": "released", "probes": 1}
+SCORE = ONCE | {"sigma": 0.01, "stability": 1e-3}
+PUBLISHED = [
+    ("cnn", "standard", PAG),
+    ("resnet18", "standard", PAG | {"head": "appended", "model_options": {"normalised": False}}),
+    ("resnet18", "frozen_backbone", PAG | {"trainable": "head", "head": "appended", "batch_norm": "updated"}),
+    ("cifar_resnet18", "standard", RG),
+    ("cifar_resnet18", "softplus", RG),
+    ("cifar_resnet9", "score_matching", RG | {"options": SCORE | {"weight": 1e-3}}),
+    ("cifar_resnet9", "score_matching_released", RG | {"options": SCORE | {"weight": 1e-5}}),
+    ("cifar_resnet9", "anti_score_matching", RG | {"options": ONCE | {"weight": 1e-4, "sigma": 1e-3, "ceiling": 1000.0}}),
+    ("cifar_resnet9", "anti_score_matching_released", RG | {"options": ONCE | {"weight": 1e-5, "sigma": 1e-3, "ceiling": 1e4}}),
+    ("cifar_resnet9", "gradient_norm", RG | {"options": {"weight": 1e-3}}),
+    ("cifar_resnet9", "gradient_norm_released", RG | {"options": {"weight": 1e-5}}),
+    ("sgt_cnn", "standard", SGT | {"selection": {"by": "accuracy", "patience": 20}}),
+    ("sgt_cnn", "regular", SGT | {"selection": {"by": "accuracy", "patience": 20}}),
+    ("sgt_cnn", "saliency_guided", SGT | {"selection": {"by": "accuracy", "patience": 20}}),
+    ("sgt_cnn", "saliency_guided_released", SGT | {"selection": {"by": "accuracy", "split": "test", "patience": 20}}),
+    ("resnet34", "saliency_guided", {"optimiser": "sgd", "weight_decay": 1e-4, "batch_size": 512, "milestones": [100, 150]}),
+    ("resnet18", "feature_extraction", SB | {"trainable": "head", "model_options": {"side": 224}}),
+    ("resnet18", "feature_extraction_released", SB | {"options": {"variant": "saliency_benchmark"}, "batch_norm": "updated"}),
+    ("vgg11", "fine_tuning", SB | {"trainable": "all", "options": {}}),
+]
+
+
+@pytest.mark.parametrize(("model", "recipe", "numbers"), PUBLISHED, ids=lambda value: value if isinstance(value, str) else "")
+def test_the_paper_scale_has_the_papers_numbers(model, recipe, numbers):
+    """Read from the papers and their released codes; the recipes were written from the same reading, so that this pins them."""
+    settings = sl.Training("cifar10", model, recipe, "paper").settings
+    assert {name: settings[name] for name in numbers} == numbers
+
+
+@pytest.mark.parametrize("model", ["sgt_cnn", "cnn", "cifar_resnet18", "lstm", "tcn"])
+@pytest.mark.parametrize("scale", ["embedded", "paper"])
+def test_regular_and_guided_training_differ_in_their_objective_alone(model, scale):
+    dataset = "series_gaussian_middle" if model in ("lstm", "tcn") else "cifar10"
+    one, other = (sl.Training(dataset, model, name, scale).settings for name in ("regular", "saliency_guided"))
+    assert {name for name in one if one[name] != other[name]} == {"objective", "options"}
 
 
 def test_settings_that_a_recipe_leaves_out_rename_nothing():

@@ -369,3 +369,13 @@ def test_trainings_stand_side_by_side_in_every_case():
         dots = [(line.get_xdata()[0], round(line.get_ydata()[0])) for line in axes.lines if line.get_marker() == "o"]
         assert dots == [(0, 2), (1, 2), (1, 1), (2, 1), (2, 0), (3, 0)]  # the first case at the top
     assert [text.get_text() for text in figure.legends[0].texts] == ["standard", "saliency guided"]
+
+
+def test_what_a_paper_reports_of_a_training_stands_hollow_at_the_height_of_its_own_dot():
+    cases = {case: {"standard": np.zeros(5), "saliency_guided": np.ones(5)} for case in "ab"}
+    figure = sl.plots.by_training({"AUP": cases, "AUR": cases}, {("AUP", "b", "saliency_guided"): 0.4, ("AUP", "c", "tcn"): 9.0})
+    left, right = ([line for line in axes.lines if line.get_marker() in ("o", "D")] for axes in figure.axes)
+    assert [line.get_marker() for line in left] == [*"ooooD"] and [line.get_marker() for line in right] == [*"oooo"]
+    ours, hollow = left[-2:]
+    assert hollow.get_xdata() == [0.4] and hollow.get_ydata() == ours.get_ydata()
+    assert (hollow.get_markerfacecolor(), hollow.get_color()) == ("none", ours.get_color())

@@ -119,9 +119,7 @@ def test_a_diverging_run_stops_and_names_the_batch_the_recipe_and_what_is_kept(b
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", breaking)
-        with pytest.raises(
-            ValueError, match=r"nan in batch 2 of epoch 2 of 3 \(the state after epoch 1 is in .*state.safetensors"
-        ):
+        with pytest.raises(ValueError, match=r"nan in batch 2 of epoch 2 of 3 \(the state after epoch 1, .*state.s"):
             training.fit(network(), *blobs, SETTINGS, seed=0, checkpoint=file)
     again, straight = network(), network()
     training.fit(again, *blobs, SETTINGS, seed=0, checkpoint=file)  # goes on from the good state
@@ -202,6 +200,77 @@ def test_a_stopped_run_with_a_selection_goes_on_to_the_same_weights(blobs, tmp_p
     resumed = network(seed=99)
     assert training.fit(resumed, *blobs, settings, seed=1, checkpoint=tmp_path / "c") == history
     assert torch.equal(weights(straight), weights(resumed))
+
+
+def test_an_epoch_that_is_only_as_good_is_not_better(blobs):
+    model, best = network(), training._Best()
+    selection = training.SELECTION | {"by": "accuracy"}
+    rows = [training._judge(model, blobs, selection, epoch, best) for epoch in (0, 1)]
+    assert [row["best"] for row in rows] == [1, 0] and best.epoch == 1
+
+
+def test_a_resumed_run_remembers_the_weights_of_its_best_epoch(blobs, tmp_path, monkeypatch):
+    settings = SETTINGS | {"epochs": 3, "selection": {"share": 0.2}}
+    falling_then_rising(monkeypatch, [0.9, 0.5, 0.6])
+    straight = network()
+    training.fit(straight, *blobs, settings, seed=1)
+    falling_then_rising(monkeypatch, [0.9, 0.5])  # and in the third epoch there is no answer
+    with pytest.raises(StopIteration):
+        training.fit(network(), *blobs, settings, seed=1, checkpoint=tmp_path / "c")
+    falling_then_rising(monkeypatch, [0.6])
+    resumed = network(seed=99)
+    training.fit(resumed, *blobs, settings, seed=1, checkpoint=tmp_path / "c")
+    assert torch.equal(weights(straight), weights(resumed))
+
+
+def test_weights_that_the_last_step_breaks_are_not_kept(blobs, tmp_path, monkeypatch):
+    def rooted(model, images, labels, **options):
+        """Its value is finite and its gradient is not: that of a root at 0."""
+        return cross_entropy(model, images, labels, **options) + (0 * model[5].bias).sum().sqrt()
+
+    monkeypatch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", rooted)
+    with pytest.raises(ValueError, match=r"5\.bias became infinite or NaN in epoch 1 of 1 \(nothing was kept\)"):
+        training.fit(network(), *blobs, SETTINGS | {"epochs": 1, "batch_size": 65}, seed=0, checkpoint=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_training_leaves_the_gradient_flags_as_they_were(blobs):
+    model = network()
+    model[0].weight.requires_grad_(False)
+    before = [parameter.requires_grad for parameter in model.parameters()]
+    kept = model[0].weight.clone()
+    for trainable in ("all", "head"):
+        training.fit(model, *blobs, SETTINGS | {"trainable": trainable}, seed=0)
+        assert [parameter.requires_grad for parameter in model.parameters()] == before
+        assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(model[0].weight, kept)  # what was frozen stays so
+
+
+def test_devices_agree_on_batch_norms_statistics():
+    class Two:
+        """Two devices, the other of which has statistics that are larger by 2."""
+
+        world_size = 2
+
+        def all_reduce(self, tensor, reduce_op):
+            assert reduce_op == "mean"
+            return (tensor + (tensor + 2)) / 2
+
+    model = network()
+    before = model[1].running_mean.clone(), model[1].running_var.clone()
+    training._agree(Two(), model)
+    assert torch.equal(model[1].running_mean, before[0] + 1) and torch.equal(model[1].running_var, before[1] + 1)
+    assert model[1].num_batches_tracked == 0
+
+
+def test_batches_that_devices_cannot_share_are_refused(blobs):
+    with pytest.raises(ValueError, match="batches of 1 images cannot be shared by 2 devices"):
+        training.fit(network(), *blobs, SETTINGS | {"batch_size": 1, "devices": 2}, seed=0)
+
+
+def test_a_selection_by_test_images_needs_them(blobs):
+    with pytest.raises(ValueError, match="the selection looks at the test images, and none were given"):
+        training.fit(network(), *blobs, SETTINGS | {"selection": {"split": "test"}}, seed=0)
 
 
 def test_a_share_that_leaves_no_image_is_refused(blobs):
