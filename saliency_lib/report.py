@@ -96,10 +96,12 @@ class Run:
         """
         needs = [{"folder": paths.relative(item.folder), "digest": item.provenance["digest"]} for item in requires]
         file = paths.inside(paths.OUTPUTS / "tables" / self._slug(), f"{name}.csv")
-        origin = {"command": self.command, "parameters": self.parameters, "requires": needs, **store.surroundings()}
+        content = frame.to_csv(index=False, float_format="%.6f")
+        origin = {"command": self.command, "sha256": hashlib.sha256(content.encode()).hexdigest(), "parameters": self.parameters}
+        origin |= {"requires": needs, **store.surroundings()}
         with explained(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(file, lambda draft: frame.to_csv(draft, index=False, float_format="%.6f"))
+            replace_file(file, lambda draft: draft.write_text(content))
             replace_file(file.with_suffix(".json"), lambda draft: draft.write_text(json.dumps(origin, indent=1) + "\n"))
         return Markdown(f"Kept as `{paths.relative(file)}`")
 

@@ -306,3 +306,9 @@ def test_the_readmes_rows_of_cifar10_are_what_was_measured(fill):
     for method, *numbers in rows:
         found = table.loc[method, ["mean", "low", "high"]]
         assert [f"{value:.3f}".lstrip("0") for value in found] == numbers
+
+
+@pytest.mark.parametrize("file", sorted((paths.ROOT / "data" / "measured").glob("*.csv")), ids=lambda file: file.stem)
+def test_every_measured_table_is_the_one_that_its_origin_speaks_of(file):
+    table, origin = report.measured(file.stem)
+    assert len(table) and origin["command"] and origin["commit"]
