@@ -156,7 +156,7 @@ _ALL = [
     *[
         case
         for objective in ("score_matching", "anti_score_matching", "gradient_norm")
-        for case in _steps(objective, "cifar_resnet9, 32 images of 32 px", {"batch": 32}, {"batch": 4, "width": 4})
+        for case in _steps(objective, "cifar_resnet9 of width 32, 32 images of 32 px", {"batch": 32, "width": 32}, {"batch": 4, "width": 4})
     ],
     *[
         _option(name, without, build, method, passes)

@@ -33,14 +33,19 @@ def _scene(objective: str, batch: int, width: int) -> tuple[nn.Module, Tensor, T
     return model, pixels, torch.arange(batch, device=device()) % 10
 
 
-def _step(model: nn.Module, loss: Callable[[], Tensor]) -> Work:
-    """A step without its optimiser, from random numbers that are the same each time; gives the gradients, end to end."""
+def _step(model: nn.Module, loss: Callable[[], Tensor], only: bool = False) -> Work:
+    """A step without its optimiser, from random numbers that are the same each time; gives the gradients, end to end.
+
+    Args:
+        only: no gradients but those of the weights, as our training loop asks for.
+    """
+    weights = list(model.parameters()) if only else None
 
     def run() -> Tensor:
         with torch.random.fork_rng():
             torch.manual_seed(1)
             model.zero_grad(set_to_none=True)
-            loss().backward()
+            loss().backward(inputs=weights)
         return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
     return run
@@ -74,10 +79,10 @@ def released(objective: str, batch: int, width: int = 64) -> Race:
     model, pixels, labels = _scene(objective, batch, width)
     options, procedure = RELEASED[objective]
     return Race(
-        _step(model, lambda: sl.OBJECTIVES[objective](model, pixels, labels, **options)),
+        _step(model, lambda: sl.OBJECTIVES[objective](model, pixels, labels, **options), only=True),
         _step(model, lambda: procedure(model, pixels, labels)),
         difference(2e-3),  # of gradients in float32 that went through a second derivative
-        _step(model, _passes(objective, model, pixels)),
+        _step(model, _passes(objective, model, pixels), only=True),
     )
 
 
@@ -86,7 +91,7 @@ def standard(objective: str, batch: int, width: int = 64) -> Race:
     model, pixels, labels = _scene(objective, batch, width)
     sound = Agreement("gradients that are not finite", lambda a, b: float((~torch.isfinite(a + b)).sum()), 0, 0)
     return Race(
-        _step(model, lambda: sl.OBJECTIVES[objective](model, pixels, labels)),
+        _step(model, lambda: sl.OBJECTIVES[objective](model, pixels, labels), only=True),
         _step(model, lambda: F.cross_entropy(model(pixels), labels)),
         sound,
     )

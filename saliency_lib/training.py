@@ -215,7 +215,7 @@ def _epochs(fabric, model, images, labels, settings, seed, test, checkpoint, tit
                 with fabric.autocast():
                     loss = objective(model, mine, wanted, **settings["options"]) * (len(mine) / len(rows))
                 optimiser.zero_grad(set_to_none=True)
-                fabric.backward(loss)
+                fabric.backward(loss, inputs=parameters)  # an objective's images may ask for gradients, which nobody wants
                 _add_up(fabric, parameters)
                 optimiser.step()
                 losses[number] = loss.detach() * len(rows) / len(images)
