@@ -20,6 +20,7 @@ from saliency_lib import paths, plans, report, site
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 BIN = Path(sys.executable).parent
+README = paths.ROOT / "README.md"
 
 
 def cells(file, kind):
@@ -312,3 +313,19 @@ def test_the_readmes_rows_of_cifar10_are_what_was_measured(fill):
 def test_every_measured_table_is_the_one_that_its_origin_speaks_of(file):
     table, origin = report.measured(file.stem)
     assert len(table) and origin["command"] and origin["commit"]
+
+
+def test_the_readmes_rows_of_trainings_on_cifar10_are_what_was_measured():
+    folder = paths.ROOT / "data" / "measured"
+    samples, pixels = (pd.read_csv(folder / f"cifar10_{name}_trainings.csv") for name in ("samples", "pixels"))
+    samples, pixels = samples.set_index("training"), pixels.set_index("method")
+    rows = re.findall(
+        r"^\| (\w+)(?: \(baseline\))? \| (\.\d+) \| (\.\d+) \| \S+ \| (\.\d+) \| (\.\d+) \|$", README.read_text(), re.M
+    )
+    assert len(rows) == len(samples) == len(pixels) == 4
+    for name, *numbers in rows:
+        found = [
+            *samples.loc[name, ["accuracy", "gan_test"]],
+            *pixels.loc[name].filter(regex="^(own gradients|gradients, judged by softplus)$"),
+        ]
+        assert [f"{value:.3f}".lstrip("0") for value in found] == numbers
