@@ -85,6 +85,7 @@ CURVES_WORDS = "cnn, 56 px: 6 maps of one image, 225 points"
 LARGE_CURVES_WORDS = "ResNet-18, 224 px: 2 maps of one image, 29 points"
 RISE_500 = {"model": "resnet18", "side": 224, "masks": 500}
 RISE_TINY = SMALL | {"masks": 20}
+NARROW = {"batch": 32, "width": 32}
 OCCLUSION = {"side": 224, "window": 56, "stride": 28}
 OCCLUSION_TINY = {"side": 64, "window": 32, "stride": 16}
 
@@ -156,7 +157,7 @@ _ALL = [
     *[
         case
         for objective in ("score_matching", "anti_score_matching", "gradient_norm")
-        for case in _steps(objective, "cifar_resnet9 of width 32, 32 images of 32 px", {"batch": 32, "width": 32}, {"batch": 4, "width": 4})
+        for case in _steps(objective, "cifar_resnet9 of width 32, 32 images of 32 px", NARROW, {"batch": 4, "width": 4})
     ],
     *[
         _option(name, without, build, method, passes)

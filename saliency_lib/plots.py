@@ -42,7 +42,9 @@ COLOURS = {
     "occlusion": "#E69F00",
     "random": "#999999",
     "edges": "#444444",
-    # trainings, which never stand beside methods
+    # trainings and variants, which never stand beside methods
+    "corrected": "#0072B2",
+    "released": "#D55E00",
     "standard": "#555555",
     "saliency_guided": "#D55E00",
     "saliency_guided_absolute": "#0072B2",

@@ -18,6 +18,7 @@ from saliency_lib.registry import no_such
 from saliency_lib.specs import Training, recipes
 from saliency_lib.store import Artefact
 
+REPORTED = paths.ROOT / "data" / "reported"
 INJECTED = "# Parameters"  # the comment with which papermill begins the cell that it injects
 
 
@@ -180,18 +181,25 @@ def measured(name: str) -> tuple[pd.DataFrame, dict]:
     return pd.read_csv(file), origin
 
 
-def reported(paper: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What a paper claims (see `claims.verdicts`), and every number that it reports, from data/reported/.
+def claimed(paper: str) -> pd.DataFrame:
+    """What a paper claims, one row a claim, see `claims.verdicts`; of `released_code`, what its defects are asked.
 
     Raises:
         ValueError: no such paper.
     """
-    folder = paths.ROOT / "data" / "reported"
-    papers = sorted({file.stem for file in folder.glob("*.csv")} - {"claims"})
-    if paper not in papers:
-        raise no_such("paper", paper, papers)
-    claimed = pd.read_csv(folder / "claims.csv")
-    return claimed[claimed["paper"] == paper].reset_index(drop=True), pd.read_csv(folder / f"{paper}.csv")
+    table = pd.read_csv(REPORTED / "claims.csv")
+    if paper not in set(table["paper"]):
+        raise no_such("paper", paper, set(table["paper"]))
+    return table[table["paper"] == paper].reset_index(drop=True)
+
+
+def reported(paper: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a paper claims, and every number that it reports, from data/reported/.
+
+    Raises:
+        ValueError: no such paper.
+    """
+    return claimed(paper), pd.read_csv(REPORTED / f"{paper}.csv")
 
 
 def settings(training: Training) -> HTML:
