@@ -262,4 +262,5 @@ def test_images_of_other_channels_are_refused_rather_than_broadcast():
 def test_an_unknown_activation_or_option_is_refused():
     with pytest.raises(ValueError, match="activation must be relu or softplus, got 'gelu'"):
         MODELS["cifar_resnet9"](activation="gelu")
-    assert list(MODELS.options("cnn")) == ["width", "batch_norm", "activation"] and list(MODELS.options("resnet50")) == ["side", "normalised"]
+    assert list(MODELS.options("cnn")) == ["width", "batch_norm", "activation"]
+    assert list(MODELS.options("resnet50")) == ["side", "normalised"]
