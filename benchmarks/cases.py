@@ -100,7 +100,7 @@ _ALL = [
            {"side": 224, "masks": 2000}, {"side": 32, "masks": 20}, 20.0, 40.0),
     _speed("rise_map", "ResNet-18, 224 px: 500 masks", RISE, races.rise_map, RISE_500, RISE_TINY, 1.3, 1.5),
     _speed("rise_map_small", "cnn, 32 px: 500 masks", RISE, races.rise_map, SMALL | {"masks": 500}, RISE_TINY, 1.3, 1.5),
-    Case("rise_map_memory", "memory", "ResNet-18, 224 px: 500 masks, ours 8 a pass", RISE, races.rise_map,
+    Case("rise_map_memory", "memory", "ResNet-18, 224 px: 500 masks, ours 5 a pass", RISE, races.rise_map,
          RISE_500, RISE_TINY, 20.0, 50.0),
     Case("rise_map_memory_small", "memory", "ResNet-18, 224 px: 500 masks, ours 2 a pass", RISE, races.rise_map,
          RISE_500 | {"batch_size": 2}, RISE_TINY | {"batch_size": 2}, 20.0, 50.0),

@@ -48,12 +48,14 @@ def bare_passes(model: nn.Module, images: Tensor, count: int, backward: bool = F
         images: (B, C, H, W), of which the first is sent again and again.
     """
     size = chunk_size(images, None)
-    inputs = arranged(images[:1].expand(size, -1, -1, -1))
+    same = images[:1].expand(size, -1, -1, -1)
 
     def run() -> Tensor:
         with frozen(model), torch.set_grad_enabled(backward):
+            whole = arranged(same)
             for start in range(0, count, size):
-                pixels = inputs[: min(size, count - start)].detach().requires_grad_(backward)
+                rest = count - start
+                pixels = (whole if rest >= size else arranged(same[:rest])).detach().requires_grad_(backward)
                 logits = model(pixels)
                 if backward:
                     torch.autograd.grad(logits[:, 0].sum(), pixels)
