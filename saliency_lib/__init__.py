@@ -15,6 +15,7 @@ _HOMES = {
         "from_dict",
         "mapping",
         "method_names",
+        "metric_names",
         "options_by_method",
         "recipes",
     ),
@@ -28,7 +29,7 @@ _HOMES = {
     "rules": ("guided",),
     "store": ("find",),
 }
-_MODULES = ("paths", "plots", "report", "claims", "store", "specs", "pipeline", "training")
+_MODULES = ("paths", "plots", "report", "claims", "ranking", "store", "specs", "pipeline", "training")
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *_MODULES, *_NAMES]

@@ -21,7 +21,7 @@ from saliency_lib.evaluation.samples import activation_maximisation
 from saliency_lib.files import write_tensors
 from saliency_lib.inputs import logits_of
 from saliency_lib.models import with_head
-from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS, Registry
+from saliency_lib.registry import DATASETS, METHODS, METRICS, MODELS
 from saliency_lib.specs import Explanation, Samples, Score, Spec, Training
 from saliency_lib.store import Artefact
 from saliency_lib.training import accuracy, fit
@@ -242,7 +242,7 @@ def _score(spec: Score, folder: Path) -> dict:
             "objects": None if images.masks is None else images.masks[rows].to(device()),
         }
         block, maps = images.images[rows].to(device()), explained.maps[rows].to(device())
-        curves.append(METRICS[spec.metric](model, block, maps, wanted, **spec.options, **_asked_for(METRICS, spec.metric, given)))
+        curves.append(METRICS[spec.metric](model, block, maps, wanted, **spec.options, **METRICS.taken(spec.metric, given)))
     tensors = {
         "fractions": curves[0].fractions.cpu(),
         "values": torch.cat([curve.values.cpu() for curve in curves]),
@@ -336,13 +336,8 @@ def _blocks(images: Images, title: str) -> list[slice]:
 
 def _method(spec: Explanation, indices: Tensor) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
     """The method of an explanation with its options, for the images of these numbers."""
-    given = _asked_for(METHODS, spec.method, {"seed": spec.seed, "indices": indices})
+    given = METHODS.taken(spec.method, {"seed": spec.seed, "indices": indices})
     return functools.partial(METHODS[spec.method], **spec.options, **given)
-
-
-def _asked_for(table: Registry, name: str, given: dict) -> dict:
-    """Of what can be given beside the options, that which an entry takes."""
-    return {key: value for key, value in given.items() if key in table.options(name)}
 
 
 @functools.lru_cache(maxsize=8)

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from saliency_lib.claims import bootstrap_interval, shares, summary
+from saliency_lib.ranking import cliques
 
 # A method keeps its colour in every figure: the family gives the hue (blue and green gradients, red and brown paths, violet and
 # yellow masks, grey controls), lightness and line tell its members apart, for the colour-blind too.
@@ -457,6 +458,81 @@ def ratios(table: pd.DataFrame, quantity: str) -> Figure:
     axes.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     _clean(axes)
     axes.xaxis.label.set_size(9)
+    return figure
+
+
+def critical_differences(standings: Mapping[str, pd.DataFrame], difference: float) -> Figure:
+    """Mean ranks with their intervals, one panel a training, and which methods the critical difference does not tell apart.
+
+    Bars at the right join runs of methods that do not differ; the bar at the top is as long as the critical difference.
+
+    Args:
+        standings: per training as `ranking.standings` gives it.
+        difference: as `ranking.critical_difference` gives it.
+    """
+    columns = min(3, len(standings))
+    methods = max(map(len, standings.values()))
+    figure = _figure(max(5.0, 3.9 * columns), (0.175 * methods + 1.2) * -(-len(standings) // columns))
+    grid = figure.subplots(-(-len(standings) // columns), columns, squeeze=False).flatten()
+    for axes, (training, table) in zip(grid, standings.items(), strict=False):
+        place = np.arange(len(table))[::-1]
+        for y, row in zip(place, table.itertuples(), strict=True):
+            axes.plot([row.rank_low, row.rank_high], [y, y], color=colour(row.method), linewidth=2, solid_capstyle="round")
+            axes.plot(row.rank, y, "o", color=colour(row.method), markersize=3.5)
+        for (first, last), column in _columns(cliques(table["rank"], difference)):
+            x = methods + 1 + 0.055 * methods * column
+            axes.plot([x, x], [place[first] + 0.25, place[last] - 0.25], color=_INK, linewidth=1.6)
+        axes.plot([1, 1 + difference], [len(table) + 0.2] * 2, color=_INK, linewidth=2.2)
+        axes.text(1.3 + difference, len(table) + 0.2, f"critical difference {difference:.2f}", fontsize=7, va="center")
+        axes.set(xlim=(0.5, methods * 1.45 + 1), ylim=(-0.7, len(table) + 0.9), xlabel="mean rank (1: best), 95 % interval")
+        axes.set_xticks([1, *range(5, methods + 1, 5)])
+        axes.set_yticks(place, [words(name) for name in table["method"]])
+        axes.set_title(words(training), fontsize=9, loc="left")
+        axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+        _clean(axes)
+        axes.tick_params(axis="y", labelsize=7)
+        axes.xaxis.label.set_size(8)
+    for axes in grid[len(standings) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _columns(runs: Iterable[tuple[int, int]]) -> list[tuple[tuple[int, int], int]]:
+    """Each run with the first column in which it touches no other."""
+    ends: list[int] = []  # the last position of each column so far
+    found = []
+    for first, last in runs:
+        column = next((number for number, end in enumerate(ends) if end < first), len(ends))
+        ends[column:] = [last, *ends[column + 1 :]]
+        found.append(((first, last), column))
+    return found
+
+
+def heat(table: pd.DataFrame, label: str, *, correlation: bool = False) -> Figure:
+    """A table of numbers as coloured cells, each with its number.
+
+    Args:
+        table: indexed by the rows' names, one column a name.
+        label: words for the colours, with the unit or what is better.
+        correlation: numbers lie in [-1, 1] and colours about 0; else small numbers are dark.
+    """
+    values = table.to_numpy(float)
+    figure = _figure(1.9 + 0.78 * values.shape[1] + 1.2, 1.5 + 0.24 * len(values))
+    axes = figure.subplots()
+    scale = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1} if correlation else {"cmap": "cividis"}
+    drawn = axes.imshow(values, aspect="auto", **scale)
+    for (row, column), value in np.ndenumerate(values):
+        red, green, blue, _ = drawn.cmap(drawn.norm(value))
+        ink = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
+        text = "" if np.isnan(value) else f"{value:.2f}" if correlation else f"{value:.1f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=ink)
+    axes.set_xticks(range(values.shape[1]), [words(name).replace(" ", "\n") for name in table.columns], fontsize=7.5)
+    axes.set_yticks(range(len(values)), [words(name) for name in table.index], fontsize=7.5)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.02)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7.5)
     return figure
 
 

@@ -102,6 +102,11 @@ class Registry:
         """The default values of an entry's options."""
         return {key: value.default for key, value in self.options(name).items()}
 
+    def taken(self, name: str, given: Mapping[str, object]) -> dict[str, object]:
+        """Of what is given, the options that an entry takes."""
+        known = self.options(name)
+        return {option: value for option, value in given.items() if option in known}
+
     def check_options(self, name: str, options: Mapping[str, object]) -> None:
         """Refuse an option that the entry does not take.
 

@@ -113,7 +113,9 @@ class _Units(TorchFunctionMode):
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         super().__exit__(kind, error, trace)
         if kind is None and not self.met:
-            raise ValueError("the rule met no non-linear unit that it knows (ReLU, ReLU6, max-pool); it would change nothing")
+            raise ValueError(
+                "the rule met no unit that it knows (ReLU, ReLU6, Softplus, max-pool); it would change nothing"
+            )
 
 
 def _floor(name: str, *bounds: object, **named: object) -> object:
@@ -123,9 +125,10 @@ def _floor(name: str, *bounds: object, **named: object) -> object:
 
 
 class guided(_Units):
-    """While active, only positive gradients pass the ReLU, ReLU6 and max-pool units of a forward pass.
+    """While active, only positive gradients pass the ReLU, ReLU6, Softplus and max-pool units of a forward pass.
 
         ReLU, ReLU6:  g_in = 1[0 < z (< 6)] * max(g_out, 0)
+        Softplus:     g_in = sigmoid(beta z) * max(g_out, 0), which becomes that of ReLU as beta grows
         max-pool:     the arg-max receives max(g_out, 0) (`exact`), or the true gradient where the pooled output's gradient,
                       enlarged to the input by nearest neighbours, is positive (`released`)
 
@@ -139,7 +142,8 @@ class guided(_Units):
             arithmetic, from which a unit written as such, like z * (z > 0), cannot be told.
 
     Source: Kwon, Koo, Cho 2020; for ReLU the same as Springenberg et al. 2015, section 3.4 (guided backpropagation).
-    Differs: the released code hangs hooks on modules, which miss functional units (GoogLeNet's) and stay behind.
+    Differs: the released code hangs hooks on modules, which miss functional units (GoogLeNet's) and stay behind; the paper has no
+    Softplus, which networks of smooth units have (score matching).
     """
 
     def __init__(self, model: nn.Module, pool_rule: str = "exact"):
@@ -152,8 +156,10 @@ class guided(_Units):
         return _positive_part(function(*args, **kwargs))
 
     def curve(self, function: Callable, *args: object, **kwargs: object) -> Tensor:
+        if function.__name__ == "softplus":
+            return self.relu(function, *args, **kwargs)
         raise ValueError(
-            f"the guided rule knows ReLU, ReLU6 and max-pooling; this network also has {function.__name__}, which would pass "
+            f"the guided rule knows ReLU, ReLU6, Softplus and max-pooling; this network also has {function.__name__}, which would pass "
             "unguided; use a network of ReLUs, or a method without the rule"
         )
 

@@ -352,6 +352,20 @@ def method_names(text: str) -> list[str]:
     return names
 
 
+def metric_names(text: str) -> list[str]:
+    """The metrics that a text names, separated by spaces.
+
+    Raises:
+        ValueError: an unknown metric, or none.
+    """
+    names = text.split()
+    for name in names:
+        METRICS.options(name)
+    if not names:
+        raise ValueError(f"no metric is named; name some of {', '.join(METRICS)}, separated by spaces")
+    return names
+
+
 def mapping(text: str) -> dict:
     """A mapping from one text, as a notebook's parameter states it: `{epochs: 2, learning_rate: 0.01}`.
 

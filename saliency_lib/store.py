@@ -1,5 +1,6 @@
 """The store: artefacts in outputs/<kind>/<name>/, written once, checked when read, never a pickle."""
 
+import functools
 import glob
 import hashlib
 import json
@@ -156,6 +157,7 @@ def surroundings() -> dict:
     return {**_commit(), "python": platform.python_version(), "versions": {name: _version(name) for name in PACKAGES}}
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

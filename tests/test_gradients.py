@@ -326,11 +326,30 @@ def test_a_relu_is_guided_however_it_is_written(unit):
     torch.testing.assert_close(sl.METHODS["guided_backprop"](network, images), expected)
 
 
+def test_a_softplus_is_guided_by_hand_and_as_a_relu_where_it_is_sharp():
+    torch.manual_seed(0)
+    layers, images = [nn.Linear(48, 9), nn.Linear(9, 7), nn.Linear(7, 4)], torch.rand(3, 3, 4, 4, dtype=torch.float64)
+
+    def network(unit):
+        return nn.Sequential(nn.Flatten(), layers[0], unit, layers[1], unit, layers[2]).double()
+
+    inputs = images.clone().requires_grad_()
+    with sl.guided(network(nn.Softplus(beta=3))):
+        network(nn.Softplus(beta=3))(inputs)[:, 1].sum().backward()
+    first = layers[0](images.flatten(1))
+    second = layers[1](F.softplus(first, 3))
+    gradient = layers[2].weight[1].clamp(min=0) * torch.sigmoid(3 * second)
+    gradient = (gradient @ layers[1].weight).clamp(min=0) * torch.sigmoid(3 * first)
+    torch.testing.assert_close(inputs.grad.flatten(1), (gradient @ layers[0].weight).detach())
+    sharp, relu = (sl.METHODS["gnl_integrated_gradients"](network(unit), images) for unit in (nn.Softplus(beta=1e6), nn.ReLU()))
+    torch.testing.assert_close(sharp, relu, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), "met no non-linear unit"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(768, 3), nn.Softplus()), "also has softplus, which would pass unguided"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), "met no unit"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(768, 3), nn.ELU()), "also has elu, which would pass unguided"),
         (nn.Sequential(nn.Flatten(), nn.Linear(768, 3), nn.ReLU(), nn.GELU()), "also has gelu, which would pass unguided"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(768, 3), nn.ReLU(), nn.Hardtanh()),
@@ -470,7 +489,7 @@ def test_deeplift_refuses_units_that_mix_features():
 
     with pytest.raises(ValueError, match="does not know multi_head_attention_forward"):
         sl.METHODS["deeplift"](Attention(), torch.rand(1, 3, 4, 4))
-    with pytest.raises(ValueError, match="met no non-linear unit"):
+    with pytest.raises(ValueError, match="met no unit"):
         sl.METHODS["deeplift"](nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), torch.rand(1, 3, 4, 4))
 
 

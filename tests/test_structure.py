@@ -33,13 +33,14 @@ MAY_IMPORT = {
     "plans": {"registry", "paths"},
     "pipeline": None,  # everything
     "claims": {"registry"},
-    "plots": {"specs", "claims"},
+    "ranking": {"claims"},
+    "plots": {"specs", "claims", "ranking"},
     "report": {"specs", "registry", "paths", "plans", "store", "files", "claims", "plots"},
     "site": {"plans", "paths"},
     "__init__": None,
     "__main__": None,
 }
-WITHOUT_TORCH = {"paths", "files", "registry", "specs", "store", "plans", "plots", "report", "claims", "site"}
+WITHOUT_TORCH = {"paths", "files", "registry", "specs", "store", "plans", "plots", "report", "claims", "ranking", "site"}
 ONE_HOME = {"captum": "attribution", "lime": "attribution"}
 
 

@@ -86,7 +86,7 @@ def gnl_integrated_gradients(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Integrated gradients under the guided rule: only positive gradients pass ReLU, ReLU6 and max-pool units.
+    """Integrated gradients under the guided rule: only positive gradients pass ReLU, ReLU6, Softplus and max-pool units.
 
     Not PAIR's guided integrated gradients, which bend the path: those are `guided_path_integrated_gradients`.
 

@@ -1,0 +1,137 @@
+"""Ranks over images and metrics: against published tables, scipy, and counts by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from saliency_lib import plots, ranking
+
+LOWER = {"deletion": True, "insertion": False}
+
+
+def draw(methods=5, images=40, gap=0.0, seed=0):
+    """Areas of methods a, b, c, ... each worse than the one before by `gap`, under both metrics."""
+    noise = np.random.default_rng(seed).normal(size=(2, methods, images))
+    names = [chr(97 + number) for number in range(methods)]
+    rows = {name: gap * number for number, name in enumerate(names)}
+    return {
+        "deletion": {name: rows[name] + noise[0, number] for number, name in enumerate(names)},
+        "insertion": {name: -rows[name] + noise[1, number] for number, name in enumerate(names)},
+    }
+
+
+def test_ranks_by_hand():
+    areas = {
+        "deletion": {"a": [0.1, 0.5], "b": [0.2, 0.5], "c": [0.3, 0.1]},
+        "insertion": {"a": [1, 0], "b": [3, 0], "c": [2, 0]},
+    }
+    # deletion: a b c = 1 2 3, then 2.5 2.5 1; insertion: 3 1 2, then all 2; sums 4 3 5 and 4.5 4.5 3
+    assert ranking.block_ranks({"deletion": areas["deletion"]}, LOWER).to_numpy().tolist() == [[1, 2, 3], [2.5, 2.5, 1]]
+    assert ranking.block_ranks(areas, LOWER).to_numpy().tolist() == [[2, 1, 3], [2.5, 2.5, 1]]
+
+
+def test_ranks_do_not_depend_on_units_or_the_order_of_methods():
+    areas = draw()
+    ranks = ranking.block_ranks(areas, LOWER)
+    scaled = {"deletion": {name: 3 + 100 * values for name, values in areas["deletion"].items()}, "insertion": areas["insertion"]}
+    assert ranking.block_ranks(scaled, LOWER).equals(ranks)
+    turned = {metric: dict(reversed(rows.items())) for metric, rows in areas.items()}
+    assert ranking.block_ranks(turned, LOWER)[list(ranks)].equals(ranks)
+    assert np.allclose(ranks.sum(axis=1), 5 * 6 / 2)
+
+
+def test_a_better_method_has_the_better_rank_and_alike_ones_are_not_told_apart():
+    table = ranking.standings(draw(gap=4.0), LOWER)
+    assert list(table["method"]) == list("abcde") and table["rank"].is_monotonic_increasing
+    assert ((table["rank_low"] <= table["rank"]) & (table["rank"] <= table["rank_high"])).all() and set(table["images"]) == {40}
+    assert ranking.cliques(table["rank"], ranking.critical_difference(5, 40)) == []
+    alike = ranking.standings(draw(), LOWER)
+    assert ranking.cliques(alike["rank"], ranking.critical_difference(5, 40)) == [(0, 4)]
+
+
+@pytest.mark.parametrize(("methods", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (8, 3.031), (10, 3.164)])
+def test_the_critical_difference_is_that_of_the_published_table(methods, q):
+    """Demsar 2006, table 5(a), at 0.05."""
+    assert ranking.critical_difference(methods, 30) == pytest.approx(q * np.sqrt(methods * (methods + 1) / 180), rel=5e-4)
+
+
+def test_the_critical_difference_keeps_its_level():
+    """Of 400 tables in which all methods are alike, in about 5 % any pair of the five is told apart."""
+    wrong = 0
+    for seed in range(400):
+        table = ranking.standings({"deletion": draw(images=30, seed=seed)["deletion"]}, LOWER)
+        wrong += table["rank"].iloc[-1] - table["rank"].iloc[0] > ranking.critical_difference(5, 30)
+    assert stats.binomtest(wrong, 400, 0.05).pvalue > 0.001
+
+
+def test_friedman_is_scipys_on_one_metric_and_sees_a_difference():
+    areas = {"deletion": draw(gap=0.3)["deletion"]}
+    assert ranking.friedman(areas, LOWER) == pytest.approx(stats.friedmanchisquare(*areas["deletion"].values()).pvalue)
+    assert ranking.friedman(draw(gap=1.0), LOWER) < 1e-6 < ranking.friedman(draw(), LOWER)
+    assert ranking.friedman({"deletion": dict.fromkeys("abc", np.ones(9))}, LOWER) == 1
+
+
+@pytest.mark.parametrize(
+    ("ranks", "runs"),
+    [([1, 2, 3, 4], []), ([1, 1.5, 3, 3.5], [(0, 1), (2, 3)]), ([1, 1.8, 2.6], [(0, 1), (1, 2)]), ([1, 1.2, 1.4, 5], [(0, 2)])],
+)
+def test_cliques_are_the_longest_runs(ranks, runs):
+    assert ranking.cliques(ranks, 1.0) == runs
+
+
+def test_metrics_that_say_the_same_agree_and_those_that_say_the_contrary_do_not():
+    areas = draw(gap=2.0)
+    same = ranking.metric_agreement({"one": areas, "two": areas}, LOWER).set_index("metric")
+    assert same.loc["deletion", "insertion"] == pytest.approx(1)
+    contrary = ranking.metric_agreement({"one": areas}, LOWER | {"insertion": True}).set_index("metric")
+    assert contrary.loc["deletion", "insertion"] == pytest.approx(-1) and contrary.loc["deletion", "deletion"] == pytest.approx(1)
+    flat = {"one": areas | {"insertion": dict.fromkeys("abcde", np.ones(40))}}
+    assert np.isnan(ranking.metric_agreement(flat, LOWER).set_index("metric").loc["deletion", "insertion"])
+
+
+def test_agreement_matches_methods_by_name():
+    areas = draw(gap=2.0)
+    turned = {"deletion": areas["deletion"], "insertion": dict(reversed(areas["insertion"].items()))}
+    assert ranking.metric_agreement({"one": turned}, LOWER).equals(ranking.metric_agreement({"one": areas}, LOWER))
+
+
+def test_trainings_stand_side_by_side():
+    good, bad = draw(gap=2.0), {metric: dict(zip("edcba", rows.values(), strict=True)) for metric, rows in draw(gap=2.0).items()}
+    table = ranking.by_training({"first": good, "second": bad}, LOWER)
+    assert list(table.columns) == ["first", "second"] and table.loc["a", "first"] < 2 < 4 < table.loc["a", "second"]
+    found = ranking.duels({"first": good, "second": bad}, [("a", "b")], LOWER)
+    shown = ranking.side_by_side(found)
+    assert list(shown.columns) == ["claim", "metric", "first", "second"] and len(shown) == 2
+    assert (shown["second"] == "no").all() and shown["first"].str.match(r"[-+]\d").all()
+    few = ranking.duels({"first": draw(images=10, gap=2.0)}, [("a", "b")], LOWER)
+    assert (ranking.side_by_side(few)["first"] == "").all()
+
+
+@pytest.mark.parametrize(
+    ("areas", "message"),
+    [
+        ({}, "no metric"),
+        ({"deletion": {"a": np.ones(3)}}, "two methods or more"),
+        ({"deletion": {"a": np.ones(3), "b": np.ones(4)}}, "equally many images"),
+        ({"deletion": {"a": np.ones(3), "b": np.array([1, np.nan, 1])}}, "NaN or infinity"),
+        ({"deletion": {"a": np.ones(3), "b": np.ones(3)}, "insertion": {"a": np.ones(3), "c": np.ones(3)}}, "same methods"),
+        ({"deletion": dict.fromkeys("ab", np.ones(3)), "insertion": dict.fromkeys("ab", np.ones(4))}, "4 images"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(areas, message):
+    with pytest.raises(ValueError, match=message):
+        ranking.standings(areas, LOWER)
+    with pytest.raises(ValueError, match="three methods"):
+        ranking.friedman({"deletion": dict.fromkeys("ab", np.ones(3))}, LOWER)
+
+
+def test_the_pictures_show_every_method_and_number():
+    table = ranking.standings(draw(gap=0.5), LOWER)
+    figure = plots.critical_differences({"first": table, "second": table}, 1.0)
+    for axes in figure.axes:
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == list(table["method"])
+        assert len(axes.lines) == 2 * len(table) + len(ranking.cliques(table["rank"], 1.0)) + 1
+    numbers = pd.DataFrame({"x": [1.0, 2.0], "y": [0.5, np.nan]}, index=["a", "b"])
+    shown = [text.get_text() for text in plots.heat(numbers, "rank").axes[0].texts]
+    assert shown == ["1.0", "0.5", "2.0", ""]
