@@ -17,9 +17,9 @@ from saliency_lib.registry import no_such
 def main(words: list[str] | None = None) -> int:
     """Run the cases one by one; 1 where one failed, 2 where there is no such case."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these; the table is printed and not kept")
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these; printed, and kept with --write alone")
     parser.add_argument("--rounds", type=int, default=5, help="most rounds of each case (default: 5)")
-    parser.add_argument("--write", action="store_true", help="keep the table of some cases too")
+    parser.add_argument("--write", action="store_true", help="put the rows of some cases into the kept table")
     parser.add_argument("--list", action="store_true", help="the cases' names and settings")
     chosen = parser.parse_args(words)
     if chosen.list:
@@ -54,7 +54,7 @@ def _run(names: list[str], rounds: int, command: str | None) -> int:
     if failed:
         print(f"failed, so nothing was kept: {', '.join(failed)}", file=sys.stderr)
     elif command:
-        table.write(found, command=command)
+        table.write(found, command=command, some=len(names) < len(CASES))
     return bool(failed)
 
 

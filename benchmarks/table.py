@@ -92,13 +92,25 @@ def machine() -> dict:
     }
 
 
-def write(table: pd.DataFrame, file: Path = CSV, command: str = "make bench") -> None:
+def write(table: pd.DataFrame, file: Path = CSV, command: str = "make bench", *, some: bool = False) -> None:
     """Write the table as CSV and beside it a JSON file that says where it comes from, each whole or not at all.
 
     The JSON file names the digest of the CSV, so that one without the other is noticed.
+
+    Args:
+        some: the table holds some cases, whose rows take the place of those kept; the JSON file says which and when.
     """
+    origin: dict = {"command": command, **machine()}
+    if some and file.exists():
+        kept = pd.read_csv(file).set_index("case")
+        later = {"cases": list(table["case"]), **origin}
+        origin = json.loads(file.with_suffix(".json").read_text())
+        origin["measured later"] = [*origin.get("measured later", []), later]
+        new = table.set_index("case")
+        order = [*kept.index, *new.index.difference(kept.index, sort=False)]
+        table = pd.concat([kept.drop(new.index, errors="ignore"), new]).loc[order].reset_index()
     content = table.to_csv(index=False, float_format="%.4g")
-    origin = {"command": command, "sha256": hashlib.sha256(content.encode()).hexdigest(), **machine()}
+    origin["sha256"] = hashlib.sha256(content.encode()).hexdigest()
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(file, lambda draft: draft.write_text(content))
     replace_file(file.with_suffix(".json"), lambda draft: draft.write_text(json.dumps(origin, indent=1) + "\n"))

@@ -161,6 +161,17 @@ def test_a_table_changed_by_hand_is_refused(tmp_path, monkeypatch):
         sl.report.measured("mine")
 
 
+def test_rows_measured_later_take_their_place_and_the_origin_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    file = tmp_path / "data" / "measured" / "mine.csv"
+    table.write(pd.DataFrame({"case": ["a", "b"], "ratio": [2.0, 3.0], "note": [None, "x"]}), file, "all")
+    table.write(pd.DataFrame({"case": ["c", "a"], "ratio": [5.0, 4.0], "note": [None, None]}), file, "some", some=True)
+    found, origin = sl.report.measured("mine")
+    assert found["case"].tolist() == ["a", "b", "c"] and found["ratio"].tolist() == [4.0, 3.0, 5.0]
+    assert origin["command"] == "all"
+    assert [(later["command"], later["cases"]) for later in origin["measured later"]] == [("some", ["c", "a"])]
+
+
 @pytest.fixture
 def cases(monkeypatch):
     """Two cases in place of the others, one of which has no agreement, one that cannot run; and what gets written."""
@@ -174,7 +185,7 @@ def cases(monkeypatch):
     entries["absent"] = Case("absent", "option", "s", "p", absent, {}, {})
     written = []
     monkeypatch.setattr(command, "CASES", entries)
-    monkeypatch.setattr(command.table, "write", lambda found, command: written.append(found))
+    monkeypatch.setattr(command.table, "write", lambda found, command, some: written.append(found))
     monkeypatch.setattr(command, "cpu_seconds", lambda work: 1.0)
     return written
 

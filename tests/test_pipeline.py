@@ -190,3 +190,17 @@ def test_the_default_model_comes_with_the_checkout():
 
 def test_the_default_model_can_be_trained_again(outputs):
     assert sl.train(sl.Training()).accuracy > 0.94
+
+
+def test_what_is_in_the_store_is_read_without_a_model_or_a_method(trained, monkeypatch):
+    spec = sl.Score(sl.Explanation(TRAINING, "gradient", stop=4), "deletion", {"steps": 3})
+    before = sl.score(spec)
+
+    def asked(*arguments):
+        raise AssertionError("a stored score was made again")
+
+    for name in ("train", "explain", "_explain", "_score"):
+        monkeypatch.setattr(pipeline, name, asked)
+    assert torch.equal(sl.score(spec).curve.values, before.curve.values)
+    with pytest.raises(AssertionError, match="made again"):
+        sl.score(dataclasses.replace(spec, seed=1))
