@@ -448,7 +448,7 @@ def ratios(table: pd.DataFrame, quantity: str) -> Figure:
     axes.scatter(table["ratio"], place, color=colours, s=36, zorder=3, label="ratio (orange: below what is demanded)")
     axes.scatter(table["at_least"], place, color=_INK, marker="|", s=90, linewidths=1.8, label="at least")
     axes.scatter(table["aim"], place, color="#999999", marker="|", s=90, linewidths=1.8, label="aim")
-    label = "the most that the passes through the network allow"
+    label = "ceiling: the bare passes"
     axes.scatter(table["ceiling"], place, facecolors="none", edgecolors=_INK, marker="D", s=26, label=label)
     axes.axvline(1, color=_INK, linewidth=0.8)
     axes.set_xscale("log")
