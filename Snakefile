@@ -1,19 +1,25 @@
 # The batch: one rule a stage, each a papermill line. `snakemake -n -p` prints the lines, `snakemake --cores 2` runs them.
 #
-#   snakemake --cores 2                              the plans that `make reproduce` runs
-#   snakemake --cores 2 --config plans=photos        one plan of params/plans/ (several: plans=embedded,photos)
-#   snakemake --cores 8 --resources gpu=1            at most one job at a time on the GPU
+#   snakemake --cores 2                                        the plans that `make reproduce` runs
+#   snakemake --cores 2 --config plans=photos                  one plan of params/plans/ (several: plans=embedded,photos)
+#   snakemake --cores 8 --config plans=score_matching scale=paper    the same paper at its own scale (without plans: all five)
+#   snakemake --cores 8 --resources gpu=2                      two GPUs: every job has one of them to itself
+#   snakemake --profile workflow/profiles/slurm ...            a cluster; workflow/README.md has the profiles
 #
 # An executed notebook in outputs/runs/ is done and is not run again until it, its parameters or what it builds on change.
 # Results lie in the store, so that a notebook which is run again finds them.
 from saliency_lib import paths, plans
 
 RUNS = paths.relative(plans.RUNS)
-STEPS = {
-    (step.plan, step.combination, step.notebook): step
-    for plan in str(config.get("plans", "embedded,shapes,time_series,photos,benchmarks")).split(",")
-    for step in plans.steps(plan)
-}
+SCALE = str(config.get("scale", "embedded"))
+STEPS = {(step.plan, step.combination, step.notebook): step for step in plans.batch(config.get("plans"), SCALE)}
+
+# where GPUs are counted, a job gets one of its own; a cluster's scheduler does this itself
+OWN_GPU = "workflow/gpu.sh " if "gpu" in workflow.resource_settings.resources else ""
+
+# what a job asks a cluster for: all that trains many networks can use, at most so many cores, megabytes and minutes
+MANY, FEW = (8, 4) if SCALE == "paper" else (8, 1)
+MEMORY, MINUTES = (32_000, 24 * 60) if SCALE == "paper" else (4_000, 60)
 
 
 def step(wildcards):
@@ -23,7 +29,7 @@ def step(wildcards):
 def needs(wildcards):
     """The notebook itself, its parameter file, and the executed notebooks of the stages before it."""
     one = step(wildcards)
-    return [f"notebooks/{one.notebook}.ipynb", one.file, *map(paths.relative, plans.needed_by(one))]
+    return [f"notebooks/{one.notebook}.ipynb", one.file, *map(paths.relative, plans.needed_by(one, STEPS.values()))]
 
 
 def command(wildcards):
@@ -39,32 +45,42 @@ rule train:
     input: needs
     output: RUNS + "/{plan}/{combination}/{notebook,01_[^/]+}.ipynb"
     params: command=command
-    threads: workflow.cores
-    resources: gpu=1
-    shell: "OMP_NUM_THREADS={threads} {params.command}"
+    threads: MANY
+    resources: gpu=1, mem_mb=MEMORY, runtime=MINUTES
+    shell: "OMP_NUM_THREADS={threads} {OWN_GPU}{params.command}"
 
 
 rule explain:
     input: needs
     output: RUNS + "/{plan}/{combination}/{notebook,02_[^/]+}.ipynb"
     params: command=command
-    threads: workflow.cores
-    resources: gpu=1
-    shell: "OMP_NUM_THREADS={threads} {params.command}"
+    threads: MANY
+    resources: gpu=1, mem_mb=MEMORY, runtime=MINUTES
+    shell: "OMP_NUM_THREADS={threads} {OWN_GPU}{params.command}"
 
 
 rule measure:
     input: needs
     output: RUNS + "/{plan}/{combination}/{notebook,03_[^/]+}.ipynb"
     params: command=command
-    threads: 1
-    resources: gpu=1
-    shell: "OMP_NUM_THREADS={threads} {params.command}"
+    threads: FEW
+    resources: gpu=1, mem_mb=MEMORY, runtime=MINUTES
+    shell: "OMP_NUM_THREADS={threads} {OWN_GPU}{params.command}"
 
 
 rule paper:
     input: needs
-    output: RUNS + "/{plan}/{combination}/{notebook,0[45]_[^/]+}.ipynb"
+    output: RUNS + "/{plan}/{combination}/{notebook,04_[^/]+}.ipynb"
     params: command=command
-    threads: 1
-    shell: "OMP_NUM_THREADS={threads} {params.command}"
+    threads: FEW
+    resources: gpu=1, mem_mb=MEMORY, runtime=MINUTES
+    shell: "OMP_NUM_THREADS={threads} {OWN_GPU}{params.command}"
+
+
+rule compare:
+    input: needs
+    output: RUNS + "/{plan}/{combination}/{notebook,05_[^/]+}.ipynb"
+    params: command=command
+    threads: FEW
+    resources: gpu=1, mem_mb=MEMORY, runtime=MINUTES
+    shell: "OMP_NUM_THREADS={threads} {OWN_GPU}{params.command}"

@@ -1,11 +1,23 @@
-"""Plans: which notebooks run with which parameters. Read by the Snakefile and the report; imports nothing heavy."""
+"""Plans: which notebooks run with which parameters. Read by the Snakefile and the report; imports nothing heavy.
+
+A plan is a file params/plans/<name>.yaml with these fields:
+
+    title        the chapter's name in the report
+    parameters   a flat file params/<name>.yaml that every notebook gets
+    sweep        lists of parameters; every combination of their values runs every notebook (left out: one run)
+    notebooks    the notebooks, each with the parameters that it gets besides
+    after        plans whose earlier stages come first, where they are in the batch
+    paper        the plan at the paper's scale: a list of runs, each with a sweep and notebooks of its own, and with parameters,
+                 which are params/paper.yaml unless said
+"""
 
 import ast
 import itertools
 import json
 import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -14,7 +26,14 @@ from saliency_lib import paths
 from saliency_lib.registry import no_such
 
 RUNS = paths.OUTPUTS / "runs"  # the executed notebooks, runs/<plan>/<combination>/<notebook>.ipynb
-FIELDS = ("title", "parameters", "sweep", "notebooks")
+SCALES = ("embedded", "paper")
+RUN_FIELDS = ("parameters", "sweep", "notebooks")
+FIELDS = ("title", *RUN_FIELDS, "after", "paper")
+PAPERS = ("active_gradients", "guided_nonlinearity", "saliency_benchmark", "guided_training", "score_matching")
+USUAL = {  # the plans that run where none is named
+    "embedded": (*PAPERS, "embedded", "shapes", "time_series", "photos", "benchmarks"),
+    "paper": PAPERS,
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,9 @@ class Step:
     notebook: str
     parameters: dict[str, object]
     file: str
+    scale: str = "embedded"
+    swept: dict[str, object] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
 
     @property
     def output(self) -> Path:
@@ -87,40 +109,95 @@ def read(plan: str) -> dict:
     if plan not in names():
         raise no_such("plan", plan, names())
     content = yaml.safe_load((paths.PARAMS / "plans" / f"{plan}.yaml").read_text())
-    if not isinstance(content, dict) or not isinstance(content.get("notebooks"), dict) or "parameters" not in content:
+    if not isinstance(content, dict) or "parameters" not in content:
         raise ValueError(f"plan {plan!r} needs the fields parameters (a file) and notebooks (a table of names)")
-    for name, values in (content.get("sweep") or {}).items():
-        if not isinstance(values, list) or not values:
-            raise ValueError(f"sweep of {name} in plan {plan!r} must be a list of values, got {values!r}")
-    for field in content:
-        if field not in FIELDS:
-            raise no_such(f"field of plan {plan!r}", field, FIELDS)
+    _check(f"plan {plan!r}", content, FIELDS)
+    paper = content.get("paper", [])
+    if not isinstance(paper, list) or ("paper" in content and not paper):
+        raise ValueError(f"paper in plan {plan!r} must be a list of runs, each with a sweep and notebooks, got {paper!r}")
+    for run in paper:
+        _check(f"paper in plan {plan!r}", run, RUN_FIELDS)
     return content
 
 
-def steps(plan: str) -> list[Step]:
-    """Every notebook run of a plan, in the order of its notebooks.
+def _check(place: str, content: object, known: tuple[str, ...]) -> None:
+    if not isinstance(content, dict) or not isinstance(content.get("notebooks"), dict):
+        raise ValueError(f"{place} needs the fields parameters (a file) and notebooks (a table of names)")
+    for name, values in (content.get("sweep") or {}).items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"sweep of {name} in {place} must be a list of values, got {values!r}")
+    for key in content:
+        if key not in known:
+            raise no_such(f"field of {place}", key, known)
+
+
+def scales(plan: str) -> list[str]:
+    """The scales at which a plan can run: `embedded`, and `paper` where the file says what that is."""
+    return [scale for scale in SCALES if scale == "embedded" or scale in read(plan)]
+
+
+def steps(plan: str, scale: str = "embedded") -> list[Step]:
+    """Every notebook run of a plan at one scale, in the order of its notebooks.
 
     Raises:
-        ValueError: a parameter that one of the notebooks does not declare.
+        ValueError: an unknown scale or one that the plan does not have, a parameter that one of the notebooks does not
+            declare, or one notebook twice with the same combination.
     """
-    content = read(plan)
-    sweep = content.get("sweep") or {}
-    result = []
+    if scale not in SCALES:
+        raise no_such("scale", scale, SCALES)
+    content, have = read(plan), scales(plan)
+    if scale not in have:
+        others = ", ".join(name for name in names() if scale in scales(name))
+        raise ValueError(f"plan {plan!r} has no scale {scale!r}, only {', '.join(have)}; plans that have it: {others}")
+    runs = [content] if scale == "embedded" else content[scale]
+    result: dict[Path, Step] = {}
+    for run in runs:
+        for step in _run(plan, scale, {"parameters": f"params/{scale}.yaml"} | run, tuple(content.get("after") or ())):
+            if step.output in result:
+                raise ValueError(f"plan {plan!r} runs {step.notebook} twice with {step.combination}; sweep what differs")
+            result[step.output] = step
+    return list(result.values())
+
+
+def _run(plan: str, scale: str, run: dict, after: tuple[str, ...]) -> Iterable[Step]:
+    """The steps of one run: every combination of its sweep with every notebook."""
+    sweep, file = run.get("sweep") or {}, run["parameters"]
+    declared = {notebook: defaults(notebook) for notebook in run["notebooks"]}
+    shared = yaml.safe_load((paths.ROOT / file).read_text())
     for values in itertools.product(*sweep.values()):
-        chosen = dict(zip(sweep, values, strict=True))
-        combination = re.sub(r"[^\w.=-]+", "+", "-".join(f"{name}-{value}" for name, value in chosen.items())) or "run"
-        for notebook, own in content["notebooks"].items():
-            parameters = chosen | (own or {})
-            known = defaults(notebook)
-            for name in (*parameters, *yaml.safe_load((paths.ROOT / content["parameters"]).read_text())):
-                if name not in known:
-                    raise no_such(f"parameter of {notebook} in plan {plan!r}", name, known)
-            result.append(Step(plan, combination, notebook, parameters, content["parameters"]))
-    return result
+        swept = dict(zip(sweep, values, strict=True))
+        words = [] if scale == "embedded" else [scale]  # the two scales never share a folder
+        words += [f"{name}-{value}" for name, value in swept.items()]
+        combination = re.sub(r"[^\w.=-]+", "+", "-".join(words)) or "run"
+        for notebook, own in run["notebooks"].items():
+            parameters = swept | (own or {})
+            for name in (*parameters, *shared):
+                if name not in declared[notebook]:
+                    raise no_such(f"parameter of {notebook} in plan {plan!r}", name, declared[notebook])
+            yield Step(plan, combination, notebook, parameters, file, scale, swept, after)
 
 
-def needed_by(step: Step) -> list[Path]:
-    """The outputs that a step builds on: those of the earlier stages (01 before 02 before 03 ...) of its combination."""
-    stage = step.notebook[:2]
-    return [other.output for other in steps(step.plan) if other.combination == step.combination and other.notebook[:2] < stage]
+def batch(chosen: str | None = None, scale: str = "embedded") -> list[Step]:
+    """The steps of several plans, their names separated by commas; None is the usual ones at that scale.
+
+    Raises:
+        ValueError: as `steps` does.
+    """
+    if scale not in SCALES:
+        raise no_such("scale", scale, SCALES)
+    return [step for plan in (chosen.split(",") if chosen else USUAL[scale]) for step in steps(plan, scale)]
+
+
+def needed_by(step: Step, among: Iterable[Step] | None = None) -> list[Path]:
+    """The outputs that a step builds on: those of earlier stages (01 before 02 before 03 ...) of its plan, and of the plans that
+    come before it, unless a parameter that both sweep differs.
+
+    Args:
+        among: the batch; None is the step's plan alone.
+    """
+    found = []
+    for other in steps(step.plan, step.scale) if among is None else among:
+        earlier = other.plan in (step.plan, *step.after) and other.notebook[:2] < step.notebook[:2]
+        if earlier and all(other.swept[name] == step.swept[name] for name in other.swept.keys() & step.swept.keys()):
+            found.append(other.output)
+    return found

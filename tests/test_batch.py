@@ -1,0 +1,366 @@
+"""The batch: plans at both scales, profiles, GPUs handed out one by one, a queue, and a batch that is killed in the middle."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+import saliency_lib as sl
+from saliency_lib import paths, plans
+from saliency_lib.series import PROCESSES, SHAPES
+from saliency_lib.specs import SCALES
+
+WORKFLOW = paths.ROOT / "workflow"
+BIN = Path(sys.executable).parent
+AT_SCALE = [(plan, scale) for plan in plans.names() for scale in plans.scales(plan)]
+
+
+def until(found, what):
+    """Wait until `found()` gives something true, and return it."""
+    for _ in range(2000):
+        if value := found():
+            return value
+        time.sleep(0.05)
+    pytest.fail(f"waited in vain for {what}")
+
+
+def snakemake(*words, folder=paths.ROOT, **environment):
+    """A run of the batch with its own outputs, no progress bars and one thread."""
+    environment = (
+        os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "TQDM_DISABLE": "1", "PYTHONPATH": str(folder)} | environment
+    )
+    return subprocess.Popen(
+        [BIN / "snakemake", "--nolock", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def printed(process):
+    text, _ = process.communicate()
+    return text
+
+
+# Plans.
+
+
+def every(step):
+    """The step's parameters in full: the notebook's own, those of its file, those of the plan."""
+    return plans.defaults(step.notebook) | yaml.safe_load((paths.ROOT / step.file).read_text()) | step.parameters
+
+
+@pytest.mark.parametrize(("plan", "scale"), AT_SCALE)
+def test_every_step_of_a_plan_asks_for_models_and_data_that_there_are(plan, scale):
+    for step in plans.steps(plan, scale):
+        values, declared = every(step), plans.defaults(step.notebook)
+        for name, value in values.items():
+            assert declared[name] is None or type(value) is type(declared[name]), (step.notebook, name)
+        recipes = str(values.get("recipes") or values.get("recipe") or "").split() or [None]
+        for model in str(values.get("model") or values.get("models") or "").split():
+            for recipe in recipes:
+                sl.Training(values["dataset"], model, recipe, values["scale"], values["seed"])
+        assert step.scale == scale and (scale == "embedded" or values["scale"] == "paper")
+
+
+def test_plans_know_the_scales_of_trainings_and_wait_for_plans_that_there_are():
+    assert plans.SCALES == SCALES
+    assert all(set(plans.read(plan).get("after", ())) <= set(plans.names()) for plan in plans.names())
+
+
+def test_each_paper_has_a_plan_at_both_scales():
+    reported = {file.stem for file in (paths.ROOT / "data" / "reported").glob("*.csv")} - {"claims"}
+    assert set(plans.PAPERS) == reported == set(plans.USUAL["paper"])
+    for paper in plans.PAPERS:
+        assert plans.scales(paper) == ["embedded", "paper"]
+        for scale in plans.scales(paper):
+            assert any(step.notebook == f"04_{paper}" for step in plans.steps(paper, scale))
+
+
+@pytest.mark.parametrize("paper", ["active_gradients", "saliency_benchmark", "score_matching"])
+def test_the_papers_scale_has_the_networks_of_its_reported_numbers(paper):
+    _, numbers = sl.report.reported(paper)
+    chosen = [every(step) for step in plans.steps(paper, "paper")]
+    ours = {(one.get("dataset"), one.get("model"), one.get("recipe") or "standard") for one in chosen}
+    theirs = set(numbers[["dataset", "model", "training"]].itertuples(index=False, name=None))
+    theirs = {row for row in theirs if row[0] in sl.DATASETS and row[2] != "pretrained"}
+    assert theirs <= ours and len(theirs) >= 4
+
+
+def test_the_papers_scale_of_guided_training_has_all_time_series():
+    steps = plans.steps("guided_training", "paper")
+    series = [step.parameters["dataset"] for step in steps if step.notebook == "03_time_series"]
+    assert sorted(series) == sorted(f"series_{process}_{shape}" for process in PROCESSES for shape in SHAPES)
+
+
+def test_the_usual_batch_runs_every_notebook_and_none_twice():
+    steps = plans.batch()
+    assert {step.notebook for step in steps} == {file.stem for file in paths.NOTEBOOKS.glob("0[1-5]_*.ipynb")}
+    full = [(step.notebook, sorted(map(str, every(step).items()))) for step in steps]
+    assert not [one for one in full if full.count(one) > 1]
+
+
+def test_the_same_sweep_at_the_other_scale_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    shutil.copytree(paths.PARAMS, tmp_path / "params")
+    run = {"sweep": {"model": ["cnn"]}, "notebooks": {"01_train": {}}}
+    content = {"title": "Mine", "parameters": "params/embedded.yaml", **run, "paper": [run]}
+    (tmp_path / "params" / "plans" / "mine.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+    (small,), (large,) = plans.steps("mine"), plans.steps("mine", "paper")
+    assert small.output != large.output and large.file == "params/paper.yaml"
+
+
+def test_the_steps_of_all_plans_at_both_scales_share_no_folder():
+    steps = [step for plan, scale in AT_SCALE for step in plans.steps(plan, scale)]
+    assert len({step.output for step in steps}) == len(steps)
+    folders = {scale: {step.output.parent for step in steps if step.scale == scale} for scale in ("embedded", "paper")}
+    assert not folders["embedded"] & folders["paper"]
+
+
+def test_a_step_waits_for_earlier_stages_that_differ_in_nothing_it_sweeps():
+    steps = plans.steps("score_matching", "paper")
+    last = steps[-1]
+    assert last.notebook == "04_score_matching"
+    assert set(plans.needed_by(last)) == {step.output for step in steps if step.notebook == "01_train"} and len(steps) == 6
+    steps = plans.steps("active_gradients", "paper")
+    for step in steps:
+        if step.notebook.startswith("04"):
+            assert plans.needed_by(step) == [step.output.with_name("01_train.ipynb")]
+
+
+def test_a_step_waits_for_plans_before_its_own_only_where_they_run_too():
+    (step,) = (step for step in plans.steps("guided_training") if step.notebook == "04_guided_training")
+    alone = plans.needed_by(step)
+    assert (
+        {file.stem for file in alone}
+        == {"03_masked_accuracy"}
+        == {file.stem for file in plans.needed_by(step, plans.batch("guided_training"))}
+    )
+    names = {file.stem for file in plans.needed_by(step, plans.batch())}
+    assert names == {"01_train", "02_explain", "03_fidelity", "03_sanity", "03_time_series", "03_masked_accuracy"}
+
+
+def test_unknown_scales_and_plans_without_one_say_what_there_is():
+    with pytest.raises(ValueError, match="scale 'papre' is not known; did you mean 'paper'"):
+        plans.batch("photos", "papre")
+    with pytest.raises(ValueError, match=r"plan 'photos' has no scale 'paper', only embedded; .*: active_gradients, guided_non"):
+        plans.batch("active_gradients,photos", "paper")
+    with pytest.raises(ValueError, match="plan 'foto' is not known"):
+        plans.batch("shapes,foto")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"paper": {"sweep": {}}}, "paper in plan 'mine' must be a list of runs"),
+        ({"paper": []}, "paper in plan 'mine' must be a list of runs"),
+        ({"paper": [{"sweep": {}}]}, "paper in plan 'mine' needs the fields .* notebooks"),
+        ({"paper": [{"notebooks": {}, "title": "x"}]}, "field of paper in plan 'mine' 'title' is not known"),
+        ({"paper": [{"notebooks": {}, "sweep": {"model": "cnn"}}]}, "sweep of model in paper in plan 'mine' must be a list"),
+        ({"paper": [{"notebooks": {"01_train": {"modle": "cnn"}}}]}, "parameter of 01_train in plan 'mine' 'modle' is not known"),
+        ({"paper": [{"notebooks": {"01_train": {}}}, {"notebooks": {"01_train": {"seed": 1}}}]}, "'mine' runs 01_train twice"),
+    ],
+)
+def test_a_bad_scale_of_a_plan_is_refused(change, message, tmp_path, monkeypatch):
+    shutil.copytree(paths.PARAMS, tmp_path / "params")
+    content = yaml.safe_load((paths.PARAMS / "plans" / "photos.yaml").read_text())
+    (tmp_path / "params" / "plans" / "mine.yaml").write_text(yaml.safe_dump({"paper": [{"notebooks": {}}]} | content | change))
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+    with pytest.raises(ValueError, match=message):
+        plans.steps("mine", "paper")
+
+
+# Dry runs: none of them needs data.
+
+
+@pytest.mark.parametrize(
+    ("scale", "profile"), [("embedded", "gpus"), ("paper", "slurm")], ids=["embedded on GPUs", "paper on a cluster"]
+)
+def test_a_dry_run_of_all_plans_prints_what_each_would_run(scale, profile, tmp_path, monkeypatch):
+    chosen = [plan for plan in plans.names() if scale in plans.scales(plan)]
+    words = ["-n", "-p", "--forceall", "--profile", WORKFLOW / "profiles" / profile]
+    words += ["--config", f"scale={scale}", f"plans={','.join(chosen)}"]
+    process = snakemake(*words, SALIENCY_OUTPUTS=str(tmp_path / "outputs"), SALIENCY_DATA=str(tmp_path / "none"))
+    text = printed(process)
+    assert process.returncode == 0, text
+    monkeypatch.setattr(plans, "RUNS", tmp_path / "outputs" / "runs")
+    lines = re.findall(r"OMP_NUM_THREADS=\d+ (.*)", text)
+    given = "workflow/gpu.sh " if profile == "gpus" else ""
+    assert sorted(lines) == sorted(f"{given}{step.command}" for step in plans.batch(",".join(chosen), scale))
+    assert ("runtime=1440" in text and "nodes=1" in text) == (profile == "slurm")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_batch_at_an_unknown_scale_stops_at_once():
+    process = snakemake("-n", "--cores", "1", "--config", "scale=large")
+    assert "scale 'large' is not known; one of: embedded, paper" in printed(process)
+    assert process.returncode != 0
+
+
+# GPUs: each job has one to itself. The jobs here only write down which they were given.
+
+
+def on_gpu(command, *words, **environment):
+    return subprocess.Popen([WORKFLOW / "gpu.sh", "bash", "-c", command, "job", *map(str, words)], env=os.environ | environment)
+
+
+def given(file):
+    return until(lambda: file.exists() and file.read_text().strip(), f"{file.name} to be given a GPU")
+
+
+def test_jobs_have_gpus_of_their_own_and_a_killed_one_gives_its_back(tmp_path):
+    shared = {"CUDA_VISIBLE_DEVICES": "3,GPU-5a", "TMPDIR": str(tmp_path)}
+    hold = 'echo "$CUDA_VISIBLE_DEVICES" > "$1"; exec sleep 600'
+    jobs = {name: on_gpu(hold, tmp_path / name, **shared) for name in "ab"}
+    try:
+        assert {given(tmp_path / "a"), given(tmp_path / "b")} == {"3", "GPU-5a"}
+        jobs["c"] = on_gpu(hold, tmp_path / "c", **shared)
+        time.sleep(0.5)
+        assert not (tmp_path / "c").exists()
+        jobs["a"].kill()
+        assert given(tmp_path / "c") == given(tmp_path / "a")
+    finally:
+        for job in jobs.values():
+            job.kill()
+            job.wait()
+
+
+def test_no_gpu_is_ever_given_to_two_jobs_at_once(tmp_path):
+    shared = {"CUDA_VISIBLE_DEVICES": "0,1,2", "TMPDIR": str(tmp_path)}
+    work = 'cd "$1"; mkdir busy-$CUDA_VISIBLE_DEVICES || exit 1; sleep 0.2; rmdir busy-$CUDA_VISIBLE_DEVICES; touch done-$2'
+    jobs = [on_gpu(work, tmp_path, number, **shared) for number in range(8)]
+    assert [job.wait(120) for job in jobs] == [0] * 8
+    assert len(list(tmp_path.glob("done-*"))) == 8
+
+
+def test_the_gpus_are_those_that_the_driver_lists(tmp_path):
+    fake = tmp_path / "bin" / "nvidia-smi"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\nprintf '0\\n1\\n'\n")
+    fake.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment |= {"PATH": f"{fake.parent}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    words = [WORKFLOW / "gpu.sh", WORKFLOW / "gpu.sh", "sh", "-c", 'echo "$CUDA_VISIBLE_DEVICES"']
+    assert subprocess.run(words[1:], capture_output=True, text=True, env=environment).stdout == "0\n"
+    refused = subprocess.run(words[1:], capture_output=True, text=True, env=environment | {"CUDA_VISIBLE_DEVICES": ""})
+    assert refused.returncode == 1 and "no GPU here" in refused.stderr and not refused.stdout
+
+
+# The queue of one machine.
+
+
+def queue(script, *words, folder):
+    process = subprocess.run([WORKFLOW / f"{script}.sh", *words], capture_output=True, text=True, cwd=folder, check=True)
+    return process.stdout.strip()
+
+
+def test_the_queue_tells_running_ended_failed_and_killed_jobs_apart(tmp_path):
+    def submit(text):
+        script = Path(tempfile.mkstemp(dir=tmp_path)[1])
+        script.write_text(text)
+        return queue("submit", script.name, folder=tmp_path)
+
+    def status(number, wanted):
+        return until(lambda: queue("status", number, folder=tmp_path) == wanted, f"a job that is {wanted}")
+
+    def group(number):
+        file = tmp_path / ".snakemake" / "queue" / number / "group"
+        return int(until(lambda: file.exists() and file.read_text().strip(), "a job to begin"))
+
+    (tmp_path / "gate").touch()
+    waiting = "while [ -e gate ]; do sleep 0.05; done; exit 0"
+    ended, stopped, killed = submit(waiting), submit("sleep 600"), submit("sleep 600")
+    assert [queue("status", number, folder=tmp_path) for number in (ended, stopped, killed)] == ["running"] * 3
+    group(stopped)
+    queue("cancel", stopped, folder=tmp_path)
+    os.killpg(group(killed), signal.SIGKILL)
+    assert status(stopped, "failed") and status(killed, "failed")
+    assert queue("status", ended, folder=tmp_path) == "running"
+    (tmp_path / "gate").unlink()
+    assert status(ended, "success")
+    assert status(submit("exit 3"), "failed")
+    assert queue("status", "unheard", folder=tmp_path) == "failed"
+
+
+PLAN = {
+    "title": "Small",
+    "parameters": "params/embedded.yaml",
+    "notebooks": {"01_train": {}, "03_allegiance": {"images": 20, "methods": "gradient random"}},
+}
+
+
+def project(folder):
+    """A copy of the project with a small plan `small`, whose outputs and batch are its own."""
+    for name in ("saliency_lib", "params", "notebooks", "workflow"):
+        shutil.copytree(paths.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    shutil.copy(paths.ROOT / "Snakefile", folder)
+    (folder / "data").mkdir()
+    for name in ("reported", "measured"):
+        (folder / "data" / name).symlink_to(paths.ROOT / "data" / name)
+    (folder / "params" / "plans" / "small.yaml").write_text(yaml.safe_dump(PLAN))
+    recipes = folder / "params" / "training.yaml"
+    recipes.write_text(
+        recipes.read_text().replace("{model: cnn, dataset: mnist5k, epochs: 25,", "{model: cnn, dataset: mnist5k, epochs: 3,")
+    )
+    assert recipes.read_text() != (paths.PARAMS / "training.yaml").read_text()
+    return folder
+
+
+def finished(file):
+    """Whether an executed notebook ran to its end."""
+    if not file.exists():
+        return False
+    cells = [cell for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+    return all(cell.execution_count for cell in cells)
+
+
+def test_a_batch_runs_through_an_executor_of_clusters(tmp_path):
+    folder = project(tmp_path / "project")
+    words = ["--profile", "workflow/profiles/local-cluster", "--seconds-between-status-checks", "1"]
+    process = snakemake(*words, "--config", "plans=benchmarks", folder=folder)
+    text = printed(process)
+    assert process.returncode == 0, text
+    assert re.search(r"Submitted job \d+ with external jobid", text)
+    assert finished(folder / "outputs" / "runs" / "benchmarks" / "run" / "05_benchmarks.ipynb")
+    (log,) = (folder / ".snakemake" / "queue").glob("*/log")
+    assert "1 of 1 steps (100%) done" in log.read_text()
+
+
+def results(folder):
+    files = [*(folder / "outputs" / "tables").rglob("*.*"), *(folder / "outputs" / "training").glob("*/weights.safetensors")]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+@pytest.mark.skipif("SLOW" not in os.environ, reason="a minute or two: SLOW=1 pytest tests/test_batch.py -k killed_and_started")
+def test_a_batch_that_is_killed_and_started_again_gives_the_same_tables(tmp_path):
+    words = ["--cores", "1", "--rerun-incomplete", "--config", "plans=small"]
+    calm, killed = project(tmp_path / "calm"), project(tmp_path / "killed")
+    process = snakemake(*words, folder=calm)
+    text = printed(process)
+    assert process.returncode == 0, text
+    outputs = killed / "outputs"
+    for sign, notebook in (("training/.*.checkpoint.safetensors", "01_train"), ("score/[!.]*", "03_allegiance")):
+        process = snakemake(*words, folder=killed)
+        until(lambda one=process, sign=sign: list(outputs.glob(sign)) or one.poll() is not None, sign)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        assert list(outputs.glob(sign)) and not finished(outputs / "runs" / "small" / "run" / f"{notebook}.ipynb")
+    assert not (outputs / "tables").exists()
+    process = snakemake(*words, folder=killed)
+    text = printed(process)
+    assert process.returncode == 0, text
+    expected = results(calm)
+    assert len(expected) == 3 and results(killed) == expected

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# workflow/cancel.sh NUMBER ...: ends jobs of workflow/submit.sh with all that they have started.
+for number; do
+  job=.snakemake/queue/$number
+  # a job that has ended is left alone: the system may have given its number to another
+  flock --nonblock "$job/lock" true || kill -- "-$(cat "$job/group")"
+done
