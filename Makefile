@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce report measured test lint bench bless lab clean
+.PHONY: help env reproduce report measured test browser killed lint bench bless lab clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 18
@@ -28,12 +28,13 @@ REPORT = outputs/report/html/index.html
 report: env $(REPORT)  ## the HTML report from the executed notebooks, none of them run again
 	@echo "The report is at $(REPORT)"
 
-$(REPORT): $(shell find outputs/runs -name '*.ipynb' 2>/dev/null) $(wildcard params/plans/*.yaml) saliency_lib/site.py | env
+$(REPORT): $(shell find outputs/runs -name '*.ipynb' 2>/dev/null) $(wildcard params/plans/*.yaml saliency_lib/site*.py) CITATION.cff | env
 	python -m saliency_lib.site
 
 # plans that take hours, and where their tables go: outputs/tables/<notebook with parameters>/ to data/measured/<name>_
 MEASURED = imagenet_samples cifar10_allegiance cifar10_regimes
 KEPT = imagenet_samples:05_leaderboard-imagenet_samples-efficientnet_lite0-* \
+  imagenet_guided_nonlinearity:04_guided_nonlinearity-imagenet_samples-efficientnet_lite0-* \
   cifar10_black:03_allegiance-cifar10-cnn-*=10000 cifar10_white:03_allegiance-cifar10-cnn-*=white \
   cifar10_pixels:03_pixel_perturbation-cifar10-cifar_resnet9-* cifar10_samples:03_sample_quality-cifar10-cifar_resnet9-*
 empty :=
@@ -51,6 +52,19 @@ lint: env  ## style and format
 test: env lint  ## all tests and the notebooks' stored outputs (under 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 pytest -n $(CORES)
 	OMP_NUM_THREADS=1 pytest --nbval notebooks -n $(CORES) --dist loadfile
+
+# without a report, one of the plans that read what the tests have put into the store
+browser: env  ## JupyterLab, the explorer and the report in a headless Chromium (Debian's, installed if it is missing)
+	command -v chromium > /dev/null || { as=$$([ $$(id -u) = 0 ] || echo sudo); $$as apt-get update -qq && \
+	  $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
+	test -f $(REPORT) || snakemake --cores $(CORES) --nolock --quiet rules --config plans=$(WARM)
+	@$(MAKE) --no-print-directory report
+	OMP_NUM_THREADS=1 pytest -n $(CORES) -m browser tests/browser
+
+WARM = active_gradients,guided_nonlinearity,saliency_benchmark,guided_training,score_matching,shapes,benchmarks
+
+killed: env  ## the batch, killed twice and started again, gives the same tables byte for byte (3 minutes)
+	SLOW=1 OMP_NUM_THREADS=1 pytest tests/test_batch.py -k killed_and_started
 
 bench: env  ## every engine beside its peer, into data/measured/ (under 15 minutes on one core)
 	OMP_NUM_THREADS=1 python -m benchmarks

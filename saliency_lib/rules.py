@@ -113,9 +113,7 @@ class _Units(TorchFunctionMode):
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         super().__exit__(kind, error, trace)
         if kind is None and not self.met:
-            raise ValueError(
-                "the rule met no unit that it knows (ReLU, ReLU6, Softplus, max-pool); it would change nothing"
-            )
+            raise ValueError("the rule met no unit that it knows (ReLU, ReLU6, Softplus, max-pool); it would change nothing")
 
 
 def _floor(name: str, *bounds: object, **named: object) -> object:
@@ -159,8 +157,9 @@ class guided(_Units):
         if function.__name__ == "softplus":
             return self.relu(function, *args, **kwargs)
         raise ValueError(
-            f"the guided rule knows ReLU, ReLU6, Softplus and max-pooling; this network also has {function.__name__}, which would pass "
-            "unguided; use a network of ReLUs, or a method without the rule"
+            "the guided rule knows ReLU, ReLU6, Softplus and max-pooling; "
+            f"this network also has {function.__name__}, which would pass unguided; "
+            "use a network of ReLUs, or a method without the rule"
         )
 
 

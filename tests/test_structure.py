@@ -32,15 +32,19 @@ MAY_IMPORT = {
     "store": {"specs", "paths", "files"},
     "plans": {"registry", "paths"},
     "pipeline": None,  # everything
+    "explorer": None,  # as a notebook
     "claims": {"registry"},
     "ranking": {"claims"},
     "plots": {"specs", "claims", "ranking"},
     "report": {"specs", "registry", "paths", "plans", "store", "files", "claims", "plots"},
-    "site": {"plans", "paths"},
+    "site": {"plans", "paths", "site_content", "site_pages"},
+    "site_content": {"plans", "paths"},
+    "site_pages": {"plans", "site_content"},
     "__init__": None,
     "__main__": None,
 }
-WITHOUT_TORCH = {"paths", "files", "registry", "specs", "store", "plans", "plots", "report", "claims", "ranking", "site"}
+WITHOUT_TORCH = {"paths", "files", "registry", "specs", "store", "plans", "plots", "report", "claims", "ranking"}
+WITHOUT_TORCH |= {"site", "site_content", "site_pages"}
 ONE_HOME = {"captum": "attribution", "lime": "attribution"}
 
 
