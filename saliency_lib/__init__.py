@@ -29,7 +29,7 @@ _HOMES = {
     "rules": ("guided",),
     "store": ("find",),
 }
-_MODULES = ("paths", "plots", "report", "claims", "ranking", "store", "specs", "pipeline", "training")
+_MODULES = ("paths", "plots", "report", "claims", "ranking", "store", "specs", "pipeline", "training", "explorer")
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *_MODULES, *_NAMES]

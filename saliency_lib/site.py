@@ -172,6 +172,7 @@ def _sphinx(source: Path, target: Path) -> None:
         "html_static_path": [str(source / "style.css")],
         "html_css_files": ["style.css"],
         "html_theme_options": {"use_download_button": False, "use_fullscreen_button": False, "navbar_persistent": []},
+        "html_context": {"default_mode": "auto"},
         "html_math_renderer": "mathml",
         "html_copy_source": False,
         "html_show_sourcelink": False,

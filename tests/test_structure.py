@@ -95,7 +95,12 @@ def test_every_entry_says_what_it_is_and_where_it_comes_from(table):
 
 
 def test_no_file_of_the_project_names_a_machine():
-    for file in [*MODULES, *(paths.ROOT / "tests").glob("*.py"), *paths.PARAMS.rglob("*.yaml"), *paths.NOTEBOOKS.glob("*.ipynb")]:
+    for file in [
+        *MODULES,
+        *(paths.ROOT / "tests").rglob("*.py"),
+        *paths.PARAMS.rglob("*.yaml"),
+        *paths.NOTEBOOKS.glob("*.ipynb"),
+    ]:
         assert not re.search(r"(?<!\|)/(home|root|Users)/\w", file.read_text()), file.name
 
 

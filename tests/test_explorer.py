@@ -1,0 +1,309 @@
+"""The explorer without a browser: widgets are set, and what it shows is looked at."""
+
+import base64
+import io
+import re
+import threading
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import saliency_lib as sl
+from saliency_lib import explorer, paths
+from saliency_lib.explorer import Explorer
+from saliency_lib.registry import METHODS
+
+METHOD = ("gradient", "edges")
+
+
+@pytest.fixture(scope="module")
+def ready():
+    """An explorer of a digit, with a committed network."""
+    return Explorer(sl.Training(), methods=METHOD, steps=7).wait()
+
+
+@pytest.fixture
+def digits(ready):
+    """The same, brought back to where it began."""
+    ready._uploaded = None
+    ready.dataset.value, ready.number.value, ready.methods.value, ready.opacity.value = "mnist5k", 0, METHOD, 70
+    ready.wait().shown.curves.clear()
+    ready.refresh()
+    assert ready.wait().problem.value == ""
+    ready.network.value = ready.network.options[0]
+    return ready.wait()
+
+
+def png_of(html):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(re.search(r'base64,([^"]+)"', html)[1]))))
+
+
+def file(picture, kind="png", **options):
+    content = io.BytesIO()
+    picture.save(content, kind, **options)
+    return content.getvalue()
+
+
+def upload(explorer, name, content):
+    """What the browser sends when a file is chosen."""
+    explorer.upload.value = (
+        {"name": name, "type": "image/png", "size": len(content), "content": content, "last_modified": datetime.now(UTC)},
+    )
+    return explorer.wait()
+
+
+def test_what_is_shown_first_is_what_the_library_computes(digits):
+    trained, images = sl.train(sl.Training()), sl.data("mnist5k", "test", 0, 1).images
+    for method in METHOD:
+        torch.testing.assert_close(digits.shown.maps[method], sl.METHODS[method](trained.model, images)[0])
+    assert digits.shown.target == int(sl.predict(trained.model, images)[1])
+    assert png_of(digits.maps.value).std() > 10
+    assert "mnist5k 0 and its maps by gradient, edges" in digits.maps.value
+    assert "mnist5k 0: cnn, standard says 5 with" in digits.words.value and "gradient" in digits.words.value
+
+
+def test_the_curve_is_the_metric_deletion(digits):
+    digits.compute_deletion()
+    digits.wait()
+    model, maps = sl.train(sl.Training()).model, torch.stack([digits.shown.maps[method] for method in METHOD])
+    whole = sl.METRICS["deletion"](model, digits.shown.image.expand(2, -1, -1, -1), maps, steps=7)
+    for row, method in enumerate(METHOD):
+        fractions, values = digits.shown.curves[method]
+        torch.testing.assert_close(torch.tensor(fractions), whole.fractions)
+        torch.testing.assert_close(torch.tensor(values), whole.values[row])
+        assert digits.shown.area(method) == pytest.approx(float(whole.area[row]), abs=1e-6)
+    assert digits.progress.value == digits.progress.max == len(whole.fractions)
+    assert digits.curve_figure().axes[0].get_ylabel() == "probability of 5"
+
+
+def test_the_curve_is_drawn_as_it_is_computed(digits):
+    seen = []
+    digits.curves.observe(lambda change: seen.append(change["new"]), "value")
+    digits.compute_deletion()
+    digits.wait()
+    digits.curves.unobserve_all()
+    told = [re.search(r"(\d+)% of the pixels so far", text) for text in seen if "img" in text]
+    assert len([one for one in told if one]) >= 1 and told[-1] is None
+    assert not np.array_equal(png_of(seen[-1]), png_of(next(text for text in seen if "img" in text)))
+
+
+def test_stop_ends_the_curve_and_the_button_begins_it_again(digits):
+    digits.progress.observe(lambda change: change["new"] == explorer.AT_ONCE and digits.stop.click(), "value")
+    digits.compute_deletion()
+    digits.wait()
+    digits.progress.unobserve_all()
+    assert len(digits.shown.curves["gradient"][0]) == explorer.AT_ONCE and "Stopped" in digits.activity.value
+    digits.delete.click()
+    digits.wait()
+    assert len(digits.shown.curves["gradient"][0]) == 8
+
+
+def test_the_opacity_draws_again_and_computes_nothing(digits, monkeypatch):
+    before, drawn = digits.shown.maps["gradient"], png_of(digits.maps.value)
+    monkeypatch.setattr(digits, "_explain", None)
+    digits.opacity.value = 0
+    assert digits.wait().shown.maps["gradient"] is before
+    assert np.abs(png_of(digits.maps.value).astype(int) - drawn).mean() > 3
+
+
+def test_a_method_is_added_without_computing_the_others_again(digits, monkeypatch):
+    asked, explain = [], digits._explain
+    monkeypatch.setattr(digits, "_explain", lambda method: asked.append(method) or explain(method))
+    digits.methods.value = (*METHOD, "input_x_gradient")
+    digits.wait()
+    assert asked == ["input_x_gradient"] and "input x gradient" in digits.maps.value
+    digits.methods.value = ()
+    assert "by no method" in digits.wait().maps.value and digits.problem.value == ""
+
+
+def test_another_class_has_maps_and_curves_of_its_own(digits):
+    digits.compute_deletion()
+    before = digits.wait().shown
+    other = digits.target.options[1][1]
+    digits.target.value = other
+    after = digits.wait().shown
+    assert after.target == other and after.curves == {} and digits.curves.value == "" and digits.progress.value == 0
+    model = sl.train(sl.Training()).model
+    torch.testing.assert_close(after.maps["gradient"], sl.METHODS["gradient"](model, after.image, torch.tensor([other]))[0])
+    assert torch.equal(after.maps["edges"], before.maps["edges"])
+    assert [share for share in after.probabilities.values()] == sorted(after.probabilities.values(), reverse=True)
+    assert digits.target.options[0][0] == f"5, {after.probabilities[5]:.1%}"
+
+
+def test_another_picture_and_another_network(digits):
+    before = digits.shown
+    digits.number.value = 3
+    assert torch.equal(digits.wait().shown.image, sl.data("mnist5k", "test", 3, 4).images)
+    assert digits.shown.maps["gradient"].ne(before.maps["gradient"]).any()
+    digits.network.value = "cnn, saliency_guided"
+    assert digits.wait().shown.training == sl.Training(recipe="saliency_guided")
+    assert "cnn, saliency_guided says" in digits.words.value
+
+
+def test_the_networks_are_those_with_weights():
+    assert set(explorer.networks("mnist5k").values()) >= {sl.Training(), sl.Training(recipe="saliency_guided")}
+    assert next(iter(explorer.networks("photos"))) == "efficientnet_lite0" and "resnet50" in explorer.networks("photos")
+    assert not [name for name in explorer.data_sets() if name.startswith("series_")]
+    assert explorer.data_sets()[:2] == ["photos", "mnist5k"]
+
+
+def test_an_artefact_that_the_library_would_not_make_is_not_offered(outputs):
+    assert explorer.networks("mnist5k") == {}
+    folder = outputs / "training" / "mnist5k-cnn-broken"
+    folder.mkdir(parents=True)
+    for content in (
+        "{",
+        "[]",
+        '{"spec": {"kind": "training", "dataset": "mnist5k", "model": "cnn", "scale": "embedded", "seed": 0}}',
+    ):
+        (folder / "provenance.json").write_text(content)
+        assert explorer.networks("mnist5k") == {}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [("shapes", "no network has been trained on shapes yet; run `papermill"), ("imagenet", "imagenet is not in data/imagenet")],
+)
+def test_what_is_missing_is_said_in_the_widget(digits, monkeypatch, tmp_path, dataset, message):
+    monkeypatch.setattr(paths, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(paths, "DATA", paths.ROOT / "data" if dataset == "shapes" else paths.ROOT / "data" / "reported")
+    digits.dataset.value = dataset
+    digits.wait()
+    assert re.search(message.replace("data/imagenet", "data/reported/imagenet"), digits.problem.value)
+    assert digits.shown.name == "mnist5k 0"
+    monkeypatch.undo()
+    digits.dataset.value = "mnist5k"
+    assert digits.wait().problem.value == ""
+
+
+def test_an_image_number_that_there_is_not_is_said(digits):
+    digits.number.value = 10**6
+    assert "selects none of the 1000 images of mnist5k test" in digits.wait().problem.value
+    assert "Traceback" not in digits.problem.value
+
+
+def test_what_a_method_raises_is_said_and_the_next_wish_is_heard(digits, monkeypatch):
+    def fail(*arguments, **options):
+        raise KeyError("<b>layer</b>")
+
+    METHODS["gradient"]  # the table is filled
+    monkeypatch.setitem(METHODS._entries, "smoothgrad", fail)
+    digits.methods.value = ("smoothgrad",)
+    assert "KeyError: &#x27;&lt;b&gt;layer&lt;/b&gt;" in digits.wait().problem.value
+    digits.methods.value = METHOD
+    assert digits.wait().problem.value == "" and digits.activity.value == ""
+
+
+def test_a_new_wish_takes_the_place_of_the_last(digits, monkeypatch):
+    begun, go, explain = threading.Event(), threading.Event(), digits._explain
+
+    def slow(method):
+        begun.set()
+        go.wait(20)
+        return explain(method)
+
+    monkeypatch.setattr(digits, "_explain", slow)
+    digits.methods.value = ("smoothgrad", "occlusion")
+    begun.wait(20)
+    digits.methods.value = ("input_x_gradient",)
+    go.set()
+    digits.wait()
+    assert "occlusion" not in digits.shown.maps and "its maps by input x gradient" in digits.maps.value
+    assert threading.active_count() < 20
+
+
+def test_an_uploaded_picture_is_shown_and_a_picture_of_the_set_takes_its_place(digits):
+    y, x = np.mgrid[:60, :40]
+    content = file(Image.fromarray(np.uint8(255 * ((x > 15) & (x < 24) & (y > 15) & (y < 45)))))
+    upload(digits, "<one>.png", content)
+    assert digits.shown.name == "<one>.png" and digits.shown.image.shape == (1, 1, 28, 28)
+    assert "&lt;one&gt;.png" in digits.words.value and "<one>" not in digits.words.value + digits.maps.value
+    assert digits.upload.value == ()
+    digits.number.value = 2
+    assert digits.wait().shown.name == "mnist5k 2"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as a PNG or JPEG"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "cannot be read as a PNG or JPEG"),
+        (b"GIF89a" + bytes(100), "cannot be read as a PNG or JPEG"),
+        (file(Image.new("RGB", (90, 90), "red"))[:200], "cannot be read as a PNG or JPEG"),
+        (file(Image.new("L", (64, 64)), "jpeg")[:300], "cannot be read as a PNG or JPEG"),
+        (bytes(explorer.LARGEST_FILE + 1), "the file has 8.0 MB, at most 8 are taken"),
+        (file(Image.new("1", (10_000, 5_000))), "10000 x 5000 pixels, at most 40,000,000 are taken"),
+    ],
+)
+def test_a_bad_file_gives_a_message_and_the_picture_stays(digits, content, message):
+    upload(digits, "bad.png", content)
+    assert message in digits.problem.value and "Traceback" not in digits.problem.value
+    assert digits.shown.name == "mnist5k 0"
+    digits.refresh()
+    assert digits.wait().problem.value == ""
+
+
+def halves(left, right, mode="RGB", size=(40, 40)):
+    picture = Image.new(mode, size, left)
+    picture.paste(right, (size[0] // 2, 0, *size))
+    return picture
+
+
+def test_a_picture_is_turned_as_its_camera_says():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise by a quarter
+    upright = np.asarray(explorer.decode(file(halves("black", "white"), "jpeg", exif=exif)))
+    assert upright[:15].mean() < 20 and upright[25:].mean() > 235
+
+
+def test_what_is_transparent_lies_on_white():
+    drawn = np.asarray(explorer.decode(file(halves((0, 0, 0, 0), (0, 0, 0, 255), "RGBA"))))
+    assert (drawn[:, :20] == 255).all() and (drawn[:, 20:] == 0).all()
+
+
+def test_grey_palettes_and_sixteen_bits_keep_their_brightness():
+    grey = np.asarray(explorer.decode(file(halves(51, 204, "L"))))
+    assert (grey[:, :20] == 51).all() and (grey[:, 20:] == 204).all()
+    deep = np.asarray(explorer.decode(file(Image.fromarray(np.full((9, 9), 204 * 257, np.uint16)))))
+    assert (deep == 204).all()
+    palette = np.asarray(explorer.decode(file(halves("red", "blue").convert("P"))))
+    assert (palette[0, 0] == (255, 0, 0)).all() and (palette[0, -1] == (0, 0, 255)).all()
+
+
+def test_a_picture_is_brought_to_what_the_network_takes():
+    wide = halves("black", "white", size=(300, 100))
+    digit, photo = explorer.fit(wide, "mnist5k"), explorer.fit(wide, "photos")
+    assert digit.shape == (1, 1, 28, 28) and photo.shape == (1, 3, 224, 224) and photo.dtype == torch.float32
+    for fitted in (digit, photo):
+        assert fitted.min() == 0 and fitted.max() == 1
+        assert fitted[..., : fitted.shape[-1] // 2 - 2].max() < 0.05 and fitted[..., fitted.shape[-1] // 2 + 2 :].min() > 0.95
+    frame = Image.new("L", (256, 256), 255)
+    frame.paste(0, (16, 16, 240, 240))
+    assert explorer.fit(frame, "photos").max() == 0 and explorer.fit(frame, "mnist5k").max() > 0.9
+
+
+def test_where_a_map_is_great_is_said_in_words():
+    values = torch.zeros(30, 30)
+    assert explorer.whereabouts(values) == "nowhere, it is constant"
+    values[12:18, 22:30] = 1
+    assert explorer.whereabouts(values).startswith("right (")
+    values = torch.zeros(30, 60)
+    values[25:, :12] = 3
+    assert explorer.whereabouts(values).startswith("lower left (")
+
+
+def test_bad_arguments_are_refused_at_once():
+    for wrong, message in [({"methods": ("gradcma",)}, "did you mean 'gradcam'"), ({"steps": 0}, "steps must be a whole number")]:
+        with pytest.raises(ValueError, match=message):
+            Explorer(sl.Training(), **wrong)
+    with pytest.raises(ValueError, match="option of method 'rise' 'maks'"):
+        Explorer(sl.Training(), methods=("rise",), options={"rise": {"maks": 3}})
+
+
+def test_without_a_browser_it_says_what_it_is(digits):
+    shown = digits._repr_mimebundle_()
+    assert "run this notebook in JupyterLab" in shown["text/plain"]
+    assert "application/vnd.jupyter.widget-view+json" in shown
