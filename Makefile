@@ -31,9 +31,10 @@ report: env $(REPORT)  ## the HTML report from the executed notebooks, none of t
 $(REPORT): $(shell find outputs/runs -name '*.ipynb' 2>/dev/null) $(wildcard params/plans/*.yaml saliency_lib/site*.py) CITATION.cff | env
 	python -m saliency_lib.site
 
-# plans that take hours, and where their tables go: outputs/tables/<notebook with parameters>/ to data/measured/<name>_
+# plans that take hours; where tables go, the leaderboard of `make reproduce` among them: outputs/tables/<notebook with parameters>/
+# to data/measured/<name>_
 MEASURED = imagenet_samples cifar10_allegiance cifar10_regimes
-KEPT = imagenet_samples:05_leaderboard-imagenet_samples-efficientnet_lite0-* \
+KEPT = digits:05_leaderboard-mnist5k-cnn-recipes=* imagenet_samples:05_leaderboard-imagenet_samples-efficientnet_lite0-* \
   imagenet_guided_nonlinearity:04_guided_nonlinearity-imagenet_samples-efficientnet_lite0-* \
   cifar10_black:03_allegiance-cifar10-cnn-*=10000 cifar10_white:03_allegiance-cifar10-cnn-*=white \
   cifar10_pixels:03_pixel_perturbation-cifar10-cifar_resnet9-* cifar10_samples:03_sample_quality-cifar10-cifar_resnet9-*

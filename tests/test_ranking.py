@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from saliency_lib import plots, ranking
+from saliency_lib import paths, plots, ranking, report
 
 LOWER = {"deletion": True, "insertion": False}
 
@@ -135,3 +135,22 @@ def test_the_pictures_show_every_method_and_number():
     numbers = pd.DataFrame({"x": [1.0, 2.0], "y": [0.5, np.nan]}, index=["a", "b"])
     shown = [text.get_text() for text in plots.heat(numbers, "rank").axes[0].texts]
     assert shown == ["1.0", "0.5", "2.0", ""]
+
+
+def test_the_readmes_table_is_what_was_measured():
+    shown = ranking.side_by_side(report.measured("digits_claims")[0])
+    readme = (paths.ROOT / "README.md").read_text()
+    header, _, *lines = readme[readme.index("| claim | by | standard") :].split("\n\n")[0].splitlines()
+    trainings = header.strip("| ").split(" | ")[2:]
+    assert trainings == list(shown.columns[2:]) and len(lines) == 8
+    for line in lines:
+        claim, metric, *said = line.replace("\\|", "¦").strip("| ").split(" | ")
+        claim = claim.replace("GNL", "gnl_integrated_gradients").replace("integrated gradients", "integrated_gradients")
+        claim = claim.replace("active gradient", "active_gradient").replace("positive gradient", "positive_gradient")
+        row = shown[(shown["claim"] == claim) & (shown["metric"] == metric.replace("¦", "|"))].iloc[0]
+        assert [str(row[training]).split()[0] for training in trainings] == said, line
+    board, _ = report.measured("digits_leaderboard")
+    assert list(board.groupby("method")["rank"].mean().sort_values().index[:2]) == ["rise", "deeplift"]
+    agreement = report.measured("digits_agreement")[0].set_index("metric").loc["deletion"]
+    assert f"by .{100 * agreement['allegiance']:.0f}, those" in readme
+    assert f"perturbation by .{100 * agreement['pixel_perturbation']:02.0f}." in readme
