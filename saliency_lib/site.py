@@ -175,6 +175,7 @@ def _sphinx(source: Path, target: Path) -> None:
         "html_context": {"default_mode": "auto"},
         "html_math_renderer": "mathml",
         "html_copy_source": False,
+        "html_use_index": False,
         "html_show_sourcelink": False,
         "nb_execution_mode": "off",
         "nb_merge_streams": True,

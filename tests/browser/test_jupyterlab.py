@@ -87,7 +87,19 @@ def saved(page, lab, name):
     end = time.monotonic() + 3  # JupyterLab does not write what has not changed
     while time.monotonic() < end and (lab.folder / name).stat().st_mtime_ns == before:
         time.sleep(0.1)
-    return nbformat.read(lab.folder / name, 4)
+    return whole(lab.folder / name)
+
+
+def whole(file):
+    """The notebook in a file that JupyterLab may be writing at this moment."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            return nbformat.read(file, 4)
+        except nbformat.reader.NotJSONError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 def pictures(panel):
