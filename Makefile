@@ -28,13 +28,13 @@ REPORT = outputs/report/html/index.html
 report: env $(REPORT)  ## the HTML report from the executed notebooks, none of them run again
 	@echo "The report is at $(REPORT)"
 
-$(REPORT): $(shell find outputs/runs -name '*.ipynb' 2>/dev/null) $(wildcard params/plans/*.yaml saliency_lib/site*.py) CITATION.cff | env
+$(REPORT): $(shell find outputs/runs -name '*.ipynb' 2>/dev/null) $(wildcard params/plans/*.yaml saliency_lib/site*.py) CITATION.cff data/reported/claims.csv | env
 	python -m saliency_lib.site
 
 # plans that take hours; where tables go, the leaderboard of `make reproduce` among them: outputs/tables/<notebook with parameters>/
 # to data/measured/<name>_
 MEASURED = imagenet_samples cifar10_allegiance cifar10_regimes
-KEPT = digits:05_leaderboard-mnist5k-cnn-recipes=* imagenet_samples:05_leaderboard-imagenet_samples-efficientnet_lite0-* \
+KEPT = digits:05_leaderboard-mnist5k-cnn-recipes=standard+softplus+saliency_guided+* imagenet_samples:05_leaderboard-imagenet_samples-efficientnet_lite0-* \
   imagenet_guided_nonlinearity:04_guided_nonlinearity-imagenet_samples-efficientnet_lite0-* \
   cifar10_black:03_allegiance-cifar10-cnn-*=10000 cifar10_white:03_allegiance-cifar10-cnn-*=white \
   cifar10_pixels:03_pixel_perturbation-cifar10-cifar_resnet9-* cifar10_samples:03_sample_quality-cifar10-cifar_resnet9-*
@@ -56,9 +56,9 @@ test: env lint  ## all tests and the notebooks' stored outputs (under 15 minutes
 
 # without a report, one of the plans that read what the tests have put into the store
 browser: env  ## JupyterLab, the explorer and the report in a headless Chromium (Debian's, installed if it is missing)
-	command -v chromium > /dev/null || { as=$$([ $$(id -u) = 0 ] || echo sudo); $$as apt-get update -qq && \
+	command -v "$${CHROMIUM:-chromium}" > /dev/null || { as=$$([ $$(id -u) = 0 ] || echo sudo); $$as apt-get update -qq && \
 	  $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
-	test -f $(REPORT) || snakemake --cores $(CORES) --nolock --quiet rules --config plans=$(WARM)
+	test -f $(REPORT) || snakemake --cores $(CORES) --rerun-incomplete --nolock --quiet rules --config plans=$(WARM)
 	@$(MAKE) --no-print-directory report
 	OMP_NUM_THREADS=1 pytest -n $(CORES) -m browser tests/browser
 

@@ -27,9 +27,9 @@ def step(wildcards):
 
 
 def needs(wildcards):
-    """The notebook itself, its parameter file, and the executed notebooks of the stages before it."""
+    """The notebook itself, its parameter file, and the executed notebooks of the stages before it in its plan."""
     one = step(wildcards)
-    return [f"notebooks/{one.notebook}.ipynb", one.file, *map(paths.relative, plans.needed_by(one, STEPS.values()))]
+    return [f"notebooks/{one.notebook}.ipynb", one.file, *map(paths.relative, plans.needed_by(one))]
 
 
 def command(wildcards):

@@ -235,7 +235,8 @@ class Explorer:
         self._choices: dict[str, Training] = {}
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._drawing = threading.RLock()
+        self._drawing, self._starting = threading.RLock(), threading.Lock()
+        self._worker = threading.local()  # has `works` in the threads that compute
         self._make_widgets(image, methods)
         self._watch()
         self.refresh()
@@ -281,7 +282,7 @@ class Explorer:
     # What the user does.
 
     def _changed(self, change: dict) -> None:
-        if threading.current_thread() is not self._thread:  # the explorer sets choices too
+        if not hasattr(self._worker, "works"):  # the explorer sets choices too
             self.refresh()
 
     def _from_data_set(self, change: dict) -> None:
@@ -317,13 +318,15 @@ class Explorer:
     # Work, a piece at a time.
 
     def _start(self, work: Iterator[None]) -> None:
-        self._stop.set()
-        self.problem.value = ""
-        self._stop, before = threading.Event(), self._thread
-        self._thread = threading.Thread(target=self._work, args=(work, self._stop, before), daemon=True)
-        self._thread.start()
+        with self._starting:
+            self._stop.set()
+            self.problem.value = ""
+            self._stop, before = threading.Event(), self._thread
+            self._thread = threading.Thread(target=self._work, args=(work, self._stop, before), daemon=True)
+            self._thread.start()
 
     def _work(self, work: Iterator[None], stop: threading.Event, before: threading.Thread | None) -> None:
+        self._worker.works = True
         if before is not None:
             before.join()
         try:
@@ -335,6 +338,8 @@ class Explorer:
             if not stop.is_set():
                 self._busy("")
                 self._tell(error)
+            elif stop is self._stop:
+                self._busy("Stopped.")
         else:
             if stop is self._stop:
                 self._busy("Stopped.")
@@ -366,7 +371,7 @@ class Explorer:
         dataset = self.dataset.value
         if not self._choices or next(iter(self._choices.values())).dataset != dataset:
             first = {label(self._first): self._first} if dataset == self._first.dataset else {}
-            choices = first | networks(dataset)
+            choices = first | networks(dataset) | first  # the first one, also where the store has another of its name
             if not choices:
                 raise ValueError(
                     f"no network has been trained on {dataset} yet; run `papermill notebooks/01_train.ipynb out.ipynb "
@@ -431,14 +436,18 @@ class Explorer:
     def _drawn(self, of: Callable[[str], bool]) -> list[str]:
         return [name for name in self.methods.value if of(name)]
 
+    def _begun(self, method: str) -> bool:
+        """Whether a method's curve has any point."""
+        return bool(self.shown.curves.get(method, ([], []))[0])
+
     def maps_figure(self, columns: int = 4, side: float = 1.76) -> Figure:
         """The maps that are shown, as a figure of panels `side` inches wide."""
-        methods = self._drawn(self.shown.maps.__contains__)
-        return draw_maps(self.shown, methods, self.opacity.value / 100, columns, side)
+        shown = self.shown
+        return draw_maps(shown, self._drawn(shown.maps.__contains__), self.opacity.value / 100, columns, side)
 
     def curve_figure(self) -> Figure:
         """The deletion curves that are shown, as a figure."""
-        return draw_curves(self.shown, self._drawn(self.shown.curves.__contains__))
+        return draw_curves(self.shown, self._drawn(self._begun))
 
     def _draw_maps(self, change: dict | None = None) -> None:
         with self._drawing:
@@ -450,16 +459,15 @@ class Explorer:
 
     def _draw_curves(self) -> None:
         with self._drawing:
-            some = self._drawn(self.shown.curves.__contains__)
+            some = self._drawn(self._begun)
             self.curves.value = picture(self.curve_figure(), f"Deletion curves; {self._curves_in_words()}") if some else ""
             if not some:
                 self.progress.value = 0
             self._say()
 
     def _curves_in_words(self) -> str:
-        begun = [name for name in self.methods.value if self.shown.curves.get(name, ([], []))[0]]
         parts = []
-        for name in sorted(begun, key=self.shown.area):
+        for name in sorted(self._drawn(self._begun), key=self.shown.area):
             reached = self.shown.curves[name][0][-1]
             so_far = "" if reached == 1 else f" ({reached:.0%} of the pixels so far)"
             parts.append(f"{plots.words(name)} {self.shown.area(name):.3f}{so_far}")

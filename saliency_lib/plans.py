@@ -6,7 +6,7 @@ A plan is a file params/plans/<name>.yaml with these fields:
     parameters   a flat file params/<name>.yaml that every notebook gets
     sweep        lists of parameters; every combination of their values runs every notebook (left out: one run)
     notebooks    the notebooks, each with the parameters that it gets besides
-    after        plans whose earlier stages come first, where they are in the batch
+    beside       plans whose networks and maps its chapter of the report shows too
     paper        the plan at the paper's scale: a list of runs, each with a sweep and notebooks of its own, and with parameters,
                  which are params/paper.yaml unless said
 """
@@ -28,7 +28,7 @@ from saliency_lib.registry import no_such
 RUNS = paths.OUTPUTS / "runs"  # the executed notebooks, runs/<plan>/<combination>/<notebook>.ipynb
 SCALES = ("embedded", "paper")
 RUN_FIELDS = ("parameters", "sweep", "notebooks")
-FIELDS = ("title", *RUN_FIELDS, "after", "paper")
+FIELDS = ("title", *RUN_FIELDS, "beside", "paper")
 PAPERS = ("active_gradients", "guided_nonlinearity", "saliency_benchmark", "guided_training", "score_matching")
 USUAL = {  # the plans that run where none is named
     "embedded": (*PAPERS, "embedded", "shapes", "time_series", "photos", "benchmarks"),
@@ -47,7 +47,7 @@ class Step:
     file: str
     scale: str = "embedded"
     swept: dict[str, object] = field(default_factory=dict)
-    after: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @property
     def output(self) -> Path:
@@ -152,14 +152,14 @@ def steps(plan: str, scale: str = "embedded") -> list[Step]:
     runs = [content] if scale == "embedded" else content[scale]
     result: dict[Path, Step] = {}
     for run in runs:
-        for step in _run(plan, scale, {"parameters": f"params/{scale}.yaml"} | run, tuple(content.get("after") or ())):
+        for step in _run(plan, scale, {"parameters": f"params/{scale}.yaml"} | run, tuple(content.get("beside") or ())):
             if step.output in result:
                 raise ValueError(f"plan {plan!r} runs {step.notebook} twice with {step.combination}; sweep what differs")
             result[step.output] = step
     return list(result.values())
 
 
-def _run(plan: str, scale: str, run: dict, after: tuple[str, ...]) -> Iterable[Step]:
+def _run(plan: str, scale: str, run: dict, beside: tuple[str, ...]) -> Iterable[Step]:
     """The steps of one run: every combination of its sweep with every notebook."""
     sweep, file = run.get("sweep") or {}, run["parameters"]
     declared = {notebook: defaults(notebook) for notebook in run["notebooks"]}
@@ -174,7 +174,7 @@ def _run(plan: str, scale: str, run: dict, after: tuple[str, ...]) -> Iterable[S
             for name in (*parameters, *shared):
                 if name not in declared[notebook]:
                     raise no_such(f"parameter of {notebook} in plan {plan!r}", name, declared[notebook])
-            yield Step(plan, combination, notebook, parameters, file, scale, swept, after)
+            yield Step(plan, combination, notebook, parameters, file, scale, swept, beside)
 
 
 def batch(chosen: str | None = None, scale: str = "embedded") -> list[Step]:
@@ -188,16 +188,14 @@ def batch(chosen: str | None = None, scale: str = "embedded") -> list[Step]:
     return [step for plan in (chosen.split(",") if chosen else USUAL[scale]) for step in steps(plan, scale)]
 
 
-def needed_by(step: Step, among: Iterable[Step] | None = None) -> list[Path]:
-    """The outputs that a step builds on: those of earlier stages (01 before 02 before 03 ...) of its plan, and of the plans that
-    come before it, unless a parameter that both sweep differs.
+def needed_by(step: Step) -> list[Path]:
+    """The outputs that a step builds on: earlier stages of its plan (01 before 02 ...) that agree in what both sweep.
 
-    Args:
-        among: the batch; None is the step's plan alone.
+    What plans share, the store makes once, whichever asks first.
     """
     found = []
-    for other in steps(step.plan, step.scale) if among is None else among:
-        earlier = other.plan in (step.plan, *step.after) and other.notebook[:2] < step.notebook[:2]
-        if earlier and all(other.swept[name] == step.swept[name] for name in other.swept.keys() & step.swept.keys()):
+    for other in steps(step.plan, step.scale):
+        alike = all(other.swept[name] == step.swept[name] for name in other.swept.keys() & step.swept.keys())
+        if alike and other.notebook[:2] < step.notebook[:2]:
             found.append(other.output)
     return found

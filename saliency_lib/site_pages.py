@@ -112,9 +112,9 @@ def paper_chapter(paper: Paper, claims: Sequence[Claim], pages: Sequence[Page], 
 
 
 def _used(name: str, notebook: str, pages: Sequence[Page], missing: Sequence[plans.Step]) -> list[Page]:
-    """The runs of a notebook that a paper's notebook builds on: of its plans and of those that come before; else every run."""
+    """The runs of a notebook that a paper's notebook builds on: of its plans and of those beside; else every run."""
     steps = [step for step in [*(page.step for page in pages), *missing] if step.notebook == notebook]
-    near = {plan for step in steps for plan in (step.plan, *step.after)}
+    near = {plan for step in steps for plan in (step.plan, *step.beside)}
     runs = [page for page in pages if page.step.notebook == name]
     return [page for page in runs if page.step.plan in near] or runs
 
@@ -122,7 +122,8 @@ def _used(name: str, notebook: str, pages: Sequence[Page], missing: Sequence[pla
 def released_chapter(claims: Sequence[Claim], pages: Sequence[Page], missing: Sequence[plans.Step]) -> str:
     """The chapter on the defects of released codes."""
     own = [claim for claim in claims if claim.paper == RELEASED]
-    changed = sum(len({finding.verdict for finding in claim.findings}) > 1 for claim in own)
+    run = [claim for claim in own if NOT_RUN not in {finding.verdict for finding in claim.findings}]
+    changed = sum(len({finding.verdict for finding in claim.findings}) > 1 for claim in run)
     lines = [
         "# Released against corrected",
         "",
@@ -131,7 +132,7 @@ def released_chapter(claims: Sequence[Claim], pages: Sequence[Page], missing: Se
         "",
         "## Conclusions",
         "",
-        f"The verdict changes with the correction for {changed} of {len(own)}.",
+        f"The verdict changes with the correction for {changed} of {len(run)}." if run else "They were not run here.",
         "",
         verdicts(own, pages, "", anchors=True),
         "",

@@ -215,6 +215,26 @@ def test_a_new_wish_takes_the_place_of_the_last(digits, monkeypatch):
     assert threading.active_count() < 20
 
 
+def test_a_wish_that_comes_while_classes_are_predicted_is_not_lost(digits, monkeypatch):
+    begun, go, predict = threading.Event(), threading.Event(), digits._predict
+
+    def slow(*arguments):
+        begun.set()
+        go.wait(20)
+        predict(*arguments)
+
+    monkeypatch.setattr(digits, "_predict", slow)
+    before = digits.target.value
+    other = next(i for i, label in enumerate(sl.data("mnist5k").labels.tolist()) if label != before)
+    digits.number.value = other
+    begun.wait(20)
+    digits.compute_deletion()
+    go.set()
+    digits.wait()
+    assert digits.target.value != before, "another digit, so that the first worker sets the class"
+    assert set(digits.shown.curves) == set(digits.methods.value) and digits.shown.name == f"mnist5k {other}"
+
+
 def test_an_uploaded_picture_is_shown_and_a_picture_of_the_set_takes_its_place(digits):
     y, x = np.mgrid[:60, :40]
     content = file(Image.fromarray(np.uint8(255 * ((x > 15) & (x < 24) & (y > 15) & (y < 45)))))

@@ -104,6 +104,8 @@ def test_trainings_stand_side_by_side():
     shown = ranking.side_by_side(found)
     assert list(shown.columns) == ["claim", "metric", "first", "second"] and len(shown) == 2
     assert (shown["second"] == "no").all() and shown["first"].str.match(r"[-+]\d").all()
+    none = ranking.side_by_side(ranking.duels({"first": {"deletion": {}}}, [], LOWER))
+    assert len(none) == 0
     few = ranking.duels({"first": draw(images=10, gap=2.0)}, [("a", "b")], LOWER)
     assert (ranking.side_by_side(few)["first"] == "").all()
 
@@ -149,6 +151,9 @@ def test_the_readmes_table_is_what_was_measured():
         claim = claim.replace("active gradient", "active_gradient").replace("positive gradient", "positive_gradient")
         row = shown[(shown["claim"] == claim) & (shown["metric"] == metric.replace("¦", "|"))].iloc[0]
         assert [str(row[training]).split()[0] for training in trainings] == said, line
+    assert f"These are {len(lines)} of {len(shown)} rows" in readme
+    gnl = shown[shown["claim"].str.startswith("gnl")].set_index("metric")[trainings].ne("no").sum(axis=1)
+    assert f"by infidelity on {gnl['infidelity']} of the 6\nnetworks, by average drop on {gnl['average_drop']}." in readme
     board, _ = report.measured("digits_leaderboard")
     assert list(board.groupby("method")["rank"].mean().sort_values().index[:2]) == ["rise", "deeplift"]
     agreement = report.measured("digits_agreement")[0].set_index("metric").loc["deletion"]
