@@ -19,7 +19,7 @@ _HOMES = {
         "options_by_method",
         "recipes",
     ),
-    "pipeline": ("train", "explain", "score", "sample", "predict", "join", "build", "data", "images_of", "device"),
+    "pipeline": ("train", "explain", "score", "score_all", "sample", "predict", "join", "build", "data", "images_of", "device"),
     "adapters": ("compute", "explain_func", "LogProbabilities", "Shifted"),
     "evaluation.curves": ("Curve", "Imputed", "perturbation_curve", "tied"),
     "evaluation.samples": ("activation_maximisation", "density_ratio"),

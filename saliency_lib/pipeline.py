@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,9 @@ AT_ONCE = 64  # samples made between two moves of the progress bar
 MEASURED = 1000  # test images, at most, on which published weights are measured
 IMAGENET = 1000  # classes that published weights know
 BLOCK = 32  # images explained or scored between two moves of the progress bar
+
+# Bars of their own for hundreds of scores are more messages than a notebook's kernel can queue.
+_many: ContextVar[bool] = ContextVar("many scores have one progress bar", default=False)
 
 
 @dataclass(frozen=True)
@@ -258,6 +262,15 @@ def _score(spec: Score, folder: Path) -> dict:
     }
 
 
+def score_all(specs: Mapping[Hashable, Score]) -> dict[Hashable, Scored]:
+    """Many scores under one progress bar, by their keys; each as `score` gives it."""
+    token = _many.set(True)
+    try:
+        return {key: score(spec) for key, spec in tqdm(specs.items(), desc="scores", unit="score", mininterval=1)}
+    finally:
+        _many.reset(token)
+
+
 def sample(spec: Samples) -> Images:
     """The images of a specification and the classes that they were made for; made, with a progress bar, if not in the store."""
     artefact = store.fetch(spec, functools.partial(_sample, spec))
@@ -331,7 +344,7 @@ class _Timed:
 
 def _blocks(images: Images, title: str) -> list[slice]:
     starts = range(0, len(images), BLOCK)
-    return tqdm([slice(start, start + BLOCK) for start in starts], desc=title, unit="block")
+    return tqdm([slice(start, start + BLOCK) for start in starts], desc=title, unit="block", disable=_many.get() or None)
 
 
 def _method(spec: Explanation, indices: Tensor) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
