@@ -344,7 +344,8 @@ class _Timed:
 
 def _blocks(images: Images, title: str) -> list[slice]:
     starts = range(0, len(images), BLOCK)
-    return tqdm([slice(start, start + BLOCK) for start in starts], desc=title, unit="block", disable=_many.get() or None)
+    silent = {"disable": True} if _many.get() else {}
+    return tqdm([slice(start, start + BLOCK) for start in starts], desc=title, unit="block", **silent)
 
 
 def _method(spec: Explanation, indices: Tensor) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:

@@ -204,3 +204,15 @@ def test_what_is_in_the_store_is_read_without_a_model_or_a_method(trained, monke
     assert torch.equal(sl.score(spec).curve.values, before.curve.values)
     with pytest.raises(AssertionError, match="made again"):
         sl.score(dataclasses.replace(spec, seed=1))
+
+
+def test_many_scores_have_one_bar_and_are_each_what_score_gives(trained, capsys):
+    spec = sl.Explanation(TRAINING, "gradient", stop=3)
+    specs = {steps: sl.Score(spec, "deletion", {"steps": steps}) for steps in (2, 3)}
+    found = sl.score_all(specs)
+    said = capsys.readouterr().err
+    assert "scores:" in said and "deletion of gradient" not in said and "gradient of mnist5k" not in said
+    for steps, one in specs.items():
+        assert torch.equal(found[steps].curve.values, sl.score(one).curve.values)
+    sl.score(dataclasses.replace(specs[2], seed=9))
+    assert "deletion of gradient" in capsys.readouterr().err
