@@ -162,7 +162,7 @@ def paired(areas: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], *,
             {
                 "claim": f"{better} lies {word} {worse}",
                 "ours": f"{sign * gain.mean():+.3f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]",
-                "p": _p(p),
+                "p": p_words(p),
                 "verdict": verdict if len(gain) >= FEWEST else UNTESTED,
             }
         )
@@ -226,7 +226,7 @@ def verdicts(claimed: pd.DataFrame, scores: Mapping[tuple[str, str], np.ndarray]
             row |= {
                 "ours": f"{gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]",
                 "effect": float(gain.mean() / spread) if spread else 0.0,
-                "p": _p(p),
+                "p": p_words(p),
                 "images": str(len(gain)),
                 "verdict": "reproduced" if low > 0 and p < 1 - level else "not reproduced",
             }
@@ -258,7 +258,7 @@ def not_worse(values: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]]
             {
                 "claim": f"{name} lies less than {margin:g} below {reference}",
                 "ours": f"{gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]",
-                "p": _p(p),
+                "p": p_words(p),
                 "verdict": verdict if len(gain) >= FEWEST else UNTESTED,
             }
         )
@@ -278,7 +278,10 @@ def _check_areas(areas: Mapping[str, np.ndarray]) -> None:
         raise ValueError(f"the areas of {', '.join(damaged)} hold NaN or infinity; no mean and no verdict can be given")
 
 
-def _p(value: float) -> str:
+def p_words(value: float) -> str:
+    """A p-value as it is written; NaN was not tested."""
+    if np.isnan(value):
+        return UNTESTED
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -303,7 +306,7 @@ def better_than_chance(accuracy: float, images: int, classes: int) -> pd.DataFra
         {
             "claim": [f"classifies better than chance ({1 / classes:.3f})"],
             "ours": [f"{accuracy:.3f} [{low:.3f}, {high:.3f}]"],
-            "p": [_p(test.pvalue)],
+            "p": [p_words(test.pvalue)],
             "verdict": [verdict if images >= FEWEST else UNTESTED],
         }
     )

@@ -82,6 +82,7 @@ def decode(content: bytes) -> Image.Image:
         raise ValueError(
             f"the file has {len(content) / 2**20:.1f} MB, at most {LARGEST_FILE // 2**20} are taken; save the picture smaller"
         )
+    most = f"at most {MOST_PIXELS:,} are taken; save it smaller"
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
             width, height = picture.size
@@ -91,11 +92,13 @@ def decode(content: bytes) -> Image.Image:
                     upright = Image.fromarray((np.asarray(upright, np.float32) / 257).round().astype(np.uint8))
                 upright = upright.convert("RGBA")
                 return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which is above ours
+        raise ValueError(f"the picture has too many pixels, {most}") from error
     except Exception as error:  # a damaged file makes decoders raise anything
         raise ValueError(
             "the file cannot be read as a PNG or JPEG picture: it is damaged or of another kind; choose another"
         ) from error
-    raise ValueError(f"the picture has {width} x {height} pixels, at most {MOST_PIXELS:,} are taken; save it smaller")
+    raise ValueError(f"the picture has {width} x {height} pixels, {most}")
 
 
 def fit(picture: Image.Image, dataset: str) -> Tensor:
@@ -136,10 +139,15 @@ def networks(dataset: str) -> dict[str, Training]:
 
 
 def label(training: Training) -> str:
-    """A network's name among those of its data set."""
+    """A network's name, which tells it from all others of its data set; published weights have their model's."""
     if training.recipe == "pretrained":
         return training.model
-    return training.slug.removeprefix(f"{training.dataset}-").removesuffix("-embedded-seed0").replace("-", ", ")
+    parts = [training.model, training.recipe]
+    if training.start:
+        parts.append(f"from {training.start.dataset} ({label(training.start)})")
+    if (training.scale, training.seed) != ("embedded", 0):
+        parts.append(f"{training.scale}, seed {training.seed}")
+    return ", ".join(parts + [f"{name} {value}" for name, value in training.changes.items()])
 
 
 def whereabouts(values: Tensor) -> str:
@@ -159,13 +167,13 @@ def draw_maps(shown: Shown, methods: Sequence[str], opacity: float, columns: int
     """The picture and its maps, laid on the grey picture with an opacity in [0, 1]; panels are `side` inches wide."""
     image = shown.image[0].numpy()
     rows = -(-(len(methods) + 1) // columns)
-    figure = Figure(figsize=(side * columns, (side + 0.35) * rows), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(side * columns, (side + 0.45) * rows), layout="constrained", facecolor="white")
     flat = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in flat:
         axes.set_axis_off()
     plots.draw_image(flat[0], image)
     says = f"{plots.shorten(shown.words[shown.target], 20)} {shown.probabilities[shown.target]:.0%}"
-    flat[0].set_title(f"{plots.shorten(shown.name, 28)}\n{says}", fontsize=9)
+    flat[0].set_title(f"{plots.shorten(shown.name, 28)}\n{says}", fontsize=9, parse_math=False)
     for axes, method in zip(flat[1:], methods, strict=False):
         plots.draw_map(axes, shown.maps[method].numpy(), image=image, opacity=opacity)
         axes.set_title(plots.words(method), fontsize=9)
@@ -182,7 +190,7 @@ def draw_curves(shown: Shown, methods: Sequence[str]) -> Figure:
         axes.plot(100 * np.asarray(fractions), values, label=f"{plots.words(method)} {shown.area(method):.3f}", **style)
     axes.set(xlim=(0, 100), ylim=(0, 1))
     axes.set_xlabel("pixels removed (% of the image)", fontsize=9)
-    axes.set_ylabel(f"probability of {plots.shorten(shown.words[shown.target], 20)}", fontsize=9)
+    axes.set_ylabel(f"probability of {plots.shorten(shown.words[shown.target], 20)}", fontsize=9, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
@@ -197,6 +205,12 @@ def picture(figure: Figure, alt: str) -> str:
     code = base64.b64encode(png.getvalue()).decode()
     style = "max-width: 100%; height: auto"
     return f'<img src="data:image/png;base64,{code}" alt="{html.escape(alt, quote=True)}" style="{style}">'
+
+
+def said(error: Exception) -> str:
+    """An error as it is told to people."""
+    known = isinstance(error, (ValueError, FileNotFoundError))  # those that the library words for people
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 class Explorer:
@@ -238,6 +252,7 @@ class Explorer:
         self._drawing, self._starting = threading.RLock(), threading.Lock()
         self._worker = threading.local()  # has `works` in the threads that compute
         self._make_widgets(image, methods)
+        self._began = self._choice()
         self._watch()
         self.refresh()
 
@@ -297,7 +312,7 @@ class Explorer:
         try:
             self._uploaded = (str(file["name"]), decode(bytes(file["content"])))
         except ValueError as error:
-            self._tell(error)
+            self._tell(said(error))
         else:
             self.refresh()
 
@@ -308,6 +323,16 @@ class Explorer:
     def compute_deletion(self) -> None:
         """Compute the deletion curves of the chosen methods and draw them as they come."""
         self._start(self._compute_deletion())
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether what is shown was chosen in the widgets, so that the explorer's arguments alone do not lead to it."""
+        shown = self.shown
+        first = shown.training == self._first and not self._uploaded and shown.target == next(iter(shown.words))
+        return not first or self._choice() != self._began
+
+    def _choice(self) -> tuple:
+        return self.number.value, self.methods.value, self.opacity.value
 
     def wait(self) -> "Explorer":
         """Wait until nothing is being computed."""
@@ -337,7 +362,7 @@ class Explorer:
         except Exception as error:  # whatever a model or a method raises belongs into the widgets
             if not stop.is_set():
                 self._busy("")
-                self._tell(error)
+                self._tell(said(error))
             elif stop is self._stop:
                 self._busy("Stopped.")
         else:
@@ -356,15 +381,23 @@ class Explorer:
         elif self.target.value != self.shown.target:
             self.shown = replace(self.shown, target=self.target.value, maps={}, curves={})
         self.shown.name = name
+        self._draw_maps()
         self._draw_curves()
         yield
+        failed = []
         for method in self.methods.value:
-            if method not in self.shown.maps:
-                self._busy(f"Computing {plots.words(method)} ...")
+            if method in self.shown.maps:
+                continue
+            self._busy(f"Computing {plots.words(method)} ...")
+            try:
                 self.shown.maps[method] = self._explain(method)
+            except Exception as error:  # the other methods are shown all the same
+                failed.append(f"{plots.words(method)} gave no map: {said(error)}")
+                yield  # another wish may have come, which this is not said of
+                self._tell(*failed)
+            else:
                 yield
                 self._draw_maps()
-        self._draw_maps()
         self._busy("")
 
     def _chosen_network(self) -> Training:
@@ -487,8 +520,6 @@ class Explorer:
     def _busy(self, text: str) -> None:
         self.activity.value = f'<p role="status" style="margin: 0">{html.escape(text)}</p>' if text else ""
 
-    def _tell(self, error: Exception) -> None:
+    def _tell(self, *messages: str) -> None:
         style = "background: #fdecea; color: #8a1f11; border-left: 4px solid #8a1f11; padding: 6px 10px; line-height: 1.35"
-        known = isinstance(error, (ValueError, FileNotFoundError))  # those that the library words for people
-        text = html.escape(str(error) if known else f"{type(error).__name__}: {error}")
-        self.problem.value = f'<p role="alert" style="{style}">{text}</p>'
+        self.problem.value = f'<p role="alert" style="{style}">{"<br>".join(map(html.escape, messages))}</p>'

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from saliency_lib.claims import bootstrap_interval, shares, summary
 from saliency_lib.ranking import cliques
@@ -181,7 +183,7 @@ def curves(
     figure = _figure(9.2, 3.7 if few else max(3.7, 0.21 * len(table) + 0.8))
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     draw_bands(left, 100 * fractions, {name: values[name] for name in table["method"]})
-    least = min(float(np.asarray(rows).mean(0).min()) for rows in values.values())
+    least = left.dataLim.y0  # of the bands
     left.set(
         xlabel=f"{changed} (%{of})",
         ylabel=f"{score} (mean, 95 % band)",
@@ -301,16 +303,19 @@ def draw_intervals(axes: Axes, table: pd.DataFrame, quantity: str, lower_is_bett
         quantity: words for the axis.
     """
     place = np.arange(len(table))[::-1]
+    from_axis = axes.figure.dpi_scale_trans + ScaledTranslation(0, 0, axes.transAxes)  # in inches
+    beside_axis = blended_transform_factory(from_axis, axes.transData)
     for y, row in zip(place, table.itertuples(), strict=True):
         axes.plot([row.low, row.high], [y, y], color=colour(row.method), linewidth=2.4, solid_capstyle="round")
         axes.plot(row.mean, y, "o", color=colour(row.method), markersize=6 if len(table) < 12 else 4.5)
-        key = {"transform": axes.get_yaxis_transform(), "clip_on": False, "linestyle": line(row.method), "linewidth": 1.6}
-        axes.plot([-0.09, -0.02], [y, y], color=colour(row.method), **key)
+        key = {"transform": beside_axis, "clip_on": False, "linestyle": line(row.method), "linewidth": 1.6}
+        axes.plot([-0.29, -0.06], [y, y], color=colour(row.method), **key)
     axes.set_yticks(place, [words(name) for name in table["method"]])
     axes.tick_params(axis="y", length=0, pad=24)
     better = "smaller is better" if lower_is_better else "larger is better"
     axes.set(xlabel=f"{quantity}\n95 % interval, {better}", ylim=(-0.6, len(table) - 0.4))
     axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
 
 
@@ -468,8 +473,9 @@ def critical_differences(standings: Mapping[str, pd.DataFrame], difference: floa
 
     Args:
         standings: per training as `ranking.standings` gives it.
-        difference: as `ranking.critical_difference` gives it.
+        difference: as `ranking.critical_difference` gives it; NaN draws neither, and says so.
     """
+    tested = not np.isnan(difference)
     columns = min(3, len(standings))
     methods = max(map(len, standings.values()))
     figure = _figure(max(5.0, 3.9 * columns), (0.175 * methods + 1.2) * -(-len(standings) // columns))
@@ -479,11 +485,12 @@ def critical_differences(standings: Mapping[str, pd.DataFrame], difference: floa
         for y, row in zip(place, table.itertuples(), strict=True):
             axes.plot([row.rank_low, row.rank_high], [y, y], color=colour(row.method), linewidth=2, solid_capstyle="round")
             axes.plot(row.rank, y, "o", color=colour(row.method), markersize=3.5)
-        for (first, last), column in _columns(cliques(table["rank"], difference)):
+        for (first, last), column in _columns(cliques(table["rank"], difference) if tested else ()):
             x = methods + 1 + 0.055 * methods * column
             axes.plot([x, x], [place[first] + 0.25, place[last] - 0.25], color=_INK, linewidth=1.6)
         axes.plot([1, 1 + difference], [len(table) + 0.2] * 2, color=_INK, linewidth=2.2)
-        axes.text(1.3 + difference, len(table) + 0.2, f"critical difference {difference:.2f}", fontsize=7, va="center")
+        said = f"critical difference {difference:.2f}" if tested else "too few images to tell pairs apart"
+        axes.text(1.3 + np.nan_to_num(difference), len(table) + 0.2, said, fontsize=7, va="center")
         axes.set(xlim=(0.5, methods * 1.45 + 1), ylim=(-0.7, len(table) + 0.9), xlabel="mean rank (1: best), 95 % interval")
         axes.set_xticks([1, *range(5, methods + 1, 5)])
         axes.set_yticks(place, [words(name) for name in table["method"]])

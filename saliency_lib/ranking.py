@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from saliency_lib.claims import LEVEL, UNTESTED, bootstrap_interval, leaderboard, paired_over
+from saliency_lib.claims import FEWEST, LEVEL, UNTESTED, bootstrap_interval, leaderboard, paired_over
 
 Areas = Mapping[str, Mapping[str, np.ndarray]]  # per metric and method (B,), one number an image
 
@@ -62,6 +62,8 @@ def standings(areas: Areas, lower_is_better: Mapping[str, bool]) -> pd.DataFrame
 def critical_difference(methods: int, images: int, *, level: float = LEVEL) -> float:
     """By how much two mean ranks must differ so that their methods do (Nemenyi's test, all pairs at once).
 
+    NaN where there are too few images for a verdict (`claims.FEWEST`).
+
     Args:
         methods, images: how many were ranked, and on how many images.
         level: 1 less the chance that any of the pairs is told apart wrongly.
@@ -70,6 +72,8 @@ def critical_difference(methods: int, images: int, *, level: float = LEVEL) -> f
     """
     if methods < 2 or images < 1:
         raise ValueError(f"a critical difference needs two methods or more and an image, got {methods} and {images}")
+    if images < FEWEST:
+        return float("nan")
     studentized = stats.studentized_range.ppf(level, methods, np.inf) / np.sqrt(2)
     return float(studentized * np.sqrt(methods * (methods + 1) / (6 * images)))
 
@@ -77,12 +81,11 @@ def critical_difference(methods: int, images: int, *, level: float = LEVEL) -> f
 def friedman(areas: Areas, lower_is_better: Mapping[str, bool]) -> float:
     """The p-value that all methods are alike, by their ranks over the images (Friedman's test); 1 where all ranks are tied.
 
-    Raises:
-        ValueError: fewer than three methods, for which the test has no use.
+    NaN where the test has no use: fewer than three methods, or too few images for a verdict (`claims.FEWEST`).
     """
     ranks = block_ranks(areas, lower_is_better)
-    if ranks.shape[1] < 3:
-        raise ValueError(f"Friedman's test needs three methods or more, got {list(ranks)}; compare two with claims.paired")
+    if ranks.shape[1] < 3 or len(ranks) < FEWEST:
+        return float("nan")
     if (ranks.to_numpy() == ranks.to_numpy()[:, :1]).all():
         return 1.0
     return float(stats.friedmanchisquare(*ranks.to_numpy().T).pvalue)

@@ -63,19 +63,21 @@ class Run:
         words = [f"-p {name} {shlex.quote(str(value))}" for name, value in self._changed.items()]
         return " ".join([f"papermill notebooks/{self.notebook}.ipynb out.ipynb", *words])
 
-    def show(self, figure: Figure, caption: str, requires: Iterable[Artefact] = (), name: str = "figure") -> None:
+    def show(self, figure: Figure, caption: str, requires: Iterable[Artefact] = (), name: str = "figure", dpi: int = 160) -> None:
         """Display a figure with its caption, and keep it as PNG and PDF in outputs/figures/ with its provenance.
 
         Args:
             caption: what is seen, with units and the number of images.
             requires: the artefacts that the figure is drawn from.
             name: of the files, for a second figure of a notebook.
+            dpi: pixels per inch of the PNG; photographs take the more space the finer they are.
         """
         needs = [{"folder": paths.relative(item.folder), "digest": item.provenance["digest"]} for item in requires]
         folder = paths.OUTPUTS / "figures" / self._slug()
         png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=160)
-        origin = {"caption": caption, "command": self.command, "requires": needs, **store.surroundings()}
+        figure.savefig(png, format="png", dpi=dpi)
+        origin = {"caption": caption, "command": self.command, "sha256": hashlib.sha256(png.getvalue()).hexdigest()}
+        origin |= {"requires": needs, **store.surroundings()}
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / f"{name}.png", lambda file: file.write_bytes(png.getvalue()))
@@ -158,7 +160,7 @@ def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def row(values: Mapping[str, float]) -> pd.DataFrame:
+def row(values: Mapping[str, float | str]) -> pd.DataFrame:
     """A table of one row, one column a name."""
     return pd.DataFrame([values])
 

@@ -12,7 +12,7 @@ from saliency_lib import paths, plans, site_content, site_pages
 from saliency_lib.site_content import PAPERS, RELEASED_NOTEBOOK, Page
 
 SITE = paths.OUTPUTS / "report"
-LONG = ("gallery", "metrics", "plans")  # the pages that keep their table of contents at the right; the others use its room
+LONG = ("gallery", "metrics", "measured", "plans")  # pages with a table of contents at the right; others use its room
 
 
 def build() -> Path:
@@ -29,8 +29,8 @@ def build() -> Path:
     missing = [step for step in steps if not step.output.is_file()]
     if not pages:
         raise FileNotFoundError(f"there are no executed notebooks in {paths.relative(plans.RUNS)}; run `make reproduce` first")
-    source, target = SITE / "source", SITE / "html"
-    for folder in (source, target):
+    source, draft, target = SITE / "source", SITE / "draft", SITE / "html"
+    for folder in (source, draft):
         shutil.rmtree(folder, ignore_errors=True)
     (source / "extra" / "pictures").mkdir(parents=True)
     for page in pages:
@@ -40,7 +40,9 @@ def build() -> Path:
             text if name in LONG else f"---\nhtml_theme.sidebar_secondary.remove: true\n---\n{text}"
         )
     (source / "style.css").write_text(STYLE)
-    _sphinx(source, target)
+    _sphinx(source, draft)
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)  # what stands there is whole, also where this was killed
     return target / "index.html"
 
 
@@ -60,6 +62,7 @@ def _chapters(pages: list[Page], missing: list[plans.Step]) -> dict[str, str]:
         **{paper.name: site_pages.paper_chapter(paper, claims, pages, missing) for paper in PAPERS},
         site_pages.chapter_of(RELEASED_NOTEBOOK): site_pages.released_chapter(claims, pages, missing),
         **{name: site_pages.plain_chapter(name, *about, pages, missing) for name, about in plain.items()},
+        "measured": site_pages.measured_chapter(site_content.measured(), pages),
         "cite": site_pages.cite_chapter(yaml.safe_load(cff), cff),
         "plans": site_pages.plans_chapter(pages, missing),
     }

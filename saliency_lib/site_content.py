@@ -141,6 +141,7 @@ class Finding:
     images: str = ""
     way: str = ""
     command: str = ""  # that makes it, where it is missing
+    origin: dict | None = None  # the JSON file of the table that it was read from
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,27 @@ class Claim:
     where: str
     reported: str
     findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A table of data/measured/: its rows as they were written, and what its JSON file says of where it comes from."""
+
+    name: str
+    rows: list[dict[str, str]]
+    origin: dict
+
+    @property
+    def notebook(self) -> str:
+        """The notebook that kept it; empty where another program did."""
+        found = re.match(r"papermill notebooks/(\w+)\.ipynb ", self.origin["command"])
+        return found[1] if found else ""
+
+    @property
+    def setting(self) -> str:
+        """On what it was measured."""
+        known = self.origin["parameters"]
+        return f"{known['dataset']}, {known['model']}, {known['images']} images"
 
 
 def read(step: plans.Step, origins: dict[tuple[str, str], dict]) -> Page:
@@ -169,12 +191,13 @@ def read(step: plans.Step, origins: dict[tuple[str, str], dict]) -> Page:
     unfinished = any(cell.execution_count is None for cell in code)
     if unfinished or any(output.output_type == "error" for cell in code for output in cell.outputs):
         name = paths.relative(step.output)
-        raise ValueError(f"{name} was not run to its end; delete it and run `make reproduce` again")
+        remedy = f"wait for it if it is being run; else delete it and run `{command_of(step.plan, step.scale)}`"
+        raise ValueError(f"{name} was not run to its end; {remedy}")
     title = next(line[2:] for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("# "))
     tables = [output.get("data", {}).get("text/html", "") for cell in code if "table" in tags(cell) for output in cell.outputs]
     shown = [(figure, "headline" in tags(cell)) for cell in code for figure in figures(cell)]
     pictures = tuple(
-        Picture(f"{step.plan}-{step.combination}-{step.notebook}-{number}.png", *figure, headline, origins.get(figure[1:]))
+        Picture(f"{step.plan}-{step.combination}-{step.notebook}-{number}.png", *figure, headline, _origin(figure, origins))
         for number, (figure, headline) in enumerate(shown)
     )
     return Page(step, title, pictures, "".join(tables), _kept(code))
@@ -199,9 +222,15 @@ def figures(cell: nbformat.NotebookNode) -> list[tuple[bytes, str, str]]:
 
 
 def origins() -> dict[tuple[str, str], dict]:
-    """What `Run.show` kept of each figure in outputs/figures/, by its caption and its command."""
+    """What `Run.show` kept of each figure in outputs/figures/, by the digest of its PNG and its command."""
     found = [json.loads(file.read_text()) for file in sorted((paths.OUTPUTS / "figures").glob("*/*.json"))]
-    return {(one["caption"], one["command"]): one for one in found}
+    return {(one["sha256"], one["command"]): one for one in found if "sha256" in one}
+
+
+def _origin(figure: tuple[bytes, str, str], origins: dict[tuple[str, str], dict]) -> dict | None:
+    """What was kept of this very picture; None where another run has taken its place since."""
+    png, _, command = figure
+    return origins.get((hashlib.sha256(png).hexdigest(), command))
 
 
 def _kept(code: list[nbformat.NotebookNode]) -> dict[str, Path]:
@@ -222,6 +251,16 @@ def kept(file: Path) -> tuple[list[dict[str, str]], dict]:
         raise ValueError(f"{paths.relative(file)} was changed after it was kept; run `{origin['command']}` again")
     with file.open(newline="") as stream:
         return list(csv.DictReader(stream)), origin
+
+
+def measured() -> list[Measured]:
+    """The tables of data/measured/ that a notebook kept, by name.
+
+    Raises:
+        ValueError: a kept table was changed.
+    """
+    tables = [Measured(file.stem, *kept(file)) for file in sorted((paths.ROOT / "data" / "measured").glob("*.csv"))]
+    return [table for table in tables if table.notebook]
 
 
 def claims(pages: list[Page]) -> list[Claim]:
@@ -253,10 +292,10 @@ def _findings(row: dict[str, str], page: Page | None) -> tuple[Finding, ...]:
     if found is None:
         return ()
     if row["paper"] != RELEASED:
-        return (Finding(found["verdict"], found["ours"], found["images"]),)
+        return (Finding(found["verdict"], found["ours"], found["images"], origin=origin),)
     images = str(origin["parameters"].get("images", ""))
     ways = {"as released": ("so", "released"), "corrected": ("now", "corrected")}
-    return tuple(Finding(found[verdict], found[ours], images, way) for way, (verdict, ours) in ways.items())
+    return tuple(Finding(found[verdict], found[ours], images, way, origin=origin) for way, (verdict, ours) in ways.items())
 
 
 def notebook_of(paper: str) -> str:

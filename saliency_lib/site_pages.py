@@ -13,6 +13,7 @@ from saliency_lib.site_content import (
     RELEASED_NOTEBOOK,
     Claim,
     Finding,
+    Measured,
     Page,
     Paper,
     Picture,
@@ -28,6 +29,7 @@ CHAPTERS = {paper.name: paper.short for paper in PAPERS} | {
     "gallery": "Gallery",
     "benchmarks": "Benchmarks",
     "metrics": "Metrics",
+    "measured": "Measured once",
     "cite": "How to cite",
     "plans": "Plans",
 }
@@ -145,6 +147,31 @@ def plain_chapter(name: str, intro: str, notebooks: Sequence[str], pages: Sequen
     return "\n".join([f"# {CHAPTERS[name]}", "", intro, "", *_runs(pages, notebooks, missing, name, whole=name == "gallery")])
 
 
+def measured_chapter(tables: Sequence[Measured], pages: Sequence[Page]) -> str:
+    """What takes hours and was measured once: one section a table, with its command and its provenance."""
+    lines = [
+        f"# {CHAPTERS['measured']}",
+        "",
+        "More images and larger networks than `make reproduce` has time for: measured once, kept in `data/measured/` with the",
+        "commands and digests below, and made anew by `make measured`. Numbers are rounded here.",
+        "",
+    ]
+    for one in tables:
+        page = next((page for page in pages if page.step.notebook == one.notebook), None)
+        source = f'<a href="{page.url}">{escape(page.title)}</a>' if page else f"<code>{escape(one.notebook)}</code>"
+        cells = [[_rounded(cell) for cell in row.values()] for row in one.rows]
+        lines += [f"## {one.name.replace('_', ' ')}", "", f"<p>{escape(one.setting)}; kept by {source}.</p>", ""]
+        shown = table([escape(name.replace("_", " ")) for name in one.rows[0]], cells)
+        folded = f'<details class="numbers"><summary>The {len(cells)} rows</summary>{shown}</details>'
+        lines += [folded if len(cells) > 30 else shown, "", provenance(one.origin), ""]
+    return "\n".join(lines)
+
+
+def _rounded(cell: str) -> str:
+    """A cell of a kept table, numbers with three decimals."""
+    return f"{float(cell):.3f}" if re.fullmatch(r"-?\d+\.\d{6}", cell) else escape(cell)
+
+
 def plans_chapter(pages: Sequence[Page], missing: Sequence[plans.Step]) -> str:
     """Each plan with its command and the notebooks that it ran."""
     lines = [
@@ -214,10 +241,10 @@ def verdicts(claims: Sequence[Claim], pages: Sequence[Page], root: str, *, ancho
     for name in dict.fromkeys(claim.paper for claim in claims):
         rows = [_row(claim, root, anchors) for claim in claims if claim.paper == name]
         title = "" if anchors else _part(name, pages, root, len(heads) + 1)
+        origin = next((one.origin for claim in claims if claim.paper == name for one in claim.findings if one.origin), None)
         asked = dict.fromkeys(one.command for claim in claims if claim.paper == name for one in claim.findings if one.command)
-        rows += [
-            f'<tr role="row"><td role="cell" colspan="7" class="run">To run it: {_code(command)}</td></tr>' for command in asked
-        ]
+        texts = [f"To run it: {_code(command)}" for command in asked] + ([provenance(origin)] if origin else [])
+        rows += [f'<tr role="row"><td role="cell" colspan="7" class="run">{text}</td></tr>' for text in texts]
         parts.append(f'<tbody role="rowgroup">{title}{"".join(rows)}</tbody>')
     return _scrolled(f'<table class="verdicts" role="table">{"".join(parts)}</table>')
 

@@ -255,7 +255,7 @@ def test_the_p_of_a_claim_is_wilcoxons_after_holm_over_those_that_could_be_teste
     scores = {("area", name): source.random(40) + shift for name, shift in (("a", 0.12), ("b", 0.0), ("c", 0.05))}
     table = claims.verdicts(CLAIMED, scores)
     raw = [claims.wilcoxon(scores["area", h] - scores["area", low]) for h, low in (("a", "b"), ("b", "a"), ("c", "a"))]
-    assert list(table["p"][:3]) == [claims._p(p) for p in claims.holm(raw)] and table["p"][3] == ""
+    assert list(table["p"][:3]) == [claims.p_words(p) for p in claims.holm(raw)] and table["p"][3] == ""
 
 
 def test_the_intervals_of_a_claim_cover_the_truth_as_often_as_they_say():

@@ -2,17 +2,23 @@
 
 import base64
 import io
+import json
 import re
+import struct
 import threading
+import zlib
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 import saliency_lib as sl
-from saliency_lib import explorer, paths
+from saliency_lib import explorer, paths, store
 from saliency_lib.explorer import Explorer
 from saliency_lib.registry import METHODS
 
@@ -45,6 +51,12 @@ def file(picture, kind="png", **options):
     content = io.BytesIO()
     picture.save(content, kind, **options)
     return content.getvalue()
+
+
+def header(width, height):
+    """The beginning of a PNG file of that size."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + bytes(4) + b"IDAT"
 
 
 def upload(explorer, name, content):
@@ -150,6 +162,24 @@ def test_the_networks_are_those_with_weights():
     assert explorer.data_sets()[:2] == ["photos", "mnist5k"]
 
 
+def test_trainings_that_differ_in_anything_have_names_of_their_own(outputs):
+    trainings = {
+        "cnn, standard": sl.Training(),
+        "cnn, standard, epochs 4": sl.Training(changes={"epochs": 4}),
+        "cnn, standard, epochs 4, learning_rate 0.01": sl.Training(changes={"learning_rate": 0.01, "epochs": 4}),
+        "cnn, standard, embedded, seed 1, epochs 4": sl.Training(seed=1, changes={"epochs": 4}),
+        "cnn, standard, paper, seed 0": sl.Training(scale="paper"),
+        "cnn, fine_tuning, from mnist5k (cnn, standard)": sl.Training(recipe="fine_tuning:mnist5k"),
+        "cnn, fine_tuning, from mnist5k (cnn, standard, epochs 4)": sl.Training(
+            recipe="fine_tuning", start=sl.Training(changes={"epochs": 4})
+        ),
+    }
+    for training in trainings.values():
+        store.place(training).mkdir(parents=True)
+        (store.place(training) / store.PROVENANCE).write_text(json.dumps({"spec": training.to_dict()}))
+    assert explorer.networks("mnist5k") == trainings
+
+
 def test_an_artefact_that_the_library_would_not_make_is_not_offered(outputs):
     assert explorer.networks("mnist5k") == {}
     folder = outputs / "training" / "mnist5k-cnn-broken"
@@ -195,6 +225,56 @@ def test_what_a_method_raises_is_said_and_the_next_wish_is_heard(digits, monkeyp
     assert "KeyError: &#x27;&lt;b&gt;layer&lt;/b&gt;" in digits.wait().problem.value
     digits.methods.value = METHOD
     assert digits.wait().problem.value == "" and digits.activity.value == ""
+
+
+def test_a_method_that_fails_is_named_and_the_others_are_shown_and_deleted(digits, monkeypatch):
+    def fail(*arguments, **options):
+        raise ValueError("no layer")
+
+    METHODS["gradient"]  # the table is filled
+    for method in ("smoothgrad", "occlusion"):
+        monkeypatch.setitem(METHODS._entries, method, fail)
+    digits.number.value = 3
+    digits.methods.value = ("smoothgrad", "gradient", "occlusion", "edges")
+    for ask in (digits.refresh, digits.compute_deletion):
+        ask()
+        problem = digits.wait().problem.value
+        assert "smoothgrad gave no map: no layer" in problem and "occlusion gave no map: no layer" in problem
+        assert set(digits.shown.maps) == set(METHOD) and digits.activity.value == ""
+        assert "mnist5k 3 and its maps by gradient, edges" in digits.maps.value
+    assert {len(values) for values, _ in digits.shown.curves.values()} == {8} and set(digits.shown.curves) == set(METHOD)
+
+
+@pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "failed"])
+def test_the_maps_of_another_picture_never_stand_beside_its_words(digits, monkeypatch, stopped):
+    def end(method):
+        if not stopped:
+            raise ValueError("no layer")
+        digits.stop.click()
+
+    monkeypatch.setattr(digits, "_explain", end)
+    before = png_of(digits.maps.value)
+    digits.number.value = 3
+    assert "mnist5k 3: cnn" in digits.wait().words.value and ("Stopped" in digits.activity.value) == stopped
+    assert "mnist5k 3 and its maps by no method" in digits.maps.value and not np.array_equal(png_of(digits.maps.value), before)
+
+
+def test_what_a_wish_raises_is_not_said_of_the_next_one(digits, monkeypatch):
+    begun, go, explain = threading.Event(), threading.Event(), digits._explain
+
+    def slow(method):
+        if method == "smoothgrad":
+            begun.set()
+            go.wait(20)
+            raise ValueError("no layer")
+        return explain(method)
+
+    monkeypatch.setattr(digits, "_explain", slow)
+    digits.methods.value = ("smoothgrad",)
+    begun.wait(20)
+    digits.methods.value = METHOD
+    go.set()
+    assert digits.wait().problem.value == ""
 
 
 def test_a_new_wish_takes_the_place_of_the_last(digits, monkeypatch):
@@ -246,6 +326,18 @@ def test_an_uploaded_picture_is_shown_and_a_picture_of_the_set_takes_its_place(d
     assert digits.wait().shown.name == "mnist5k 2"
 
 
+@pytest.mark.parametrize("word", ["a$_$b", "$5 and $6", "\\frac$^$"])
+def test_dollars_in_names_are_no_formulas(digits, word):
+    upload(digits, f"{word}.png", file(Image.new("L", (40, 40), 99)))
+    assert digits.problem.value == "" and f"{word}.png and its maps by gradient" in digits.maps.value
+    digits.shown.words[digits.shown.target] = word
+    digits.compute_deletion()
+    assert digits.wait().problem.value == ""
+    for figure in (digits.maps_figure(), digits.curve_figure()):
+        assert png_of(explorer.picture(figure, "")).std() > 1
+        assert not [text for text in figure.findobj(Text) if word in text.get_text() and text.get_parse_math()]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -256,6 +348,7 @@ def test_an_uploaded_picture_is_shown_and_a_picture_of_the_set_takes_its_place(d
         (file(Image.new("L", (64, 64)), "jpeg")[:300], "cannot be read as a PNG or JPEG"),
         (bytes(explorer.LARGEST_FILE + 1), "the file has 8.0 MB, at most 8 are taken"),
         (file(Image.new("1", (10_000, 5_000))), "10000 x 5000 pixels, at most 40,000,000 are taken"),
+        (header(20_000, 10_000), "too many pixels, at most 40,000,000 are taken"),
     ],
 )
 def test_a_bad_file_gives_a_message_and_the_picture_stays(digits, content, message):
@@ -327,3 +420,39 @@ def test_without_a_browser_it_says_what_it_is(digits):
     shown = digits._repr_mimebundle_()
     assert "run this notebook in JupyterLab" in shown["text/plain"]
     assert "application/vnd.jupyter.widget-view+json" in shown
+
+
+def test_a_choice_by_hand_is_known_until_it_is_taken_back(digits):
+    assert not digits.by_hand
+    changes = [("number", 3), ("methods", ("edges",)), ("opacity", 50), ("network", "cnn, softplus")]
+    for name, value in [*changes, ("target", digits.target.options[1][1])]:
+        widget = getattr(digits, name)
+        first, widget.value = widget.value, value
+        assert digits.wait().by_hand, name
+        widget.value = first
+        assert not digits.wait().by_hand, name
+    upload(digits, "one.png", file(Image.new("L", (40, 40), 99)))
+    assert digits.by_hand
+
+
+def test_the_notebook_speaks_of_what_was_chosen_by_hand():
+    code = [cell.source for cell in nbformat.read(paths.NOTEBOOKS / "00_explore.ipynb", 4).cells if cell.cell_type == "code"]
+    at = next(i for i, source in enumerate(code) if source.endswith("\nexplore"))
+    names, seen = {"In": code[:1]}, []
+    exec(code[0], names)
+    names |= {"dataset": "mnist5k", "model": "cnn", "methods": "gradient edges", "steps": 7}
+    exec("\n".join(code[1 : at + 1]), names)
+    names["run"] = SimpleNamespace(
+        show=lambda figure, caption, artefacts, *name, dpi=160: seen.append((caption, artefacts)),
+        colophon=lambda artefacts: seen.append(("", artefacts)),
+    )
+    explore, last = names["explore"].wait(), "\n".join(code[at + 1 :])
+    exec(last, names)
+    assert not [caption for caption, _ in seen if "by hand" in caption] and "(cnn, standard)" in seen[0][0]
+    explore.network.value = "cnn, saliency_guided"
+    explore.wait().methods.value = ("edges",)
+    seen.clear()
+    exec(last, names)
+    assert "(cnn, saliency_guided)" in seen[0][0] and all("by hand" in caption for caption, _ in seen[:2])
+    guided = store.find(sl.Training(recipe="saliency_guided"))
+    assert [artefacts for _, artefacts in seen] == [[guided]] * 3 and list(names["areas"]) == ["edges"]

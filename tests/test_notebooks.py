@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -110,6 +111,47 @@ def test_the_readmes_table_is_what_the_notebooks_found(name, better):
     ]
     assert f"holds for {'; '.join(counts)}" == better
     assert re.search(rf"\[{name}\].*\| {better} \|", (paths.ROOT / "README.md").read_text())
+
+
+def rows_of(name, tag):
+    """The rows of the tables in a notebook's outputs whose cell has a tag or whose source begins with it."""
+    found = [one for one in cells(paths.NOTEBOOKS / f"{name}.ipynb", "code") if tag in one.metadata.get("tags", [])]
+    found = found or [one for one in cells(paths.NOTEBOOKS / f"{name}.ipynb", "code") if one.source.startswith(tag)]
+    html = "".join(output.get("data", {}).get("text/html", "") for cell in found for output in cell.outputs)
+    return [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL) if "<td>" in row]
+
+
+@pytest.mark.parametrize(
+    "name", ["04_active_gradients", "04_guided_nonlinearity", "04_guided_training", "04_saliency_benchmark", "04_score_matching"]
+)
+def test_the_readmes_count_of_verdicts_is_what_the_notebooks_found(name):
+    line = re.search(rf"\| \[{name}\].*", (paths.ROOT / "README.md").read_text())[0]
+    said = [row[-1] for row in rows_of(name, "claims")]
+    assert set(said) <= {"reproduced", "not reproduced"}
+    assert f"reproduced: {said.count('reproduced')} of {len(said)} (" in line
+    if name == "04_guided_training":
+        less = [row[-1] for row in rows_of(name, "beyond = ")]
+        assert f"; less a random order's {less.count('holds')} of {len(less)} |" in line
+    told = re.findall(r"(\d+) (?:images|samples)", line.rpartition("reproduced: ")[2])
+    assert told and set(told) <= {row[-2] for row in rows_of(name, "claims")}
+
+
+def test_the_readme_says_how_many_conclusions_a_defect_changes():
+    line = re.search(r"\| \[05_released_against_corrected\].*", (paths.ROOT / "README.md").read_text())[0]
+    changed = [row[0] for row in rows_of("05_released_against_corrected", "claims") if row[-1] == "yes"]
+    assert changed == ["SGT: signed ranking"] and "one changes: guided training's signed ranking" in line
+    assert "seven conclusions" in line and len(rows_of("05_released_against_corrected", "claims")) == 7
+
+
+@pytest.mark.parametrize("file", sorted((paths.ROOT / "data" / "measured").glob("*.json")), ids=lambda file: file.stem)
+def test_the_command_of_a_measured_table_still_means_what_it_meant(file):
+    origin = json.loads(file.read_text())
+    if file.stem != "benchmarks":
+        _, notebook, _, *words = shlex.split(origin["command"])
+        defaults = plans.defaults(Path(notebook).stem)
+        changed = dict(zip(words[1::3], words[2::3], strict=True))
+        meant = {name: changed.get(name, str(value)) for name, value in defaults.items()}
+        assert {name: str(value) for name, value in origin["parameters"].items()} == meant
 
 
 def test_the_measured_tables_hold_every_method_and_say_where_they_come_from():
@@ -287,7 +329,7 @@ def test_the_site_refuses_notebooks_that_were_not_run_to_their_end(executed):
     notebook = json.loads(step.output.read_text())
     notebook["cells"][-1]["execution_count"] = None
     step.output.write_text(json.dumps(notebook))
-    with pytest.raises(ValueError, match=rf"{step.notebook}.ipynb was not run to its end; delete it"):
+    with pytest.raises(ValueError, match=rf"{step.notebook}.ipynb was not run to its end; wait for it .* and run `snakemake"):
         site.build()
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from saliency_lib import paths, plots, ranking, report
+from saliency_lib import claims, paths, plots, ranking, report
 
 LOWER = {"deletion": True, "insertion": False}
 
@@ -69,7 +69,18 @@ def test_friedman_is_scipys_on_one_metric_and_sees_a_difference():
     areas = {"deletion": draw(gap=0.3)["deletion"]}
     assert ranking.friedman(areas, LOWER) == pytest.approx(stats.friedmanchisquare(*areas["deletion"].values()).pvalue)
     assert ranking.friedman(draw(gap=1.0), LOWER) < 1e-6 < ranking.friedman(draw(), LOWER)
-    assert ranking.friedman({"deletion": dict.fromkeys("abc", np.ones(9))}, LOWER) == 1
+    assert ranking.friedman({"deletion": dict.fromkeys("abc", np.ones(20))}, LOWER) == 1
+
+
+def test_too_few_images_or_methods_are_not_tested():
+    assert claims.p_words(ranking.friedman(draw(images=19, gap=9.0), LOWER)) == claims.UNTESTED
+    assert claims.p_words(ranking.friedman(draw(images=20, gap=9.0), LOWER)) == "< 0.001"
+    assert np.isnan(ranking.friedman(draw(methods=2), LOWER))
+    assert np.isnan(ranking.critical_difference(5, 19)) and ranking.critical_difference(5, 20) > 0
+    table = ranking.standings(draw(images=19, gap=9.0), LOWER)
+    (axes,) = plots.critical_differences({"few": table}, ranking.critical_difference(5, 19)).axes
+    assert [text.get_text() for text in axes.texts] == ["too few images to tell pairs apart"]
+    assert not [line for line in axes.lines if len(set(line.get_xdata())) == 1 and line.get_linewidth() == 1.6]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +135,6 @@ def test_trainings_stand_side_by_side():
 def test_what_cannot_be_ranked_is_refused(areas, message):
     with pytest.raises(ValueError, match=message):
         ranking.standings(areas, LOWER)
-    with pytest.raises(ValueError, match="three methods"):
-        ranking.friedman({"deletion": dict.fromkeys("ab", np.ones(3))}, LOWER)
 
 
 def test_the_pictures_show_every_method_and_number():
@@ -156,6 +165,14 @@ def test_the_readmes_table_is_what_was_measured():
     assert f"by infidelity on {gnl['infidelity']} of the 6\nnetworks, by average drop on {gnl['average_drop']}." in readme
     board, _ = report.measured("digits_leaderboard")
     assert list(board.groupby("method")["rank"].mean().sort_values().index[:2]) == ["rise", "deeplift"]
+    assert "Of all methods RISE has the best mean rank, then DeepLIFT." in readme
+    wins = shown.set_index(["claim", "metric"])[trainings].ne("no").sum(axis=1).unstack()
+    signs = wins.loc[["positive_gradient lies below gradient", "active_gradient lies below gradient"]].dropna(axis=1)
+    most = signs[["deletion", "allegiance", "masked_accuracy", "infidelity"]]
+    assert "likewise by deletion, masked accuracy and infidelity; by\ninsertion and ROAD on hardly any." in readme
+    assert (most > len(trainings) / 2).all(axis=None), most
+    hardly = wins.loc[["positive_gradient lies above gradient", "active_gradient lies above gradient"], ["insertion", "road"]]
+    assert (hardly <= 1).all(axis=None) and (wins.filter(like="gnl", axis=0)[["deletion", "insertion"]].max() <= 1).all()
     agreement = report.measured("digits_agreement")[0].set_index("metric").loc["deletion"]
     assert f"by .{100 * agreement['allegiance']:.0f}, those" in readme
     assert f"perturbation by .{100 * agreement['pixel_perturbation']:02.0f}." in readme

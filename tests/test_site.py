@@ -1,8 +1,10 @@
 """The report: what its pages say comes from executed notebooks and kept tables, and nothing in it is dead or from a network."""
 
 import base64
+import json
 import re
-from html import unescape
+import shutil
+from html import escape, unescape
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -219,6 +221,33 @@ def test_another_kept_table_is_another_verdict(pages, monkeypatch):
     assert row_of(site_pages.verdicts(site_content.claims(pages), pages, "", anchors=False), "PAG-1")[-1] == "✓  reproduced"
 
 
+def test_what_was_measured_once_is_shown_with_its_command_and_digests(built):
+    sections = (built / "measured.html").read_text().split("<article")[1].split("<h2>")[1:]
+    names = [file.stem for file in sorted((paths.ROOT / "data" / "measured").glob("*.csv")) if file.stem != "benchmarks"]
+    parts = dict(zip(names, sections, strict=True))
+    assert len(parts) >= 10
+    for name, part in parts.items():
+        file = paths.ROOT / "data" / "measured" / f"{name}.csv"
+        table, origin = pd.read_csv(file), json.loads(file.with_suffix(".json").read_text())
+        assert part.startswith(name.replace("_", " ")) and part.count("<tr>") == len(table) + 1
+        assert f"<dt>command</dt><dd><code>{escape(origin['command'])}</code></dd>" in part
+        assert f"{escape(origin['requires'][0]['folder'])}</code> digest {origin['requires'][0]['digest'][:12]}" in part
+    black = pd.read_csv(paths.ROOT / "data" / "measured" / "cifar10_black_allegiance.csv").iloc[0]
+    assert f"<td>{black['method']}</td><td>{black['mean']:.3f}</td>" in parts["cifar10_black_allegiance"]
+    assert "cifar10, cnn, 10000 images; kept by <a href=" in parts["cifar10_black_allegiance"]
+
+
+def test_a_measured_table_that_was_changed_by_hand_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "measured"
+    shutil.copytree(paths.ROOT / "data" / "measured", folder)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert len(site_content.measured()) >= 10
+    file = folder / "cifar10_black_allegiance.csv"
+    file.write_text(file.read_text().replace("0.1", "0.0"))
+    with pytest.raises(ValueError, match=r"cifar10_black_allegiance\.csv was changed after it was kept; run `papermill"):
+        site_content.measured()
+
+
 def test_a_table_that_was_changed_by_hand_is_refused(pages):
     file = next(page for page in pages if page.step.notebook == "04_active_gradients").kept["verdicts"]
     before = file.read_text()
@@ -319,6 +348,40 @@ def test_a_figure_has_its_command_its_notebook_and_its_provenance(built):
     assert "No provenance" not in text
 
 
+def test_a_figure_that_another_run_has_replaced_in_the_store_has_not_its_provenance(pages):
+    page = next(page for page in pages if page.step.notebook == "02_explain")
+    assert page.pictures[0].origin["requires"][0]["digest"] == Artefact().provenance["digest"]
+    file = next((paths.OUTPUTS / "figures").glob("02_explain*/provenance.json"))
+    before = file.read_text()
+    try:
+        file.write_text(json.dumps(json.loads(before) | {"sha256": "0" * 64, "commit": "of another picture"}))
+        assert site_content.read(page.step, site_content.origins()).pictures[0].origin is None
+    finally:
+        file.write_text(before)
+
+
+def test_a_report_that_could_not_be_made_leaves_the_last_one(pages, built, monkeypatch):
+    def killed(source, target):
+        target.mkdir()
+        (target / "index.html").write_text("half")
+        raise RuntimeError("the report has errors")
+
+    before = (built / "index.html").read_text()
+    monkeypatch.setattr(site, "_sphinx", killed)
+    with pytest.raises(RuntimeError, match="has errors"):
+        site.build()
+    assert (built / "index.html").read_text() == before and (built / "gallery.html").is_file()
+
+
+def test_verdicts_have_the_provenance_of_their_table(built):
+    for page, notebook in (("active_gradients", "04_active_gradients"), ("released_against_corrected", "05_released_against")):
+        table = re.search(r'<table class="verdicts".*?</table>', (built / f"{page}.html").read_text(), re.DOTALL)[0]
+        (shown,) = re.findall(r'<details class="provenance">.*?</details>', table, re.DOTALL)
+        assert f"<dt>command</dt><dd><code>papermill notebooks/{notebook}" in shown and f"{FOLDER}</code> digest 0123" in shown
+    start = (built / "index.html").read_text().split('<table class="verdicts"')[1].split("</table>")[0]
+    assert start.count('<details class="provenance">') == 2
+
+
 def test_a_figure_whose_provenance_is_gone_says_so(pages):
     (page,) = [site_content.read(page.step, {}) for page in pages if page.step.notebook == "02_explain"]
     assert "No provenance of this figure is kept" in site_pages.figure(page.pictures[0], page)
@@ -333,7 +396,7 @@ def test_the_sidebar_has_the_chapters_in_order_and_notebooks_below_theirs(built)
     assert chapters == [f"{name}.html" for name in site_pages.CHAPTERS]
     assert chapters[5:] == [
         f"{name}.html"
-        for name in ("released_against_corrected", "leaderboard", "gallery", "benchmarks", "metrics", "cite", "plans")
+        for name in ("released_against_corrected", "leaderboard", "gallery", "benchmarks", "metrics", "measured", "cite", "plans")
     ]
     homes = {"active_gradients": "04_active_gradients", "gallery": "02_explain", "metrics": "03_allegiance", "plans": "01_train"}
     levels = entries("index")
