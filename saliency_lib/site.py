@@ -48,7 +48,7 @@ def build() -> Path:
 
 def _chapters(pages: list[Page], missing: list[plans.Step]) -> dict[str, str]:
     """The text of every page that is not a notebook, by its name."""
-    claims = site_content.claims(pages)
+    claims, tables = site_content.claims(pages), site_content.measured()
     metrics = sorted({step.notebook for step in [*missing, *(page.step for page in pages)] if step.notebook.startswith("03_")})
     cff = (paths.ROOT / "CITATION.cff").read_text()
     plain = {
@@ -59,10 +59,10 @@ def _chapters(pages: list[Page], missing: list[plans.Step]) -> dict[str, str]:
     }
     return {
         "index": site_pages.start(claims, pages, missing),
-        **{paper.name: site_pages.paper_chapter(paper, claims, pages, missing) for paper in PAPERS},
+        **{paper.name: site_pages.paper_chapter(paper, claims, pages, missing, tables) for paper in PAPERS},
         site_pages.chapter_of(RELEASED_NOTEBOOK): site_pages.released_chapter(claims, pages, missing),
         **{name: site_pages.plain_chapter(name, *about, pages, missing) for name, about in plain.items()},
-        "measured": site_pages.measured_chapter(site_content.measured(), pages),
+        "measured": site_pages.measured_chapter(tables, pages),
         "cite": site_pages.cite_chapter(yaml.safe_load(cff), cff),
         "plans": site_pages.plans_chapter(pages, missing),
     }

@@ -269,24 +269,43 @@ def claims(pages: list[Page]) -> list[Claim]:
     Raises:
         ValueError: a kept table was changed.
     """
-    with (paths.ROOT / "data" / "reported" / "claims.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = _claimed()
     notebooks = {row["paper"]: notebook_of(row["paper"]) for row in rows}
     runs = {name: next((page for page in pages if page.step.notebook == notebook), None) for name, notebook in notebooks.items()}
     result = []
     for row in rows:
         page = runs[row["paper"]]
-        findings = _findings(row, page) or (Finding(NOT_RUN, command=command_for(notebooks[row["paper"]])),)
-        result.append(Claim(row["id"], row["paper"], row["statement"], row["where"], row["reported"], findings))
+        findings = _of_run(row, page) or (Finding(NOT_RUN, command=command_for(notebooks[row["paper"]])),)
+        result.append(_claim(row, findings))
     return result
 
 
-def _findings(row: dict[str, str], page: Page | None) -> tuple[Finding, ...]:
+def claims_measured(tables: list[Measured], paper: str) -> dict[str, list[Claim]]:
+    """The claims of a paper with what each kept table of its verdicts in data/measured/ says, by what was measured."""
+    own = [one for one in tables if one.notebook == notebook_of(paper) and one.name.endswith("_verdicts")]
+    rows = [row for row in _claimed() if row["paper"] == paper]
+    return {one.setting: [_claim(row, _findings(row, one.rows, one.origin)) for row in rows] for one in own}
+
+
+def _claimed() -> list[dict[str, str]]:
+    with (paths.ROOT / "data" / "reported" / "claims.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _claim(row: dict[str, str], findings: tuple[Finding, ...]) -> Claim:
+    return Claim(row["id"], row["paper"], row["statement"], row["where"], row["reported"], findings)
+
+
+def _of_run(row: dict[str, str], page: Page | None) -> tuple[Finding, ...]:
     """What the table `verdicts` that the run kept says of a claim; nothing where there is no such table or row."""
     file = page.kept.get("verdicts") if page else None
     if file is None or not file.is_file() or not file.with_suffix(".json").is_file():
         return ()
-    table, origin = kept(file)
+    return _findings(row, *kept(file))
+
+
+def _findings(row: dict[str, str], table: list[dict[str, str]], origin: dict) -> tuple[Finding, ...]:
+    """What a kept table of verdicts says of a claim; nothing where there is no such row."""
     name, key = (row["id"], "id") if row["paper"] == RELEASED else (row["statement"], "claim")
     found = next((one for one in table if one[key] == name), None)
     if found is None:

@@ -66,7 +66,7 @@ def start(claims: Sequence[Claim], pages: Sequence[Page], missing: Sequence[plan
         "where the interval lies above 0 and Wilcoxon's test, after Holm over the paper's claims, gives p < 0.05. A verdict",
         "speaks of the images and the network that it was measured on, and of no others.",
         "",
-        verdicts(claims, pages, "", anchors=False),
+        verdicts(claims, pages, "", anchors=False, titles=True),
         "",
         "## The papers",
         "",
@@ -90,8 +90,10 @@ def start(claims: Sequence[Claim], pages: Sequence[Page], missing: Sequence[plan
     return "\n".join([*lines, "```{toctree}", ":hidden:", ":titlesonly:", "", *entries, "```", ""])
 
 
-def paper_chapter(paper: Paper, claims: Sequence[Claim], pages: Sequence[Page], missing: Sequence[plans.Step]) -> str:
-    """A paper's chapter: citation, claims with verdicts, the figure, the notebooks."""
+def paper_chapter(
+    paper: Paper, claims: Sequence[Claim], pages: Sequence[Page], missing: Sequence[plans.Step], tables: Sequence[Measured]
+) -> str:
+    """A paper's chapter: citation, claims with verdicts, also those measured once, the figure, the notebooks."""
     notebook = f"04_{paper.name}"
     own = [claim for claim in claims if claim.paper == paper.name]
     lines = [f"# {paper.title[0].upper()}{paper.title[1:]}", "", citation(paper), "", paper.brings, ""]
@@ -100,6 +102,9 @@ def paper_chapter(paper: Paper, claims: Sequence[Claim], pages: Sequence[Page], 
     for page in found[1:]:
         again = [claim for claim in site_content.claims([page]) if claim.paper == paper.name]
         lines += [f"### {page.setting}", "", verdicts(again, pages, "", anchors=False), ""]
+    for setting, again in site_content.claims_measured(tables, paper.name).items():
+        heading = f"### {setting} ([measured once](measured.md))"
+        lines += [heading, "", tally(again), "", verdicts(again, pages, "", anchors=False), ""]
     lines += ["## The figure", ""]
     for page in found:
         lines += [f"### {page.setting}", ""] if len(found) > 1 else []
@@ -226,12 +231,13 @@ def citation(paper: Paper) -> str:
     return f"{_by(paper).removesuffix('.')}. *{paper.title}*. [{paper.venue}]({paper.link})."
 
 
-def verdicts(claims: Sequence[Claim], pages: Sequence[Page], root: str, *, anchors: bool) -> str:
+def verdicts(claims: Sequence[Claim], pages: Sequence[Page], root: str, *, anchors: bool, titles: bool = False) -> str:
     """The table of claims: one part a paper, one row a claim, HTML.
 
     Args:
         root: the way to the start page's folder, empty or ending in a slash.
         anchors: whether the rows have ids, to which rows without them link.
+        titles: whether each part begins with its paper and what it was measured on.
     """
     defects = [claim.paper == RELEASED for claim in claims]
     place = "the defect" if all(defects) else f"where in the paper{' (released codes: the defect)' if any(defects) else ''}"
@@ -240,7 +246,7 @@ def verdicts(claims: Sequence[Claim], pages: Sequence[Page], root: str, *, ancho
     parts = [f'<thead role="rowgroup"><tr role="row">{columns}</tr></thead>']
     for name in dict.fromkeys(claim.paper for claim in claims):
         rows = [_row(claim, root, anchors) for claim in claims if claim.paper == name]
-        title = "" if anchors else _part(name, pages, root, len(heads) + 1)
+        title = _part(name, pages, root, len(heads) + 1) if titles else ""
         origin = next((one.origin for claim in claims if claim.paper == name for one in claim.findings if one.origin), None)
         asked = dict.fromkeys(one.command for claim in claims if claim.paper == name for one in claim.findings if one.command)
         texts = [f"To run it: {_code(command)}" for command in asked] + ([provenance(origin)] if origin else [])

@@ -248,6 +248,20 @@ def test_a_measured_table_that_was_changed_by_hand_is_refused(tmp_path, monkeypa
         site_content.measured()
 
 
+def test_verdicts_measured_once_stand_in_their_papers_chapter(pages, built):
+    told = report.claimed("active_gradients")
+    said = {"ours": "+0.5 [+0.4, +0.6]", "images": "10000", "verdict": "reproduced"}
+    rows = [{"claim": text} | said for text in told["statement"]]
+    origin = {"command": "papermill notebooks/04_active_gradients.ipynb out.ipynb", "requires": []}
+    origin["parameters"] = {"dataset": "cifar10", "model": "cnn", "images": 10000}
+    tables = [site_content.Measured("cifar10_active_gradients_verdicts", rows, origin)]
+    (paper,) = [one for one in site_content.PAPERS if one.name == "active_gradients"]
+    text = site_pages.paper_chapter(paper, site_content.claims(pages), pages, [], tables)
+    section = text.split("### cifar10, cnn, 10000 images ([measured once](measured.md))")[1].split("##")[0]
+    assert "Claims: 5 reproduced." in section and section.count("10000</div>") == 5
+    assert not site_content.claims_measured(tables, "guided_nonlinearity")
+
+
 def test_a_table_that_was_changed_by_hand_is_refused(pages):
     file = next(page for page in pages if page.step.notebook == "04_active_gradients").kept["verdicts"]
     before = file.read_text()
