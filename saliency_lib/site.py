@@ -58,7 +58,7 @@ def _chapters(pages: list[Page], missing: list[plans.Step]) -> dict[str, str]:
         "metrics": ("One section a metric: which methods beat a random order of the pixels, and the image's edges.", metrics),
     }
     return {
-        "index": site_pages.start(claims, pages, missing),
+        "index": site_pages.start(claims, pages, missing, tables),
         **{paper.name: site_pages.paper_chapter(paper, claims, pages, missing, tables) for paper in PAPERS},
         site_pages.chapter_of(RELEASED_NOTEBOOK): site_pages.released_chapter(claims, pages, missing),
         **{name: site_pages.plain_chapter(name, *about, pages, missing) for name, about in plain.items()},

@@ -42,13 +42,14 @@ def chapter_of(notebook: str) -> str:
     return name if stage in ("04", "05") and name in CHAPTERS else by_stage.get(stage, "plans")
 
 
-def start(claims: Sequence[Claim], pages: Sequence[Page], missing: Sequence[plans.Step]) -> str:
+def start(claims: Sequence[Claim], pages: Sequence[Page], missing: Sequence[plans.Step], tables: Sequence[Measured] = ()) -> str:
     """The start page.
 
     Args:
         claims: all of data/reported/claims.csv.
         pages: every executed notebook.
         missing: what the plans have and was not run.
+        tables: what was measured once.
     """
     lines = [
         "# The saliency compendium",
@@ -59,7 +60,7 @@ def start(claims: Sequence[Claim], pages: Sequence[Page], missing: Sequence[plan
         "",
         "## Verdicts",
         "",
-        _counts(claims),
+        _counts(claims, tables),
         "",
         "**Ours** is the mean difference between the two sides of a claim over the same images, above 0 where it points the way",
         "that is claimed, with its 95 % bootstrap interval; **n** is the number of images or samples. A claim is *reproduced*",
@@ -305,17 +306,24 @@ def _verdict(word: str) -> str:
     return f'<span class="verdict {kind}"><span aria-hidden="true">{MARKS.get(word, "·")}</span> {escape(word)}</span>'
 
 
-def _counts(claims: Sequence[Claim]) -> str:
-    """Per paper how many claims have which verdict; conclusions asked twice have a row each way."""
+def _counts(claims: Sequence[Claim], tables: Sequence[Measured]) -> str:
+    """Per paper how many claims have which verdict; conclusions asked twice and claims measured once have rows of their own."""
+
+    def counted(label: str, findings: Sequence[Finding]) -> tuple[str, ...]:
+        words = [finding.verdict for finding in findings]
+        return (label, *(str(words.count(word)) if words.count(word) else "" for word in MARKS), str(len(words)))
+
     rows = []
     for name in dict.fromkeys(claim.paper for claim in claims):
         own = [claim for claim in claims if claim.paper == name]
         chapter = chapter_of(RELEASED_NOTEBOOK) if name == RELEASED else name
         for way in dict.fromkeys(finding.way for claim in own for finding in claim.findings):
-            words = [finding.verdict for claim in own for finding in claim.findings if finding.way == way]
+            found = [finding for claim in own for finding in claim.findings if finding.way == way]
             label = f'<a href="{chapter}.html">{escape(CHAPTERS[chapter] if name != RELEASED else "Released codes")}</a>'
-            numbers = [str(words.count(word)) if words.count(word) else "" for word in MARKS]
-            rows.append((f"{label}{', ' + escape(way) if way else ''}", *numbers, str(len(words))))
+            rows.append(counted(f"{label}{', ' + escape(way) if way else ''}", found))
+        for setting, again in site_content.claims_measured(tables, name).items():
+            label = f'<span class="quiet">measured once: {escape(setting)}</span>'
+            rows.append(counted(label, [finding for claim in again for finding in claim.findings]))
     return table(("", *(f"{mark} {word}" for word, mark in MARKS.items()), "all"), rows, "counts")
 
 

@@ -207,8 +207,9 @@ def test_a_batch_at_an_unknown_scale_stops_at_once():
 # GPUs: each job has one to itself. The jobs here only write down which they were given.
 
 
-def on_gpu(command, *words, **environment):
-    return subprocess.Popen([WORKFLOW / "gpu.sh", "bash", "-c", command, "job", *map(str, words)], env=os.environ | environment)
+def on_gpu(command, *words, errors=None, **environment):
+    words = [WORKFLOW / "gpu.sh", "bash", "-c", command, "job", *map(str, words)]
+    return subprocess.Popen(words, env=os.environ | environment, stderr=errors)
 
 
 def given(file):
@@ -221,8 +222,9 @@ def test_jobs_have_gpus_of_their_own_and_a_killed_one_gives_its_back(tmp_path):
     jobs = {name: on_gpu(hold, tmp_path / name, **shared) for name in "ab"}
     try:
         assert {given(tmp_path / "a"), given(tmp_path / "b")} == {"3", "GPU-5a"}
-        jobs["c"] = on_gpu(hold, tmp_path / "c", **shared)
-        time.sleep(0.5)
+        with (tmp_path / "said").open("w") as errors:
+            jobs["c"] = on_gpu(hold, tmp_path / "c", errors=errors, **shared)
+        until(lambda: "all of GPU 3 GPU-5a are taken; waiting for one" in (tmp_path / "said").read_text(), "a word that it waits")
         assert not (tmp_path / "c").exists()
         jobs["a"].kill()
         assert given(tmp_path / "c") == given(tmp_path / "a")
@@ -247,9 +249,9 @@ def test_the_gpus_are_those_that_the_driver_lists(tmp_path):
     fake.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     environment |= {"PATH": f"{fake.parent}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
-    words = [WORKFLOW / "gpu.sh", WORKFLOW / "gpu.sh", "sh", "-c", 'echo "$CUDA_VISIBLE_DEVICES"']
-    assert subprocess.run(words[1:], capture_output=True, text=True, env=environment).stdout == "0\n"
-    refused = subprocess.run(words[1:], capture_output=True, text=True, env=environment | {"CUDA_VISIBLE_DEVICES": ""})
+    words = [WORKFLOW / "gpu.sh", "sh", "-c", 'echo "$CUDA_VISIBLE_DEVICES"']
+    assert subprocess.run(words, capture_output=True, text=True, env=environment).stdout == "0\n"
+    refused = subprocess.run(words, capture_output=True, text=True, env=environment | {"CUDA_VISIBLE_DEVICES": ""})
     assert refused.returncode == 1 and "no GPU here" in refused.stderr and not refused.stdout
 
 
@@ -287,6 +289,8 @@ def test_the_queue_tells_running_ended_failed_and_killed_jobs_apart(tmp_path):
     assert status(ended, "success")
     assert status(submit("exit 3"), "failed")
     assert queue("status", "unheard", folder=tmp_path) == "failed"
+    told = subprocess.run([WORKFLOW / "cancel.sh", "unheard"], capture_output=True, text=True, cwd=tmp_path).stderr
+    assert told == "workflow/cancel.sh: there is no job unheard\n"
 
 
 PLAN = {

@@ -24,6 +24,7 @@ if [[ ! -O $locks || -L $locks ]]; then
   exit 1
 fi
 
+said=
 while true; do
   for device in "${devices[@]}"; do
     exec {lock}> "$locks/${device//\//_}"
@@ -34,5 +35,7 @@ while true; do
     fi
     exec {lock}>&-
   done
+  [[ $said ]] || echo "workflow/gpu.sh: all of GPU ${devices[*]} are taken; waiting for one" >&2
+  said=yes
   sleep 1
 done
