@@ -1,8 +1,8 @@
 """The report: a browsable HTML site made from the executed notebooks, without running them again."""
 
 import re
-import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -29,9 +29,20 @@ def build() -> Path:
     missing = [step for step in steps if not step.output.is_file()]
     if not pages:
         raise FileNotFoundError(f"there are no executed notebooks in {paths.relative(plans.RUNS)}; run `make reproduce` first")
-    source, draft, target = SITE / "source", SITE / "draft", SITE / "html"
-    for folder in (source, draft):
-        shutil.rmtree(folder, ignore_errors=True)
+    SITE.mkdir(parents=True, exist_ok=True)
+    target = SITE / "html"
+    with tempfile.TemporaryDirectory(dir=SITE, prefix=".draft-") as place:
+        source, draft = Path(place) / "source", Path(place) / "html"
+        _write(pages, missing, source)
+        _sphinx(source, draft)
+        if target.exists():
+            target.rename(Path(place) / "before")
+        draft.rename(target)  # so that what stands there is whole, also where this was killed
+    return target / "index.html"
+
+
+def _write(pages: list[Page], missing: list[plans.Step], source: Path) -> None:
+    """Write everything that Sphinx makes the site from."""
     (source / "extra" / "pictures").mkdir(parents=True)
     for page in pages:
         _copy(page, pages, source)
@@ -40,10 +51,6 @@ def build() -> Path:
             text if name in LONG else f"---\nhtml_theme.sidebar_secondary.remove: true\n---\n{text}"
         )
     (source / "style.css").write_text(STYLE)
-    _sphinx(source, draft)
-    shutil.rmtree(target, ignore_errors=True)
-    draft.rename(target)  # what stands there is whole, also where this was killed
-    return target / "index.html"
 
 
 def _chapters(pages: list[Page], missing: list[plans.Step]) -> dict[str, str]:
@@ -188,7 +195,8 @@ def _sphinx(source: Path, target: Path) -> None:
     }
     warnings = SITE / "warnings.txt"
     with warnings.open("w") as stream, docutils_namespace():
-        app = Sphinx(source, None, target, SITE / "doctrees", "html", settings, status=None, warning=stream, freshenv=True)
+        doctrees = source.parent / "doctrees"
+        app = Sphinx(source, None, target, doctrees, "html", settings, status=None, warning=stream, freshenv=True)
         app.build()
     text = warnings.read_text()
     if app.statuscode or text:

@@ -172,9 +172,18 @@ class Measured:
 
     @property
     def setting(self) -> str:
-        """On what it was measured."""
-        known = self.origin["parameters"]
-        return f"{known['dataset']}, {known['model']}, {known['images']} images"
+        """On what it was measured, and what of the training and the fill is not the notebook's default."""
+        known, usual = self.origin["parameters"], plans.defaults(self.notebook)
+        changed = [name for name in ("scale", "recipe", "fill") if name in known and known[name] != usual.get(name)]
+        named = [f"{name} {known[name]}" for name in changed]
+        return ", ".join([known["dataset"], known["model"], f"{known['images']} images", *named])
+
+    @property
+    def note(self) -> str:
+        """What must be known of its command; empty where it makes the table again."""
+        if set(self.origin["parameters"]) == set(plans.defaults(self.notebook)):
+            return ""
+        return f"The notebook had other parameters then; its command belongs to the commit {self.origin['commit'][:12]}."
 
 
 def read(step: plans.Step, origins: dict[tuple[str, str], dict]) -> Page:
@@ -280,11 +289,11 @@ def claims(pages: list[Page]) -> list[Claim]:
     return result
 
 
-def claims_measured(tables: list[Measured], paper: str) -> dict[str, list[Claim]]:
-    """The claims of a paper with what each kept table of its verdicts in data/measured/ says, by what was measured."""
+def claims_measured(tables: list[Measured], paper: str) -> list[tuple[str, list[Claim]]]:
+    """On what a paper's claims were measured once, and what was found, for each kept table of its verdicts."""
     own = [one for one in tables if one.notebook == notebook_of(paper) and one.name.endswith("_verdicts")]
     rows = [row for row in _claimed() if row["paper"] == paper]
-    return {one.setting: [_claim(row, _findings(row, one.rows, one.origin)) for row in rows] for one in own}
+    return [(one.setting, [_claim(row, _findings(row, one.rows, one.origin)) for row in rows]) for one in own]
 
 
 def _claimed() -> list[dict[str, str]]:

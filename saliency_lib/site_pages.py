@@ -103,7 +103,7 @@ def paper_chapter(
     for page in found[1:]:
         again = [claim for claim in site_content.claims([page]) if claim.paper == paper.name]
         lines += [f"### {page.setting}", "", verdicts(again, pages, "", anchors=False), ""]
-    for setting, again in site_content.claims_measured(tables, paper.name).items():
+    for setting, again in site_content.claims_measured(tables, paper.name):
         heading = f"### {setting} ([measured once](measured.md))"
         lines += [heading, "", tally(again), "", verdicts(again, pages, "", anchors=False), ""]
     lines += ["## The figure", ""]
@@ -158,15 +158,16 @@ def measured_chapter(tables: Sequence[Measured], pages: Sequence[Page]) -> str:
     lines = [
         f"# {CHAPTERS['measured']}",
         "",
-        "More images and larger networks than `make reproduce` has time for: measured once, kept in `data/measured/` with the",
-        "commands and digests below, and made anew by `make measured`. Numbers are rounded here.",
+        "What the README tells of more images and larger networks than `make reproduce` has time for, and of its leaderboard:",
+        "measured once, kept in `data/measured/` with the commands and digests below. `make measured` makes it anew. Numbers are",
+        "rounded here.",
         "",
     ]
     for one in tables:
         page = next((page for page in pages if page.step.notebook == one.notebook), None)
         source = f'<a href="{page.url}">{escape(page.title)}</a>' if page else f"<code>{escape(one.notebook)}</code>"
         cells = [[_rounded(cell) for cell in row.values()] for row in one.rows]
-        lines += [f"## {one.name.replace('_', ' ')}", "", f"<p>{escape(one.setting)}; kept by {source}.</p>", ""]
+        lines += [f"## {one.name.replace('_', ' ')}", "", f"<p>{escape(one.setting)}; kept by {source}. {one.note}</p>", ""]
         shown = table([escape(name.replace("_", " ")) for name in one.rows[0]], cells)
         folded = f'<details class="numbers"><summary>The {len(cells)} rows</summary>{shown}</details>'
         lines += [folded if len(cells) > 30 else shown, "", provenance(one.origin), ""]
@@ -321,7 +322,7 @@ def _counts(claims: Sequence[Claim], tables: Sequence[Measured]) -> str:
             found = [finding for claim in own for finding in claim.findings if finding.way == way]
             label = f'<a href="{chapter}.html">{escape(CHAPTERS[chapter] if name != RELEASED else "Released codes")}</a>'
             rows.append(counted(f"{label}{', ' + escape(way) if way else ''}", found))
-        for setting, again in site_content.claims_measured(tables, name).items():
+        for setting, again in site_content.claims_measured(tables, name):
             label = f'<span class="quiet">measured once: {escape(setting)}</span>'
             rows.append(counted(label, [finding for claim in again for finding in claim.findings]))
     return table(("", *(f"{mark} {word}" for word, mark in MARKS.items()), "all"), rows, "counts")
@@ -362,7 +363,7 @@ def figure(picture: Picture, page: Page) -> str:
 
 
 def provenance(origin: dict | None) -> str:
-    """What a figure was made from and with, folded, HTML."""
+    """What a figure or a table was made from and with, folded, HTML."""
     if not origin:
         return '<p class="quiet">No provenance of this figure is kept in outputs/figures/.</p>'
     commit = escape((origin.get("commit") or "not a checkout") + (" with changes" if origin.get("dirty") else ""))

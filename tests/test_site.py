@@ -234,7 +234,7 @@ def test_what_was_measured_once_is_shown_with_its_command_and_digests(built):
         assert f"{escape(origin['requires'][0]['folder'])}</code> digest {origin['requires'][0]['digest'][:12]}" in part
     black = pd.read_csv(paths.ROOT / "data" / "measured" / "cifar10_black_allegiance.csv").iloc[0]
     assert f"<td>{black['method']}</td><td>{black['mean']:.3f}</td>" in parts["cifar10_black_allegiance"]
-    assert "cifar10, cnn, 10000 images; kept by <a href=" in parts["cifar10_black_allegiance"]
+    assert "cifar10, cnn, 10000 images, scale paper; kept by <a href=" in parts["cifar10_black_allegiance"]
 
 
 def test_a_measured_table_that_was_changed_by_hand_is_refused(tmp_path, monkeypatch):
@@ -260,6 +260,17 @@ def test_verdicts_measured_once_stand_in_their_papers_chapter(pages, built):
     section = text.split("### cifar10, cnn, 10000 images ([measured once](measured.md))")[1].split("##")[0]
     assert "Claims: 5 reproduced." in section and section.count("10000</div>") == 5
     assert not site_content.claims_measured(tables, "guided_nonlinearity")
+
+
+def test_a_measured_table_tells_its_training_and_whether_its_command_still_makes_it():
+    tables = {one.name: one for one in site_content.measured()}
+    assert tables["cifar10_black_allegiance"].setting == "cifar10, cnn, 10000 images, scale paper"
+    assert tables["cifar10_white_allegiance"].setting == "cifar10, cnn, 10000 images, scale paper, fill white"
+    assert tables["cifar10_active_gradients_verdicts"].setting == "cifar10, cnn, 10000 images"
+    assert not tables["cifar10_black_allegiance"].note
+    origin = tables["cifar10_black_allegiance"].origin
+    older = site_content.Measured("older", [], origin | {"parameters": origin["parameters"] | {"gone": 1}})
+    assert older.note.endswith(f"its command belongs to the commit {origin['commit'][:12]}.")
 
 
 def test_a_table_that_was_changed_by_hand_is_refused(pages):
@@ -385,6 +396,7 @@ def test_a_report_that_could_not_be_made_leaves_the_last_one(pages, built, monke
     with pytest.raises(RuntimeError, match="has errors"):
         site.build()
     assert (built / "index.html").read_text() == before and (built / "gallery.html").is_file()
+    assert [file.name for file in sorted(built.parent.iterdir())] == ["html", "warnings.txt"]
 
 
 def test_verdicts_have_the_provenance_of_their_table(built):
