@@ -213,6 +213,12 @@ def test_the_readme_counts_the_verdicts_on_every_kind_of_images(paper, short):
 
 def test_what_the_readme_says_of_cifar_10_was_measured():
     text = README.read_text()
+    right = report.measured("cifar10_guided_training_accuracy")[0].set_index("method")["mean"].round(2)
+    assert right.to_dict() == {"standard": 0.59, "saliency_guided": 0.56}
+    assert "59 % of the test images right" in text and "fewer test images right (56 %)" in text
+    areas = report.measured("cifar10_saliency_benchmark_areas")[0].set_index("method").loc[["rise", "gradcam", "sidu", "lime"]]
+    assert (areas["insertion"].idxmax(), areas["deletion"].idxmin()) == ("rise", "rise") and "first of the four in both" in text
+    assert f"{report.measured('cifar10_saliency_benchmark_superpixels')[0]['mean'][0]:.1f} superpixels" in text
     guided = report.measured("cifar10_guided_training_verdicts")[0]["ours"].str.split().str[0].astype(float)
     assert guided.abs().max() == 0.013 and "(differences of at most .013," in text
     areas = report.measured("cifar10_guided_nonlinearity_verdicts")[0]["ours"][0]
