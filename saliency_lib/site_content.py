@@ -293,7 +293,8 @@ def claims_measured(tables: list[Measured], paper: str) -> list[tuple[str, list[
     """On what a paper's claims were measured once, and what was found, for each kept table of its verdicts."""
     own = [one for one in tables if one.notebook == notebook_of(paper) and one.name.endswith("_verdicts")]
     rows = [row for row in _claimed() if row["paper"] == paper]
-    return [(one.setting, [_claim(row, _findings(row, one.rows, one.origin)) for row in rows]) for one in own]
+    unknown = (Finding(NOT_RUN),)  # a claim that the table does not have
+    return [(one.setting, [_claim(row, _findings(row, one.rows, one.origin) or unknown) for row in rows]) for one in own]
 
 
 def _claimed() -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 from html import escape, unescape
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
@@ -260,6 +261,8 @@ def test_verdicts_measured_once_stand_in_their_papers_chapter(pages, built):
     section = text.split("### cifar10, cnn, 10000 images ([measured once](measured.md))")[1].split("##")[0]
     assert "Claims: 5 reproduced." in section and section.count("10000</div>") == 5
     assert not site_content.claims_measured(tables, "guided_nonlinearity")
+    ((_, found),) = site_content.claims_measured([replace(tables[0], rows=rows[1:])], "active_gradients")
+    assert [claim.findings[0].verdict for claim in found] == ["not run", *["reproduced"] * 4]
 
 
 def test_a_measured_table_tells_its_training_and_whether_its_command_still_makes_it():
