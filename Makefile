@@ -30,8 +30,8 @@ REPORT = outputs/report/html/index.html
 report: env $(REPORT)  ## the HTML report from the executed notebooks, none of them run again
 	@echo "The report is at $(REPORT)"
 
-$(REPORT): $(shell find outputs/runs -name '*.ipynb' 2>/dev/null) $(wildcard params/plans/*.yaml saliency_lib/site*.py saliency_lib/plans.py data/measured/*) CITATION.cff data/reported/claims.csv | env
-	python -m saliency_lib.site
+$(REPORT): $(shell find outputs/runs -name '*.ipynb' 2>/dev/null) $(wildcard params/plans/*.yaml docs/*.py workflow/plans.py data/measured/*) CITATION.cff data/reported/claims.csv | env
+	python -m docs.site
 
 # plans that take hours, and of those of `make reproduce` the one whose leaderboard the README shows; for each where its tables
 # go: outputs/tables/<notebook with parameters>/ to data/measured/<name>_

@@ -8,7 +8,11 @@
 #
 # An executed notebook in outputs/runs/ is done and is not run again until it, its parameters or what it builds on change.
 # Results lie in the store, so that a notebook which is run again finds them.
-from saliency_lib import paths, plans
+import sys
+
+sys.path.insert(0, workflow.basedir)
+from saliency_lib import paths
+from workflow import plans
 
 RUNS = paths.relative(plans.RUNS)
 SCALE = str(config.get("scale", "embedded"))

@@ -11,7 +11,7 @@ import torch
 from benchmarks import table
 from benchmarks.cases import CASES
 from benchmarks.measure import cpu_seconds, gpu_seconds
-from saliency_lib.registry import no_such
+from saliency_lib.core.registry import no_such
 
 
 def main(words: list[str] | None = None) -> int:

@@ -15,8 +15,8 @@ from benchmarks.measure import Race, difference, rank_correlation
 from benchmarks.scenes import bare_passes, network, photographs
 from saliency_lib.attribution.rise import random_grids, unit_range
 from saliency_lib.attribution.sidu import feature_masks, features_at
-from saliency_lib.batching import arranged, chunk_size, frozen
-from saliency_lib.inputs import generator
+from saliency_lib.core.batching import arranged, chunk_size, frozen
+from saliency_lib.core.streams import generator
 
 LAYER = "layer4"
 

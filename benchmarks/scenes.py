@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 import saliency_lib as sl
-from saliency_lib.batching import arranged, chunk_size, frozen
+from saliency_lib.core.batching import arranged, chunk_size, frozen
 
 
 def device() -> torch.device:

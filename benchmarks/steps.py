@@ -10,7 +10,7 @@ import saliency_lib as sl
 from benchmarks import procedures
 from benchmarks.measure import Agreement, Race, Work, difference
 from benchmarks.scenes import device, photographs
-from saliency_lib.batching import frozen
+from saliency_lib.core.batching import frozen
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 RELEASED: dict[str, tuple[dict, Objective]] = {  # our options and the procedure that they are those of
@@ -26,7 +26,7 @@ def _scene(objective: str, batch: int, width: int) -> tuple[nn.Module, Tensor, T
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if objective == "saliency_guided":
-            digits = sl.data("mnist5k", stop=batch)
+            digits = sl.load("mnist5k", stop=batch)
             return sl.MODELS["sgt_cnn"](channels=1).to(device()).train(), digits.images.to(device()), digits.labels.to(device())
         model = sl.MODELS["cifar_resnet9"](width=width).to(device()).train()
     pixels = photographs(12, 32).repeat(-(-batch // 12), 1, 1, 1)[:batch]

@@ -11,8 +11,9 @@ import torch
 
 from benchmarks.cases import Case
 from benchmarks.measure import Clock, Race, Unavailable, interleaved, peak, ratio
-from saliency_lib import paths, store
-from saliency_lib.files import replace_file
+from saliency_lib import paths
+from saliency_lib.artefacts import store
+from saliency_lib.core.files import replace_file
 
 CSV = paths.ROOT / "data" / "measured" / "benchmarks.csv"
 COLUMNS = ["case", "quantity", "setting", "peer", "ratio", "at_least", "aim", "met", "ceiling", "ours", "theirs", "unit"]

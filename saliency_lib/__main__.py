@@ -12,7 +12,8 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments in (["-h"], ["--help"]) else 2
     text = arguments[0]
     content = json.loads(text) if text.lstrip().startswith("{") else json.loads(Path(text).read_text())["spec"]
-    from saliency_lib import paths, pipeline, specs, store  # here, so that --help does not wait for torch
+    from saliency_lib import paths  # here, so that --help does not wait for torch
+    from saliency_lib.artefacts import pipeline, specs, store  # here, so that --help does not wait for torch
 
     spec = specs.from_dict(content)
     pipeline.build(spec)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import saliency_lib as sl
-from saliency_lib.inputs import filled
+from saliency_lib.core.fills import filled
 
 TARGETS = torch.tensor([0, 3, 1, 1, 2])
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.attribution.backward import class_slope, gaussian_ball, path_gradient, point
-from saliency_lib.models import PixelModel
+from saliency_lib.networks.models import PixelModel
 
 METHODS = sorted(sl.METHODS)
 BATCHED = [name for name in METHODS if "batch_size" in sl.METHODS.options(name)]  # all but the controls
@@ -125,7 +125,8 @@ def test_no_gradient_inside_inference_mode_is_said(name, net, images):
 
 
 def test_random_numbers_of_one_seed_are_unrelated_between_purposes_images_and_draws(images):
-    from saliency_lib.inputs import filled, stream
+    from saliency_lib.core.fills import filled
+    from saliency_lib.core.streams import stream
 
     noise = filled("noise", None, images)
     maps = sl.METHODS["random"](None, images)
@@ -352,7 +353,7 @@ def test_smoothgrad_of_a_quadratic_averages_the_noise_away(images):
 def test_integrated_gradients_agree_with_captum(baseline, smooth, images):
     targets = torch.tensor([3, 1, 2, 0, 1])
     fill = torch.tensor(baseline) if isinstance(baseline, float) else baseline
-    from saliency_lib.inputs import filled
+    from saliency_lib.core.fills import filled
 
     start = filled(fill, smooth, images)
     theirs = captum.attr.IntegratedGradients(smooth).attribute(
@@ -397,7 +398,7 @@ def test_the_mean_fill_is_zero_in_normalised_space(images):
         def forward(self, inputs):
             return ((inputs - self.pixel_mean.view(-1, 1, 1)) / 0.3).flatten(2).square().sum(2)
 
-    from saliency_lib.inputs import filled
+    from saliency_lib.core.fills import filled
 
     assert Normalised()(filled("mean", Normalised(), images)).abs().max() == 0
     # sum of squares of the normalised pixels: its path integral from 0 is complete

@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 import saliency_lib as sl
-from saliency_lib import paths, plans
-from saliency_lib.series import PROCESSES, SHAPES
-from saliency_lib.specs import SCALES
+from saliency_lib import paths
+from saliency_lib.artefacts.specs import SCALES
+from saliency_lib.data.series import PROCESSES, SHAPES
+from workflow import plans
 
 WORKFLOW = paths.ROOT / "workflow"
 BIN = Path(sys.executable).parent
@@ -91,7 +92,7 @@ def test_each_paper_has_a_plan_at_both_scales():
 
 @pytest.mark.parametrize("paper", ["active_gradients", "saliency_benchmark", "score_matching"])
 def test_the_papers_scale_has_the_networks_of_its_reported_numbers(paper):
-    _, numbers = sl.report.reported(paper)
+    _, numbers = sl.notebook.reported(paper)
     chosen = [every(step) for step in plans.steps(paper, "paper")]
     ours = {(one.get("dataset"), one.get("model"), one.get("recipe") or "standard") for one in chosen}
     theirs = set(numbers[["dataset", "model", "training"]].itertuples(index=False, name=None))

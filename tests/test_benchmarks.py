@@ -139,7 +139,7 @@ def test_networks_and_photographs_are_the_same_every_time_and_leave_the_random_s
 
 
 def test_the_table_that_is_kept_has_a_row_for_every_case_and_fits_its_origin():
-    found, origin = sl.report.measured("benchmarks")
+    found, origin = sl.notebook.measured("benchmarks")
     assert list(found["case"]) == list(CASES) and list(found.columns) == table.COLUMNS
     assert {"processor", "device", "commit", "versions"} <= set(origin)
     for row in found.fillna({"met": ""}).itertuples():
@@ -154,11 +154,11 @@ def test_a_table_changed_by_hand_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     file = tmp_path / "data" / "measured" / "mine.csv"
     table.write(pd.DataFrame({"case": ["a"], "ratio": [2.0]}), file)
-    assert sl.report.measured("mine")[0]["ratio"].tolist() == [2.0]
+    assert sl.notebook.measured("mine")[0]["ratio"].tolist() == [2.0]
     assert json.loads(file.with_suffix(".json").read_text())["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     file.write_text(file.read_text().replace("2", "9"))
     with pytest.raises(ValueError, match=r"mine.csv was changed after it was measured; run `make bench` again"):
-        sl.report.measured("mine")
+        sl.notebook.measured("mine")
 
 
 def test_rows_measured_later_take_their_place_and_the_origin_says_so(tmp_path, monkeypatch):
@@ -166,7 +166,7 @@ def test_rows_measured_later_take_their_place_and_the_origin_says_so(tmp_path, m
     file = tmp_path / "data" / "measured" / "mine.csv"
     table.write(pd.DataFrame({"case": ["a", "b"], "ratio": [2.0, 3.0], "note": [None, "x"]}), file, "all")
     table.write(pd.DataFrame({"case": ["c", "a"], "ratio": [5.0, 4.0], "note": [None, None]}), file, "some", some=True)
-    found, origin = sl.report.measured("mine")
+    found, origin = sl.notebook.measured("mine")
     assert found["case"].tolist() == ["a", "b", "c"] and found["ratio"].tolist() == [4.0, 3.0, 5.0]
     assert origin["command"] == "all"
     assert [(later["command"], later["cases"]) for later in origin["measured later"]] == [("some", ["c", "a"])]
@@ -214,6 +214,6 @@ def test_a_wrong_word_on_the_command_line_is_refused(cases, words, message, caps
 
 
 def test_the_figure_has_a_line_for_every_case_that_was_measured():
-    found, _ = sl.report.measured("benchmarks")
-    figure = sl.plots.ratios(found[found["quantity"] == "speed"], "peer's time over ours")
+    found, _ = sl.notebook.measured("benchmarks")
+    figure = sl.figures.ratios(found[found["quantity"] == "speed"], "peer's time over ours")
     assert len(figure.axes[0].get_yticks()) == sum(entry.quantity == "speed" for entry in CASES.values())

@@ -6,7 +6,9 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from saliency_lib import claims, plots, report
+from saliency_lib.figures import plots
+from saliency_lib.notebook import report
+from saliency_lib.statistics import claims
 
 
 def test_bootstrap_intervals_cover_the_true_mean_as_often_as_they_say():
@@ -186,7 +188,7 @@ def test_signed_maps_are_drawn_about_zero_and_others_from_their_least_values():
 
 
 def test_every_method_has_a_colour_of_its_own():
-    from saliency_lib.registry import METHODS
+    from saliency_lib.attribution.table import METHODS
 
     colours = [plots.colour(name) for name in METHODS]
     assert len(set(colours)) == len(colours)
@@ -276,9 +278,9 @@ def test_the_intervals_of_a_claim_cover_the_truth_as_often_as_they_say():
 
 
 def test_every_claim_of_a_paper_names_what_the_compendium_knows():
-    from saliency_lib import report
-    from saliency_lib.registry import METHODS
-    from saliency_lib.specs import recipes
+    from saliency_lib.artefacts.specs import recipes
+    from saliency_lib.attribution.table import METHODS
+    from saliency_lib.notebook import report
 
     for paper in ("active_gradients", "guided_nonlinearity", "saliency_benchmark", "guided_training", "score_matching"):
         claimed, numbers = report.reported(paper)

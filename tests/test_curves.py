@@ -13,8 +13,8 @@ from torch import nn
 from torchcam.metrics import DeletionInsertionMetric
 
 import saliency_lib as sl
-from saliency_lib.evaluation.curves import Imputed, even_fractions, ranks
-from saliency_lib.inputs import blur
+from saliency_lib.core.fills import blur
+from saliency_lib.evaluation.perturbation import Imputed, even_fractions, ranks
 
 METRICS = sorted(sl.METRICS)
 CURVES = ["allegiance", "deletion", "insertion", "masked_accuracy", "pixel_perturbation"]

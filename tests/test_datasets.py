@@ -9,8 +9,9 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import functional as pictures
 
-from saliency_lib import datasets, paths
-from saliency_lib.registry import DATASETS
+from saliency_lib import paths
+from saliency_lib.data import datasets
+from saliency_lib.data.table import DATASETS, Images
 
 SERIES = "series_narma_moving_middle"  # of the series, which have laws of their own
 EMBEDDED = [(name, split) for name in ("mnist5k", "shapes", "photos", SERIES) for split in DATASETS[name].splits]
@@ -71,7 +72,7 @@ def joined(parts):
     if parts[0].masks is not None:
         fields["masks"] = torch.cat([part.masks for part in parts])[order]
     names = [name for part in parts for name in part.names or ()]
-    return datasets.Images(classes=parts[0].classes, names=tuple(names[i] for i in order) if names else None, **fields)
+    return Images(classes=parts[0].classes, names=tuple(names[i] for i in order) if names else None, **fields)
 
 
 @pytest.mark.parametrize("name, split", [*EMBEDDED, ("insects", "test")])

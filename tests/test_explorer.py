@@ -18,9 +18,11 @@ from matplotlib.text import Text
 from PIL import Image
 
 import saliency_lib as sl
-from saliency_lib import explorer, paths, store
-from saliency_lib.explorer import Explorer
-from saliency_lib.registry import METHODS
+from saliency_lib import paths
+from saliency_lib.artefacts import store
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.notebook import explorer
+from saliency_lib.notebook.explorer import Explorer
 
 METHOD = ("gradient", "edges")
 
@@ -68,7 +70,7 @@ def upload(explorer, name, content):
 
 
 def test_what_is_shown_first_is_what_the_library_computes(digits):
-    trained, images = sl.train(sl.Training()), sl.data("mnist5k", "test", 0, 1).images
+    trained, images = sl.train(sl.Training()), sl.load("mnist5k", "test", 0, 1).images
     for method in METHOD:
         torch.testing.assert_close(digits.shown.maps[method], sl.METHODS[method](trained.model, images)[0])
     assert digits.shown.target == int(sl.predict(trained.model, images)[1])
@@ -148,7 +150,7 @@ def test_another_class_has_maps_and_curves_of_its_own(digits):
 def test_another_picture_and_another_network(digits):
     before = digits.shown
     digits.number.value = 3
-    assert torch.equal(digits.wait().shown.image, sl.data("mnist5k", "test", 3, 4).images)
+    assert torch.equal(digits.wait().shown.image, sl.load("mnist5k", "test", 3, 4).images)
     assert digits.shown.maps["gradient"].ne(before.maps["gradient"]).any()
     digits.network.value = "cnn, saliency_guided"
     assert digits.wait().shown.training == sl.Training(recipe="saliency_guided")
@@ -220,7 +222,7 @@ def test_what_a_method_raises_is_said_and_the_next_wish_is_heard(digits, monkeyp
         raise KeyError("<b>layer</b>")
 
     METHODS["gradient"]  # the table is filled
-    monkeypatch.setitem(METHODS._entries, "smoothgrad", fail)
+    monkeypatch.setitem(METHODS._entries, "smoothgrad", METHODS.entry(fail, "smoothgrad"))
     digits.methods.value = ("smoothgrad",)
     assert "KeyError: &#x27;&lt;b&gt;layer&lt;/b&gt;" in digits.wait().problem.value
     digits.methods.value = METHOD
@@ -233,7 +235,7 @@ def test_a_method_that_fails_is_named_and_the_others_are_shown_and_deleted(digit
 
     METHODS["gradient"]  # the table is filled
     for method in ("smoothgrad", "occlusion"):
-        monkeypatch.setitem(METHODS._entries, method, fail)
+        monkeypatch.setitem(METHODS._entries, method, METHODS.entry(fail, method))
     digits.number.value = 3
     digits.methods.value = ("smoothgrad", "gradient", "occlusion", "edges")
     for ask in (digits.refresh, digits.compute_deletion):
@@ -305,7 +307,7 @@ def test_a_wish_that_comes_while_classes_are_predicted_is_not_lost(digits, monke
 
     monkeypatch.setattr(digits, "_predict", slow)
     before = digits.target.value
-    other = next(i for i, label in enumerate(sl.data("mnist5k").labels.tolist()) if label != before)
+    other = next(i for i, label in enumerate(sl.load("mnist5k").labels.tolist()) if label != before)
     digits.number.value = other
     begun.wait(20)
     digits.compute_deletion()

@@ -12,8 +12,8 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.attribution import backward
-from saliency_lib.batching import arranged, frozen
-from saliency_lib.rules import guided
+from saliency_lib.attribution.rules import guided
+from saliency_lib.core.batching import arranged, frozen
 
 FIVE = ("gradient", "positive_gradient", "negative_gradient", "active_gradient", "inactive_gradient")
 

@@ -14,10 +14,7 @@ from lime import lime_image
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.attribution.masks import Masks, interpolation, mask_scores, masked_readings, weighted_sum
-from saliency_lib.attribution.rise import random_grids
-from saliency_lib.attribution.sidu import feature_masks
-from saliency_lib.attribution.superpixels import (
+from saliency_lib.attribution.lime import (
     mean_colours,
     numbered,
     perturbations,
@@ -26,7 +23,10 @@ from saliency_lib.attribution.superpixels import (
     signs_of_the_largest,
     superpixels,
 )
-from saliency_lib.inputs import stream
+from saliency_lib.attribution.masks import Masks, interpolation, mask_scores, masked_readings, weighted_sum
+from saliency_lib.attribution.rise import random_grids
+from saliency_lib.attribution.sidu import feature_masks
+from saliency_lib.core.streams import stream
 
 RISE, SIDU, GRIDS, LIME = (sl.METHODS[name] for name in ("rise", "sidu", "sidu_grids", "lime"))
 ALL = torch.tensor([0])

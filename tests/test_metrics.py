@@ -15,11 +15,11 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.evaluation.curves import ranks
+from saliency_lib.core.fills import filled
+from saliency_lib.evaluation.allegiance import ALLEGIANCE_FRACTIONS
 from saliency_lib.evaluation.fidelity import imputed, squares
-from saliency_lib.evaluation.papers import ALLEGIANCE_FRACTIONS
+from saliency_lib.evaluation.perturbation import ranks
 from saliency_lib.evaluation.sanity import average_ranks, rank_correlation, structure
-from saliency_lib.inputs import filled
 
 
 class Bright(nn.Module):
@@ -515,8 +515,9 @@ def test_maps_that_are_no_floats_are_refused(name, dtype, smooth, images):
 
 def test_the_numbers_of_the_papers_are_the_defaults():
     """What papers.md of the project's sources states; where one changes, REVISION in specs.py is raised."""
-    from saliency_lib.attribution import rise, sidu, superpixels
-    from saliency_lib.evaluation import curves
+    from saliency_lib.attribution import rise, sidu
+    from saliency_lib.attribution.lime import superpixels
+    from saliency_lib.figures.plots import curves
 
     def plain(variants, name):
         return {key: value for key, value in variants[name].items() if not callable(value)}

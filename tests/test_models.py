@@ -10,8 +10,10 @@ import torch
 import torchvision
 from torch import nn
 
-from saliency_lib import models, paths
-from saliency_lib.registry import DATASETS, MODELS
+from saliency_lib import paths
+from saliency_lib.data.table import DATASETS
+from saliency_lib.networks import models
+from saliency_lib.networks.table import MODELS
 
 OURS = ("cnn", "sgt_cnn", "cifar_resnet9", "cifar_resnet18", "cifar_resnet34", "efficientnet_lite0")
 SERIES = ("lstm", "lstm_cell_attention", "tcn", "transformer")  # of time series, which have laws of their own

@@ -17,7 +17,10 @@ import pytest
 import yaml
 
 import saliency_lib as sl
-from saliency_lib import paths, plans, report, site
+from docs import site
+from saliency_lib import paths
+from saliency_lib.notebook import report
+from workflow import plans
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 BIN = Path(sys.executable).parent
@@ -86,7 +89,7 @@ def test_every_parameter_is_typed_and_explained_and_papermill_shows_it(file):
 @each
 def test_the_command_of_its_figures_is_its_own_name(file):
     code = cells(file, "code")
-    assert f'sl.report.Run("{file.stem}", In)' in code[1].source
+    assert f'sl.notebook.Run("{file.stem}", In)' in code[1].source
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from torch import nn
 from torch.func import functional_call
 
 import saliency_lib as sl
-from saliency_lib import objectives, training
+from saliency_lib.training import loop as training
+from saliency_lib.training import objectives
 
 DENSITY = ["score_matching", "anti_score_matching", "gradient_norm"]
 REGULARISED = ["saliency_guided", *DENSITY]

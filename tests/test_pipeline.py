@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import saliency_lib as sl
-from saliency_lib import paths, pipeline, store
+from saliency_lib import paths
+from saliency_lib.artefacts import pipeline, store
 
 TRAINING = sl.Training(changes={"epochs": 1, "model_options": {"width": 2}})
 
@@ -64,7 +65,7 @@ def test_maps_from_the_store_are_the_kernels_maps(trained):
 def test_a_metric_is_given_the_method_and_the_true_masks_if_it_asks_for_them(trained):
     spec = sl.Explanation(TRAINING, "smoothgrad", {"samples": 3}, stop=5, seed=4)
     leaps = sl.score(sl.Score(spec, "max_sensitivity", {"samples": 2}, seed=1)).curve.area
-    data, maps = sl.data(TRAINING.dataset, stop=5), sl.explain(spec)
+    data, maps = sl.load(TRAINING.dataset, stop=5), sl.explain(spec)
     explain = functools.partial(sl.METHODS["smoothgrad"], samples=3, seed=4, indices=data.indices)
     given = dict(samples=2, seed=1, indices=data.indices, explain=explain)
     direct = sl.METRICS["max_sensitivity"](trained.model, data.images, maps.maps, **given)
@@ -75,7 +76,7 @@ def test_a_metric_is_given_the_method_and_the_true_masks_if_it_asks_for_them(tra
     found = sl.score(
         sl.Score(dataclasses.replace(shapes, training=dataclasses.replace(TRAINING, dataset="shapes")), "relevance_rank")
     )
-    scenes = sl.data("shapes", stop=4)
+    scenes = sl.load("shapes", stop=4)
     direct = sl.METRICS["relevance_rank"](None, scenes.images, sl.METHODS["edges"](None, scenes.images), objects=scenes.masks)
     torch.testing.assert_close(found.curve.area, direct.area)
 
@@ -140,7 +141,7 @@ def test_a_method_that_gives_nan_stores_nothing(trained, outputs, monkeypatch):
         maps[1] = np.nan
         return maps
 
-    monkeypatch.setitem(sl.METHODS._filled(), "broken", broken)
+    monkeypatch.setitem(sl.METHODS._entries, "broken", sl.METHODS.entry(broken, "broken"))
     with pytest.raises(ValueError, match=r"method 'broken' gave NaN or infinity for images \[1\] of mnist5k; nothing was stored"):
         sl.explain(sl.Explanation(TRAINING, "broken", stop=4))
     assert list((outputs / "explanation").iterdir()) == []

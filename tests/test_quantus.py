@@ -9,7 +9,7 @@ from test_attribution import assert_same_state, state
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.adapters import explain_func
+from saliency_lib.attribution.adapters import explain_func
 
 QUIET = {"disable_warnings": True, "display_progressbar": False, "abs": False, "normalise": False}
 
@@ -85,8 +85,8 @@ def test_pixel_flipping_is_deletion_to_black(net, batch):
 
 
 def test_road_most_relevant_first_without_noise_is_quantus_road(net, batch):
-    from saliency_lib.evaluation.curves import Imputed
     from saliency_lib.evaluation.fidelity import imputed
+    from saliency_lib.evaluation.perturbation import Imputed
 
     images, maps, _ = batch
     images, net = images[:, :1], nn.Sequential(nn.Conv2d(1, 3, 1), *net).eval()  # theirs takes a map for one channel only

@@ -5,7 +5,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from saliency_lib import claims, paths, plots, ranking, report
+from saliency_lib import paths
+from saliency_lib.figures import plots
+from saliency_lib.notebook import report
+from saliency_lib.statistics import claims
+from saliency_lib.statistics import ranks as ranking
 
 LOWER = {"deletion": True, "insertion": False}
 

@@ -8,7 +8,10 @@ from PIL import Image
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib import models, paths, pipeline, store, training
+from saliency_lib import paths
+from saliency_lib.artefacts import pipeline, specs, store
+from saliency_lib.networks import models
+from saliency_lib.training import loop as training
 
 STARTING = [name for name, recipe in sl.recipes().items() if recipe.get("start")]
 FROM_NOTHING = [name for name in sl.recipes() if name not in STARTING and name != "pretrained"]
@@ -197,12 +200,12 @@ def test_values_are_checked_before_anything_is_trained(changes, message):
 def test_the_choices_are_what_the_training_loop_knows():
     parameters = [nn.Parameter(torch.zeros(1))]
     base = sl.Training().settings
-    for name in sl.specs.CHOICES["optimiser"]:
+    for name in specs.CHOICES["optimiser"]:
         training._optimiser(parameters, base | {"optimiser": name})
-    for name in sl.specs.CHOICES["schedule"]:
+    for name in specs.CHOICES["schedule"]:
         training._rate(base | {"schedule": name}, 1, 10, 0)
-    assert sl.specs.CHOICES["augmentation"] == list(training.AUGMENTATIONS)
-    assert sl.specs.CHOICES["head"] == [None, *models.HEADS]
+    assert specs.CHOICES["augmentation"] == list(training.AUGMENTATIONS)
+    assert specs.CHOICES["head"] == [None, *models.HEADS]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +240,7 @@ def test_there_is_one_start_and_it_has_its_own_options():
 def test_what_is_stored_are_the_weights_and_the_accuracy_of_the_selected_epoch(outputs):
     changes = {"epochs": 6, "images": 300, "learning_rate": 0.02, "selection": {"by": "accuracy", "split": "test"}}
     trained = sl.train(sl.Training(changes=changes | {"model_options": {"width": 4, "batch_norm": True}}, seed=3))
-    history, test = trained.history, sl.data("mnist5k")
+    history, test = trained.history, sl.load("mnist5k")
     best = int(history["test_accuracy"].to_numpy().argmax())
     assert trained.artefact.facts["epoch"] == best + 1
     assert trained.accuracy == history["test_accuracy"].max() == training.accuracy(trained.model, test.images, test.labels)
@@ -250,7 +253,7 @@ def test_a_recipe_that_asks_for_some_images_gets_the_first(outputs, monkeypatch)
         pipeline, "fit", lambda model, images, *rest, **options: seen.append(images) or fit(model, images, *rest, **options)
     )
     sl.train(sl.Training(changes={"epochs": 1, "images": 70, "model_options": {"width": 2}}))
-    assert torch.equal(seen[0], sl.data("mnist5k", "train", stop=70).images)
+    assert torch.equal(seen[0], sl.load("mnist5k", "train", stop=70).images)
 
 
 RG = {"optimiser": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 128, "epochs": 200}
@@ -310,7 +313,7 @@ def test_regular_and_guided_training_differ_in_their_objective_alone(model, scal
 def test_settings_that_a_recipe_leaves_out_rename_nothing():
     """A setting that was added later, at the value that it had before it was there, is not part of the digest."""
     assert sl.Training(changes={"batch_norm": "frozen"}).digest != sl.Training().digest
-    assert not set(sl.Training().implied()["settings"]) & set(sl.specs.UNLESS_SAID)
+    assert not set(sl.Training().implied()["settings"]) & set(specs.UNLESS_SAID)
 
 
 def test_a_judge_is_another_model_with_the_same_classes(outputs):
@@ -333,7 +336,7 @@ def test_a_judge_is_another_model_with_the_same_classes(outputs):
 def test_samples_are_stored_with_the_classes_that_they_were_made_for(outputs):
     spec = sl.Samples(BEGUN, count=70, steps=2)
     made = sl.sample(spec)
-    test = sl.data("mnist5k")
+    test = sl.load("mnist5k")
     assert torch.equal(made.labels, test.labels[:70])
     rows = torch.arange(70)
     direct = sl.activation_maximisation(sl.train(BEGUN).model, made.labels, shape=(1, 28, 28), steps=2, indices=rows)

@@ -11,7 +11,8 @@ from scipy.stats import norm
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib import claims, plots
+from saliency_lib.figures import plots
+from saliency_lib.statistics import claims
 
 SHAPE = (3, 16, 16)
 LABELS = torch.tensor([0, 3, 1, 1, 2])

@@ -12,8 +12,9 @@ from test_attribution import assert_same_state, state
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.sequence_models import CausalBlock, CellAttention, Encoder
-from saliency_lib.series import PROCESSES, SHAPES
+from saliency_lib.data.series import PROCESSES, SHAPES
+from saliency_lib.networks.recurrent import CausalBlock, CellAttention, Encoder
+from saliency_lib.training.loop import fit
 
 NETWORKS = ("lstm", "lstm_cell_attention", "tcn", "transformer")
 TIMES = np.sort(np.random.default_rng(0).uniform(0, 20, (3, 30)), 1)
@@ -217,7 +218,7 @@ def test_a_network_learns_whether_the_box_is_raised():
     train, test = (sl.DATASETS["series_gaussian_moving_middle"](split, stop=500) for split in ("train", "test"))
     torch.manual_seed(0)
     model = sl.MODELS["tcn"](classes=2)
-    history = sl.training.fit(model, train.images, train.labels, settings, seed=0, test=(test.images, test.labels))
+    history = fit(model, train.images, train.labels, settings, seed=0, test=(test.images, test.labels))
     assert history[-1]["test_accuracy"] > 0.9
 
 
@@ -364,7 +365,7 @@ def test_the_control_has_the_salient_share_of_precision_and_half_of_recall():
 
 def test_trainings_stand_side_by_side_in_every_case():
     cases = {case: {"standard": np.full(5, place), "saliency_guided": np.full(5, place + 1)} for place, case in enumerate("abc")}
-    figure = sl.plots.by_training({"Diff(AUP)": cases, "Diff(AUR)": cases})
+    figure = sl.figures.by_training({"Diff(AUP)": cases, "Diff(AUR)": cases})
     for axes in figure.axes:
         dots = [(line.get_xdata()[0], round(line.get_ydata()[0])) for line in axes.lines if line.get_marker() == "o"]
         assert dots == [(0, 2), (1, 2), (1, 1), (2, 1), (2, 0), (3, 0)]  # the first case at the top
@@ -373,7 +374,9 @@ def test_trainings_stand_side_by_side_in_every_case():
 
 def test_what_a_paper_reports_of_a_training_stands_hollow_at_the_height_of_its_own_dot():
     cases = {case: {"standard": np.zeros(5), "saliency_guided": np.ones(5)} for case in "ab"}
-    figure = sl.plots.by_training({"AUP": cases, "AUR": cases}, {("AUP", "b", "saliency_guided"): 0.4, ("AUP", "c", "tcn"): 9.0})
+    figure = sl.figures.by_training(
+        {"AUP": cases, "AUR": cases}, {("AUP", "b", "saliency_guided"): 0.4, ("AUP", "c", "tcn"): 9.0}
+    )
     left, right = ([line for line in axes.lines if line.get_marker() in ("o", "D")] for axes in figure.axes)
     assert [line.get_marker() for line in left] == [*"ooooD"] and [line.get_marker() for line in right] == [*"oooo"]
     ours, hollow = left[-2:]

@@ -17,7 +17,11 @@ import yaml
 from matplotlib.figure import Figure
 from nbformat import v4
 
-from saliency_lib import claims, paths, plans, report, site, site_content, site_pages
+from docs import site, site_content, site_pages
+from saliency_lib import paths
+from saliency_lib.notebook import report
+from saliency_lib.statistics import claims
+from workflow import plans
 
 PLANS = {
     "digits": {

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import saliency_lib as sl
-from saliency_lib import specs
+from saliency_lib.artefacts import specs
 
 TRAINING = sl.Training()
 EXPLANATION = sl.Explanation(TRAINING, "smoothgrad", {"samples": 3}, stop=10)
@@ -53,7 +53,7 @@ def test_the_digest_depends_on_what_is_upstream_and_on_the_recipes_settings(monk
 
 
 def test_the_digest_depends_on_the_defaults_of_options_and_on_what_a_preset_is(monkeypatch):
-    from saliency_lib.evaluation import curves
+    from saliency_lib.figures.plots import curves
 
     explanation, score = sl.Explanation(TRAINING, "smoothgrad"), sl.Score(EXPLANATION)
     before = explanation.digest, score.digest
@@ -162,8 +162,8 @@ def test_a_text_that_names_what_is_not_there_is_refused(function, text, message)
 
 def test_the_batch_does_not_wait_for_torch():
     code = """
-import sys, saliency_lib.plans, saliency_lib.specs, saliency_lib.store, saliency_lib.site
-saliency_lib.plans.steps("embedded")
+import sys, workflow.plans, docs.site
+workflow.plans.steps("embedded")
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

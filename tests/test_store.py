@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import saliency_lib as sl
-from saliency_lib import paths, store
-from saliency_lib.files import write_tensors
+from saliency_lib import paths
+from saliency_lib.artefacts import store
+from saliency_lib.core.files import write_tensors
 
 SPEC = sl.Training(seed=7)
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib import training
-from saliency_lib.objectives import cross_entropy
+from saliency_lib.training import loop as training
+from saliency_lib.training.objectives import cross_entropy
 
 SETTINGS = {**sl.Training().settings, "epochs": 3, "batch_size": 16, "learning_rate": 0.01}
 
@@ -78,7 +78,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(optimiser, blobs, tmp_path, m
 
     stopped = network()
     with monkeypatch.context() as patch:
-        patch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", stopping)
+        patch.setitem(sl.OBJECTIVES._entries, "cross_entropy", sl.OBJECTIVES.entry(stopping, "cross_entropy"))
         with pytest.raises(Stop):
             training.fit(stopped, *blobs, settings, seed=1, checkpoint=tmp_path / "b")
     resumed = network(seed=99)
@@ -118,7 +118,7 @@ def test_a_diverging_run_stops_and_names_the_batch_the_recipe_and_what_is_kept(b
         return cross_entropy(*arguments, **options) * (float("nan") if calls == 7 else 1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", breaking)
+        patch.setitem(sl.OBJECTIVES._entries, "cross_entropy", sl.OBJECTIVES.entry(breaking, "cross_entropy"))
         with pytest.raises(ValueError, match=r"nan in batch 2 of epoch 2 of 3 \(the state after epoch 1, .*state.s"):
             training.fit(network(), *blobs, SETTINGS, seed=0, checkpoint=file)
     again, straight = network(), network()
@@ -148,7 +148,7 @@ def test_the_selected_epoch_is_the_best_one_and_patience_ends_the_run(blobs, mon
         snapshots.append(weights(model))
         return cross_entropy(model, images, labels, **options)
 
-    monkeypatch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", watching)
+    monkeypatch.setitem(sl.OBJECTIVES._entries, "cross_entropy", sl.OBJECTIVES.entry(watching, "cross_entropy"))
     falling_then_rising(monkeypatch, [0.5, 0.7, 0.6, 0.7, 0.9])
     model = network()
     selection = {"by": "accuracy", "share": 0.2, "patience": 2}
@@ -165,7 +165,7 @@ def test_a_selection_holds_images_out_which_are_never_trained_on(blobs, monkeypa
         seen.append(images.clone())
         return cross_entropy(model, images, labels, **options)
 
-    monkeypatch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", watching)
+    monkeypatch.setitem(sl.OBJECTIVES._entries, "cross_entropy", sl.OBJECTIVES.entry(watching, "cross_entropy"))
     history = training.fit(network(), *blobs, SETTINGS | {"selection": {"share": 0.2}}, seed=0)
     used = {image.numpy().tobytes() for batch in seen for image in batch}
     assert len(used) == 52 == len(blobs[0]) - round(0.2 * 65)
@@ -228,7 +228,7 @@ def test_weights_that_the_last_step_breaks_are_not_kept(blobs, tmp_path, monkeyp
         """Its value is finite and its gradient is not: that of a root at 0."""
         return cross_entropy(model, images, labels, **options) + (0 * model[5].bias).sum().sqrt()
 
-    monkeypatch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", rooted)
+    monkeypatch.setitem(sl.OBJECTIVES._entries, "cross_entropy", sl.OBJECTIVES.entry(rooted, "cross_entropy"))
     with pytest.raises(ValueError, match=r"5\.bias became infinite or NaN in epoch 1 of 1 \(nothing was kept\)"):
         training.fit(network(), *blobs, SETTINGS | {"epochs": 1, "batch_size": 65}, seed=0, checkpoint=tmp_path / "c")
     assert not (tmp_path / "c").exists()
@@ -309,7 +309,7 @@ def test_mixed_precision_runs_the_model_in_bfloat16_and_keeps_float32_weights(bl
         dtypes.add(model(images).dtype)
         return cross_entropy(model, images, labels, **options)
 
-    monkeypatch.setitem(sl.OBJECTIVES._filled(), "cross_entropy", watching)
+    monkeypatch.setitem(sl.OBJECTIVES._entries, "cross_entropy", sl.OBJECTIVES.entry(watching, "cross_entropy"))
     model = network()
     history = training.fit(model, *blobs, SETTINGS | {"precision": "bf16-mixed"}, seed=0)
     assert dtypes == {torch.bfloat16}

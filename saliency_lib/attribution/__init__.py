@@ -1,8 +1,24 @@
 """Attribution methods: each maps (model, images, targets) to maps (B, H, W). Importing this fills METHODS, family by family."""
 
-# ruff: noqa: F401, I001
+# ruff: noqa: I001
+from saliency_lib.attribution.table import METHODS, Method
 from saliency_lib.attribution import gradients
 from saliency_lib.attribution import integrated, adaptive_path, deeplift
 from saliency_lib.attribution import cam
-from saliency_lib.attribution import masks, rise, sidu, superpixels
+from saliency_lib.attribution import occlusion, rise, sidu, lime
 from saliency_lib.attribution import controls
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "adaptive_path",
+    "cam",
+    "controls",
+    "deeplift",
+    "gradients",
+    "integrated",
+    "lime",
+    "occlusion",
+    "rise",
+    "sidu",
+]

@@ -4,14 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.attribution.backward import Path, Reduction, path_gradient, reduced
-from saliency_lib.batching import chunk_size, frozen, in_chunks, positive
-from saliency_lib.inputs import Fill, check_images, filled, resolve_targets
-from saliency_lib.registry import METHODS
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.batching import chunk_size, frozen, in_chunks, resolve_targets
+from saliency_lib.core.checks import check_images, positive
+from saliency_lib.core.fills import Fill, filled
 
 CLOSE = 1e-6  # of the whole way; float32 cannot tell smaller distances apart
 
 
-@METHODS.register
+@METHODS.register(family="path", passes="200 F + 200 B", paper="Kapishnikov et al. 2021")
 def guided_path_integrated_gradients(
     model: nn.Module,
     images: Tensor,

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks, positive, recording
-from saliency_lib.inputs import as_targets, check_images, classes_of, generator, resolve_targets, row_indices
-from saliency_lib.registry import no_such
-from saliency_lib.rules import Rule, plain
+from saliency_lib.attribution.rules import Rule, plain
+from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, recording, resolve_targets
+from saliency_lib.core.checks import as_targets, check_images, positive
+from saliency_lib.core.registry import no_such
+from saliency_lib.core.streams import generator, row_indices
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 

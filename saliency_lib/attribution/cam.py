@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, check_model, chunk_size, frozen, in_chunks, recording
-from saliency_lib.inputs import as_targets, check_images, classes_of
-from saliency_lib.registry import METHODS, no_such
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, recording
+from saliency_lib.core.checks import as_targets, check_images, check_model
+from saliency_lib.core.registry import no_such
 
 
 def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int]]:
@@ -101,7 +102,7 @@ def leaf_at(module: nn.Module, *, stop: bool = False) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-@METHODS.register
+@METHODS.register(family="activation", passes="1 F + 1 B from the layer on", paper="Selvaraju et al. 2017")
 def gradcam(
     model: nn.Module,
     images: Tensor,

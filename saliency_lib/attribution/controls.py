@@ -4,12 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_lib.batching import exact
-from saliency_lib.inputs import check_images, generator, row_indices
-from saliency_lib.registry import METHODS
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.batching import exact
+from saliency_lib.core.checks import check_images
+from saliency_lib.core.streams import generator, row_indices
 
 
-@METHODS.register
+@METHODS.register(family="control", passes="0", paper="control")
 def random(
     model: nn.Module, images: Tensor, targets: Tensor | None = None, *, seed: int = 0, indices: Tensor | None = None
 ) -> Tensor:
@@ -24,7 +25,7 @@ def random(
     return torch.stack(draws).to(images.dtype)
 
 
-@METHODS.register
+@METHODS.register(family="control", passes="0", paper="Adebayo et al. 2018")
 def edges(model: nn.Module, images: Tensor, targets: Tensor | None = None) -> Tensor:
     """Sobel edge strength of the image's mean over channels.
 

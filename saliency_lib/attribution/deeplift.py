@@ -5,13 +5,15 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.attribution.backward import Path, Reduction, noise_images, path_gradient, reduced
-from saliency_lib.batching import chunk_size, frozen, in_chunks, positive, recording
-from saliency_lib.inputs import Fill, check_images, filled, resolve_targets
-from saliency_lib.registry import METHODS, no_such
-from saliency_lib.rules import rescaled
+from saliency_lib.attribution.rules import rescaled
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.batching import chunk_size, frozen, in_chunks, recording, resolve_targets
+from saliency_lib.core.checks import check_images, positive
+from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.registry import no_such
 
 
-@METHODS.register
+@METHODS.register(family="path", passes="2 F + 1 B", paper="Shrikumar et al. 2017")
 def deeplift(
     model: nn.Module,
     images: Tensor,
@@ -73,7 +75,7 @@ def _by_captum(model: nn.Module, images: Tensor, start: Tensor, targets: Tensor 
     return total
 
 
-@METHODS.register
+@METHODS.register(family="path", passes="20 F + 10 B", paper="Lundberg, Lee 2017")
 def deeplift_shap(
     model: nn.Module,
     images: Tensor,

@@ -17,12 +17,12 @@ from saliency_lib.attribution.backward import (
     where_active,
     where_inactive,
 )
-from saliency_lib.inputs import check_images
-from saliency_lib.registry import METHODS
-from saliency_lib.rules import guided_by
+from saliency_lib.attribution.rules import guided_by
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.checks import check_images
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="1 F + 1 B", paper="Simonyan et al. 2014")
 def gradient(
     model: nn.Module,
     images: Tensor,
@@ -47,7 +47,7 @@ def gradient(
     return reduced(path_gradient(model, images, targets, point(images), batch_size=batch_size), reduction)
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="1 F + 1 B", paper="Springenberg et al. 2015")
 def guided_backprop(
     model: nn.Module,
     images: Tensor,
@@ -74,7 +74,7 @@ def guided_backprop(
     return reduced(path_gradient(model, images, targets, point(images), rule=rule, batch_size=batch_size), reduction)
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="1 F + K B, K classes", paper="Llorente et al. 2023")
 def positive_gradient(
     model: nn.Module,
     images: Tensor,
@@ -93,7 +93,7 @@ def positive_gradient(
     return gradient(model, images, targets, reduction=reduction, batch_size=batch_size)
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="1 F + K B, K classes", paper="Llorente et al. 2023")
 def negative_gradient(
     model: nn.Module,
     images: Tensor,
@@ -112,7 +112,7 @@ def negative_gradient(
     return gradient(model, images, targets, reduction=reduction, batch_size=batch_size)
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="1 F + K B, K classes", paper="Llorente et al. 2023")
 def active_gradient(
     model: nn.Module,
     images: Tensor,
@@ -140,7 +140,7 @@ def active_gradient(
     return _contrasted(where_active, model, images, targets, signed, classes, batch_size)
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="1 F + K B, K classes", paper="Llorente et al. 2023")
 def inactive_gradient(
     model: nn.Module,
     images: Tensor,
@@ -210,7 +210,7 @@ def gradient_maps(
     }
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="1 F + 1 B", paper="Shrikumar et al. 2016")
 def input_x_gradient(
     model: nn.Module,
     images: Tensor,
@@ -231,7 +231,7 @@ def input_x_gradient(
     return reduced(images * path_gradient(model, images, targets, point(images), batch_size=batch_size), reduction)
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="25 F + 25 B", paper="Smilkov et al. 2017")
 def smoothgrad(
     model: nn.Module,
     images: Tensor,
@@ -260,7 +260,7 @@ def smoothgrad(
     return reduced(path_gradient(model, images, targets, path, batch_size=batch_size), reduction)
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="25 F + 25 B", paper="Hooker et al. 2019")
 def smoothgrad_squared(
     model: nn.Module,
     images: Tensor,
@@ -288,7 +288,7 @@ def _squared(logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
     return class_slope(logits, inputs, targets).square()
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="25 F + 25 B", paper="Smilkov et al. 2017, Springenberg et al. 2015")
 def guided_smoothgrad(
     model: nn.Module,
     images: Tensor,
@@ -313,7 +313,7 @@ def guided_smoothgrad(
     return reduced(path_gradient(model, images, targets, path, rule=rule, batch_size=batch_size), reduction)
 
 
-@METHODS.register
+@METHODS.register(family="gradient", passes="25 F + 25 K B, K classes", paper="combination of the compendium")
 def active_smoothgrad(
     model: nn.Module,
     images: Tensor,

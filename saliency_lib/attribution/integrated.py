@@ -14,10 +14,11 @@ from saliency_lib.attribution.backward import (
     reduced,
     straight_line,
 )
-from saliency_lib.batching import frozen
-from saliency_lib.inputs import Fill, check_images, check_maps, filled, logits_of, resolve_targets
-from saliency_lib.registry import METHODS
-from saliency_lib.rules import Rule, guided_by, plain
+from saliency_lib.attribution.rules import Rule, guided_by, plain
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.batching import frozen, logits_of, resolve_targets
+from saliency_lib.core.checks import check_images, check_maps
+from saliency_lib.core.fills import Fill, filled
 
 
 def _integrated(
@@ -41,7 +42,7 @@ def _integrated(
     return reduced((images - start) * average, reduction)
 
 
-@METHODS.register
+@METHODS.register(family="path", passes="50 F + 50 B", paper="Sundararajan et al. 2017")
 def integrated_gradients(
     model: nn.Module,
     images: Tensor,
@@ -72,7 +73,7 @@ def integrated_gradients(
     return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size)
 
 
-@METHODS.register
+@METHODS.register(family="path", passes="50 F + 50 B", paper="Kwon et al. 2020")
 def gnl_integrated_gradients(
     model: nn.Module,
     images: Tensor,
@@ -107,7 +108,7 @@ def gnl_integrated_gradients(
     return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, rule=rule)
 
 
-@METHODS.register
+@METHODS.register(family="path", passes="50 F + 50 K B, K classes", paper="combination of the compendium")
 def active_integrated_gradients(
     model: nn.Module,
     images: Tensor,
@@ -136,7 +137,7 @@ def active_integrated_gradients(
     return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, slope=slope)
 
 
-@METHODS.register
+@METHODS.register(family="path", passes="25 F + 25 B", paper="Lundberg, Lee 2017")
 def gradient_shap(
     model: nn.Module,
     images: Tensor,

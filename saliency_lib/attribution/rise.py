@@ -4,9 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.attribution.masks import Masks, chosen, interpolation, mask_scores, weighted_sum
-from saliency_lib.batching import frozen, positive
-from saliency_lib.inputs import Fill, check_images, generator, resolve_targets
-from saliency_lib.registry import METHODS
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.batching import frozen, resolve_targets
+from saliency_lib.core.checks import check_images, positive
+from saliency_lib.core.fills import Fill
+from saliency_lib.core.streams import generator
 
 
 def check_keep(keep: float) -> float:
@@ -83,7 +85,7 @@ VARIANTS = {
 }
 
 
-@METHODS.register
+@METHODS.register(family="mask", passes="2,000 F", paper="Petsiuk et al. 2018")
 def rise(
     model: nn.Module,
     images: Tensor,

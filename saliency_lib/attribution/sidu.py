@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from saliency_lib.attribution.cam import find_layer, leaf_at
 from saliency_lib.attribution.masks import Masks, chosen, interpolation, masked_readings, weighted_sum
 from saliency_lib.attribution.rise import random_grids
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks
-from saliency_lib.inputs import Fill, check_images, classes_of, filled, logits_of
-from saliency_lib.registry import METHODS
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, logits_of
+from saliency_lib.core.checks import check_images
+from saliency_lib.core.fills import Fill, filled
 
 
 def features_at(model: nn.Module, module: nn.Module, images: Tensor, batch_size: int | None) -> tuple[Tensor, Tensor, bool]:
@@ -126,7 +127,7 @@ VARIANTS = {
 }
 
 
-@METHODS.register
+@METHODS.register(family="mask", passes="1 F per distinct feature map", paper="Muddamsetty et al. 2020")
 def sidu(
     model: nn.Module,
     images: Tensor,
@@ -192,7 +193,7 @@ def sidu(
     return torch.cat(maps)
 
 
-@METHODS.register
+@METHODS.register(family="mask", passes="2,000 F", paper="combination of the compendium")
 def sidu_grids(
     model: nn.Module,
     images: Tensor,

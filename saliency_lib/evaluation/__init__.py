@@ -1,3 +1,27 @@
 """Metrics: each maps (model, images, maps, targets) to a Curve. Importing this fills METRICS."""
 
-from saliency_lib.evaluation import curves, fidelity, localisation, papers, sanity  # noqa: F401
+# ruff: noqa: I001
+from saliency_lib.evaluation.table import METRICS, Metric
+from saliency_lib.evaluation import (
+    deletion,
+    insertion,
+    fidelity,
+    localisation,
+    allegiance,
+    masked_accuracy,
+    pixel_perturbation,
+    sanity,
+)
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "allegiance",
+    "deletion",
+    "fidelity",
+    "insertion",
+    "localisation",
+    "masked_accuracy",
+    "pixel_perturbation",
+    "sanity",
+]

@@ -9,19 +9,13 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from torch import Tensor, nn
 
-from saliency_lib.batching import arranged, chunk_size, frozen, in_chunks, positive
-from saliency_lib.evaluation.curves import (
-    SCORES,
-    Curve,
-    Imputed,
-    Score,
-    check_scores,
-    choose,
-    metric,
-    one_number,
-    perturbation_curve,
-)
-from saliency_lib.inputs import Fill, check_images, check_maps, check_targets, filled, generator, logits_of, noise, row_indices
+from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks, logits_of
+from saliency_lib.core.checks import check_images, check_maps, check_targets, positive
+from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.streams import generator, noise, row_indices
+from saliency_lib.evaluation.curve import Curve, one_number
+from saliency_lib.evaluation.perturbation import SCORES, Imputed, Score, check_scores, choose, perturbation_curve
+from saliency_lib.evaluation.table import METRICS
 
 
 @functools.lru_cache(maxsize=4)
@@ -54,7 +48,7 @@ def imputed(images: Tensor, missing: Tensor) -> Tensor:
     return torch.from_numpy(values).view(images.shape).to(images)
 
 
-@metric(lower_is_better=False)
+@METRICS.register(lower_is_better=False, paper="Rong et al. 2022")
 def road(
     model: nn.Module,
     images: Tensor,
@@ -113,7 +107,7 @@ def squares(images: Tensor, samples: int, *, seed: int = 0, indices: Tensor | No
     return torch.stack([top, left, side], 2).long()
 
 
-@metric(lower_is_better=True)
+@METRICS.register(lower_is_better=True, paper="Yeh et al. 2019")
 def infidelity(
     model: nn.Module,
     images: Tensor,
@@ -200,7 +194,7 @@ def _confidence(
     return whole, masked
 
 
-@metric(lower_is_better=True)
+@METRICS.register(lower_is_better=True, paper="Chattopadhay et al. 2018")
 def average_drop(
     model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, batch_size: int | None = None
 ) -> Curve:
@@ -221,7 +215,7 @@ def average_drop(
     return one_number((whole - masked).clamp_min(0) / whole.clamp_min(torch.finfo(whole.dtype).tiny))
 
 
-@metric(lower_is_better=False)
+@METRICS.register(lower_is_better=False, paper="Chattopadhay et al. 2018")
 def average_increase(
     model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, batch_size: int | None = None
 ) -> Curve:

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.evaluation.curves import Curve, metric, one_number, ranks
-from saliency_lib.inputs import check_images, check_maps
+from saliency_lib.core.checks import check_images, check_maps
+from saliency_lib.evaluation.curve import Curve, one_number
+from saliency_lib.evaluation.perturbation import ranks
+from saliency_lib.evaluation.table import METRICS
 
 
 def _check_objects(objects: Tensor | None, images: Tensor, maps: Tensor) -> Tensor:
@@ -22,7 +24,7 @@ def _check_objects(objects: Tensor | None, images: Tensor, maps: Tensor) -> Tens
     return objects.to(maps.device)
 
 
-@metric(lower_is_better=False)
+@METRICS.register(lower_is_better=False, paper="Zhang et al. 2018")
 def pointing_game(
     model: nn.Module,
     images: Tensor,
@@ -59,7 +61,7 @@ def pointing_game(
     return one_number(hit.to(torch.promote_types(maps.dtype, torch.float32)))
 
 
-@metric(lower_is_better=False)
+@METRICS.register(lower_is_better=False, paper="Arras et al. 2022")
 def relevance_mass(
     model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None
 ) -> Curve:
@@ -84,7 +86,7 @@ def relevance_mass(
     return one_number((positive * objects).sum((1, 2)) / total.where(total > 0, 1))
 
 
-@metric(lower_is_better=False)
+@METRICS.register(lower_is_better=False, paper="Arras et al. 2022")
 def relevance_rank(
     model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None
 ) -> Curve:
@@ -128,7 +130,7 @@ def _over_levels(part: Tensor, whole: Tensor, maps: Tensor) -> Curve:
     return Curve(levels, values, torch.trapezoid(values, levels, dim=1))
 
 
-@metric(lower_is_better=False)
+@METRICS.register(lower_is_better=False, paper="Ismail et al. 2020")
 def aup(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None) -> Curve:
     """Area under the precision: of the relevance of the most relevant pixels, the share that lies on what is salient.
 
@@ -154,7 +156,7 @@ def aup(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None =
     return _over_levels(found, reached, maps)
 
 
-@metric(lower_is_better=False)
+@METRICS.register(lower_is_better=False, paper="Ismail et al. 2020")
 def aur(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None) -> Curve:
     """Area under the recall: of the relevance on what is salient, the share that the most relevant pixels hold.
 

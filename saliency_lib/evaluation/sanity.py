@@ -9,9 +9,12 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from saliency_lib.batching import frozen, positive
-from saliency_lib.evaluation.curves import Curve, choose, metric, one_number
-from saliency_lib.inputs import check_images, check_maps, generator, resolve_targets, row_indices, stream
+from saliency_lib.core.batching import frozen, resolve_targets
+from saliency_lib.core.checks import check_images, check_maps, positive
+from saliency_lib.core.streams import generator, row_indices, stream
+from saliency_lib.evaluation.curve import Curve, one_number
+from saliency_lib.evaluation.perturbation import choose
+from saliency_lib.evaluation.table import METRICS
 
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -30,7 +33,7 @@ def _check(explain: Explain | None, images: Tensor, maps: Tensor) -> Tensor:
     return images
 
 
-@metric(lower_is_better=True)
+@METRICS.register(lower_is_better=True, paper="Yeh et al. 2019")
 def max_sensitivity(
     model: nn.Module,
     images: Tensor,
@@ -141,7 +144,7 @@ def _initialise(layer: nn.Module, seed: int) -> None:
     layer.to(device, dtype)
 
 
-@metric(lower_is_better=True)
+@METRICS.register(lower_is_better=True, paper="Adebayo et al. 2018")
 def model_randomisation(
     model: nn.Module,
     images: Tensor,

@@ -1,0 +1,1 @@
+"""What every kernel uses: tables of names, checks, bounded batches, random streams, fills, files."""

@@ -1,0 +1,128 @@
+"""Fills: what stands where a pixel is taken away."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor, nn
+
+from saliency_lib.core.batching import exact
+from saliency_lib.core.registry import no_such
+from saliency_lib.core.streams import noise, row_indices
+
+Fill = str | float | Tensor | Callable[[Tensor], Tensor]
+
+
+def pixel_mean(model: nn.Module, images: Tensor) -> Tensor:
+    """The colour (C, 1, 1) that is zero after the model's normalisation; 0 where the model does not say."""
+    mean = getattr(model, "pixel_mean", None)
+    if mean is None:
+        return images.new_zeros(images.shape[1], 1, 1)
+    return torch.as_tensor(mean).to(images).reshape(-1, 1, 1).expand(images.shape[1], 1, 1)
+
+
+def blur(images: Tensor, *, size: int = 11, sigma: float = 5.0, outside: Tensor | float = 0.0) -> Tensor:
+    """Gaussian blur of images (B, C, H, W) with RISE's kernel: a delta of `size` pixels filtered with `sigma`.
+
+    Args:
+        outside: colour beyond the border, (C, 1, 1) or a number.
+
+    Source: Petsiuk et al. 2018, released evaluation code: 11 pixels, sigma 5, zero padding of the normalised image.
+    """
+    if size % 2 == 0 or size < 1:
+        raise ValueError(f"size of the blur must be odd and positive, got {size}")
+    delta = np.zeros(size)
+    delta[size // 2] = 1
+    kernel = torch.as_tensor(gaussian_filter1d(delta, sigma)).to(images)
+    channels = images.shape[1]
+    centred = images - outside
+    rows = kernel.view(1, 1, 1, size).expand(channels, 1, 1, size)
+    columns = kernel.view(1, 1, size, 1).expand(channels, 1, size, 1)
+    centred = F.conv2d(centred, rows, padding=(0, size // 2), groups=channels)
+    return F.conv2d(centred, columns, padding=(size // 2, 0), groups=channels) + outside
+
+
+def wide_blur(images: Tensor, *, size: int = 127, sigma: float = 17.0) -> Tensor:
+    """Gaussian blur of images (B, C, H, W) that are mirrored at their borders, however small they are.
+
+    Source: the saliency benchmark's insertion (torchvision's gaussian_blur, 127 pixels, sigma 17). Differs: torchvision
+    refuses images of less than 64 pixels; here they are mirrored more than once.
+    """
+    places = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64)
+    kernel = torch.exp(-places.square() / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).to(images)
+    for axis in (2, 3):
+        side = images.shape[axis]
+        period = max(1, 2 * (side - 1))
+        place = torch.arange(-(size // 2), side + size // 2, device=images.device).remainder(period)
+        lines = images.index_select(axis, torch.minimum(place, period - place)).movedim(axis, -1)
+        images = F.conv1d(lines.reshape(-1, 1, lines.shape[-1]), kernel.view(1, 1, -1)).view(*lines.shape[:-1], side)
+        images = images.movedim(-1, axis)
+    return images.contiguous()
+
+
+def image_mean(images: Tensor) -> Tensor:
+    """The mean colour (B, C, 1, 1) of each image."""
+    return images.mean((2, 3), keepdim=True)
+
+
+def within(images: Tensor, shares: Tensor) -> Tensor:
+    """Values at these shares of the way from each channel's least value to its greatest, image by image."""
+    least, greatest = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    return torch.lerp(least, greatest, shares)
+
+
+def _colour(images: Tensor, numbers: list[int], seed: int) -> Tensor:
+    """One normal draw (B, C, 1, 1) for each channel of each image."""
+    return noise(images[:, :, :1, :1], numbers, seed, "gaussian", torch.randn)
+
+
+FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
+    "mean": lambda model, images, numbers, seed: pixel_mean(model, images),
+    "black": lambda model, images, numbers, seed: images.new_zeros(()),
+    "white": lambda model, images, numbers, seed: images.new_ones(()),
+    "grey": lambda model, images, numbers, seed: images.new_full((), 0.5),
+    "blur": lambda model, images, numbers, seed: blur(images, outside=pixel_mean(model, images)),
+    "wide_blur": lambda model, images, numbers, seed: wide_blur(images),
+    "noise": lambda model, images, numbers, seed: noise(images, numbers, seed),
+    "corner": lambda model, images, numbers, seed: images[:, :, :1, :1],
+    "image_mean": lambda model, images, numbers, seed: image_mean(images),
+    "uniform": lambda model, images, numbers, seed: within(images, noise(images, numbers, seed, "uniform")),
+    "gaussian": lambda model, images, numbers, seed: image_mean(images) + _colour(images, numbers, seed),
+}
+
+
+def filled(fill: Fill, model: nn.Module, images: Tensor, *, indices: Tensor | None = None, seed: int = 0) -> Tensor:
+    """What stands where a pixel is taken away, expanded to the shape of images (B, C, H, W).
+
+    Args:
+        fill: `mean` (zero after the model's normalisation), `black`, `white`, `grey`, `blur` (RISE's), `wide_blur` (127
+            pixels, sigma 17, mirrored outside), `corner` (the image's top left pixel), `image_mean` (its mean colour),
+            `noise` (uniform in [0, 1]), `uniform` (in the range of the image's channel), `gaussian` (its mean colour plus
+            one normal draw a channel), a number, a tensor that broadcasts to the images, or a function of the images.
+            Random fills are fixed by seed and index.
+
+    Raises:
+        ValueError: unknown name, a tensor that does not broadcast, or a result with NaN.
+    """
+    if isinstance(fill, str):
+        if fill not in FILLS:
+            raise no_such("fill", fill, FILLS)
+        with exact(images):
+            substrate = FILLS[fill](model, images, row_indices(images, indices), seed)
+    else:
+        substrate = fill(images) if callable(fill) else torch.tensor(fill) if isinstance(fill, (int, float)) else fill
+        if not isinstance(substrate, Tensor):
+            raise ValueError(
+                f"fill must be a name, a number, a tensor or a function that gives a tensor, got {type(substrate).__name__}"
+            )
+        substrate = substrate.to(images)
+    try:
+        substrate = substrate.expand(images.shape)
+    except RuntimeError:
+        raise ValueError(f"fill {tuple(substrate.shape)} does not broadcast to images {tuple(images.shape)}") from None
+    if not torch.isfinite(substrate).all():
+        raise ValueError("fill holds NaN or infinity")
+    return substrate

@@ -1,0 +1,161 @@
+"""Tables of names. A name is the function, the word in YAML, the slug of the artefact and the key in the legend."""
+
+import difflib
+import html
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+
+class UnknownName(ValueError, KeyError):
+    """A name that is not in a table."""
+
+    __str__ = Exception.__str__  # KeyError would print the message in quotes
+
+
+def no_such(kind: str, name: object, known: Iterable[str]) -> UnknownName:
+    """Return the error for an unknown name: the name, the nearest known one, or else all known ones if they are few."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(known[:40])}{' ...' if len(known) > 40 else ''}"
+    return UnknownName(f"{kind} {name!r} is not known; {hint}")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A registered function and its facts. Calling the entry calls the function.
+
+    Args:
+        function: the function, already adapted to its table.
+        name: its name in the table.
+    """
+
+    function: Callable[..., Any]
+    name: str
+
+    def __post_init__(self) -> None:
+        # help(), `?` and inspect.signature() then show the function, not this class
+        copied = {key: getattr(self.function, key) for key in ("__doc__", "__module__", "__qualname__")}
+        vars(self).update(copied, __name__=self.name, __wrapped__=self.function)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.function(*args, **options)
+
+    @classmethod
+    def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
+        """Return the function to enter in place of the one that was written."""
+        return function
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The entry's row when its table is printed, by column."""
+        return {"name": self.name}
+
+
+E = TypeVar("E", bound=Entry)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registry(Mapping[str, E], Generic[E]):
+    """A table from names to entries, filled by decorators.
+
+    Args:
+        kind: what an entry is, for error messages ("method").
+        entry: the type of the entries; its further fields are the facts that `register` takes.
+    """
+
+    def __init__(self, kind: str, entry: type[E]):
+        self.kind = kind
+        self._entry = entry
+        self._entries: dict[str, E] = {}
+        self._fallback: Callable[[str], E | None] = lambda name: None
+
+    @overload
+    def register(self, function: F) -> F: ...
+    @overload
+    def register(self, function: None = None, *, name: str | None = None, **facts: Any) -> Callable[[F], F]: ...
+    def register(self, function: Any = None, *, name: str | None = None, **facts: Any) -> Any:
+        """Decorate a function to enter it under `name`, or under its own name.
+
+        Registering the same function again replaces it, for instance when a notebook cell runs a second time.
+
+        Args:
+            facts: the further fields of the table's entries.
+
+        Raises:
+            ValueError: another function has that name.
+        """
+        if function is None:
+            return lambda function: self.register(function, name=name, **facts)
+        name = name or function.__name__
+        known = self._entries.get(name)
+        if known and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
+            raise ValueError(f"{self.kind} {name!r} is registered already, by {known.__module__}; choose another name")
+        self._entries[name] = self.entry(function, name, **facts)
+        return self._entries[name].function
+
+    def entry(self, function: Callable, name: str, **facts: Any) -> E:
+        """Return the entry of a function without entering it."""
+        return self._entry(self._entry.adapt(function, name, **facts), name, **facts)
+
+    def fallback(self, function: Callable[[str], E | None]) -> Callable[[str], E | None]:
+        """Decorate a function that supplies an entry, or None, for a name that is not in the table."""
+        self._fallback = function
+        return function
+
+    def __getitem__(self, name: str) -> E:
+        entry = (self._entries.get(name) or self._fallback(name)) if isinstance(name, str) else None
+        if entry is None:
+            raise no_such(self.kind, name, self._entries)
+        return entry
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
+    def __repr__(self) -> str:
+        rows = [entry.row for entry in self._entries.values()]
+        lines = [dict(zip(row, row, strict=True)) for row in rows[:1]] + rows
+        widths = {column: max(len(line[column]) for line in lines) for column in (rows[0] if rows else ())}
+        words = ["  ".join(text.ljust(widths[column]) for column, text in line.items()).rstrip() for line in lines]
+        return "\n".join([f"{len(rows)} {self.kind}s", *words])
+
+    def _repr_html_(self) -> str:
+        rows = [entry.row for entry in self._entries.values()]
+        head = "".join(f"<th>{html.escape(column)}</th>" for column in (rows[0] if rows else ()))
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row.values()) + "</tr>" for row in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """Return the keyword-only options of an entry, by name."""
+        parameters = inspect.signature(self[name]).parameters
+        return {key: value for key, value in parameters.items() if value.kind is value.KEYWORD_ONLY}
+
+    def defaults(self, name: str) -> dict[str, Any]:
+        """Return the default values of an entry's options, by name."""
+        return {key: value.default for key, value in self.options(name).items()}
+
+    def taken(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the given options that an entry takes."""
+        known = self.options(name)
+        return {option: value for option, value in given.items() if option in known}
+
+    def check_options(self, name: str, options: Mapping[str, object]) -> None:
+        """Refuse an option that the entry does not take.
+
+        Raises:
+            ValueError: the name is not in the table, or an option is not one of the entry's.
+        """
+        known = self.options(name)
+        for option in options:
+            if option not in known:
+                raise no_such(f"option of {self.kind} {name!r}", option, known)

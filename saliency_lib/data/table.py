@@ -1,0 +1,116 @@
+"""The table of data sets, and what a data set returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saliency_lib.core.registry import Entry, Registry
+
+TRAIN_AND_TEST = ("train", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Part of a split of a data set, in memory.
+
+    Args:
+        images: (N, C, H, W) float32 in [0, 1]; time series (N, 1, T, F) are not limited to [0, 1].
+        labels: (N,) int64, indices into `classes`.
+        classes: readable class names.
+        indices: (N,) int64, position of each image in the whole split.
+        masks: (N, H, W) bool, true on the object or on what is salient; None if the data set does not know it.
+        names: the name of each image; None if the images have no names.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    indices: Tensor
+    masks: Tensor | None = None
+    names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def words(self, labels: Tensor) -> list[str]:
+        """Return the readable names of labels (B,)."""
+        return [self.classes[label] for label in labels.tolist()]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split before anything of it is decoded.
+
+    Args:
+        total: how many images the split has.
+        classes: readable class names.
+        read: `read(indices, side)` returns the remaining fields of `Images`.
+    """
+
+    total: int
+    classes: tuple[str, ...]
+    read: Callable[[range, int], dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset(Entry):
+    """A data set: (split="test", *, start, stop, stride, size, download) -> Images.
+
+    It is registered as a function (split, download) -> Split. Calling it loads the images `start`, `start + stride`, and so on
+    before `stop`, with `size` pixels per side (the set's own side if None).
+
+    Args:
+        shape: (channels, side) of an image.
+        splits: the names of its splits.
+        imagenet: whether labels index ImageNet's 1,000 classes.
+    """
+
+    shape: tuple[int, int]
+    splits: tuple[str, ...] = TRAIN_AND_TEST
+    imagenet: bool = False
+
+    @classmethod
+    def adapt(cls, function: Callable[[str, bool], Split], name: str, **facts: Any) -> Callable[..., Images]:
+        """Return the function that loads part of a split."""
+        side, splits = facts["shape"][1], facts.get("splits", TRAIN_AND_TEST)
+
+        def load(
+            split: str = "test",
+            *,
+            start: int = 0,
+            stop: int | None = None,
+            stride: int = 1,
+            size: int | None = None,
+            download: bool = False,
+        ) -> Images:
+            if split not in splits:
+                raise ValueError(f"dataset {name!r} has no split {split!r}; it has {' and '.join(splits)}")
+            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+                raise ValueError(f"size must be a side in whole pixels or None, got {size!r}")
+            wanted = f"start={start}, stop={stop}, stride={stride}"
+            if start < 0 or stride < 1 or (stop is not None and stop < 0):
+                raise ValueError(f"start and stop count from 0 and stride from 1, got {wanted}")
+            whole = function(split, download)
+            chosen = range(whole.total)[start:stop:stride]
+            if not chosen:
+                raise ValueError(
+                    f"{wanted} selects none of the {whole.total} images of {name} {split} (splits: {', '.join(splits)}); "
+                    "start lower, or cut the run into fewer shards"
+                )
+            return Images(classes=whole.classes, indices=torch.tensor(chosen), **whole.read(chosen, size or side))
+
+        load.__name__, load.__doc__ = name, function.__doc__
+        load.__module__, load.__qualname__ = function.__module__, function.__qualname__
+        return load
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The data set's row when the table is printed."""
+        channels, side = self.shape
+        return {"name": self.name, "shape": f"{channels} x {side} x {side}", "splits": ", ".join(self.splits)}
+
+
+DATASETS: Registry[Dataset] = Registry("dataset", Dataset)

@@ -1,0 +1,44 @@
+"""Allegiance: whether the prediction stays that of the whole image as relevant pixels turn black or white."""
+
+from torch import Tensor, nn
+
+from saliency_lib.core.fills import Fill
+from saliency_lib.evaluation.curve import Curve
+from saliency_lib.evaluation.perturbation import perturbation_curve
+from saliency_lib.evaluation.table import METRICS
+
+ALLEGIANCE_FRACTIONS = (0, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@METRICS.register(lower_is_better=True, paper="Llorente et al. 2023")
+def allegiance(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: Tensor | None = None,
+    *,
+    fill: Fill = "black",
+    seed: int = 0,
+    indices: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Curve:
+    """Whether the prediction stays that of the whole image as the most relevant pixels turn black or white.
+
+    Args:
+        maps: (B, H, W), not negative; a pixel changes where its value is above that of the pixel at the cut, so pixels that
+            tie with it stay, and with them all zeros.
+        targets: not used; what counts is the class predicted for the whole image, right or wrong.
+        fill: `black` for maps of what speaks for the class by being bright, `white` for the inactive and negative ones.
+
+    Returns:
+        Curve over 13 fractions from 0 to 0.9 as asked for; values 1 (unchanged) or 0, the first of them 1; area over
+        [0, 0.9] as it is, so that a model of one answer has 0.9.
+
+    Source: Llorente, Boal, Sanchez-Ubeda 2023, black and white deletion, and the released code. Differs: in maps with
+    negative values the released code also never takes a pixel whose value is exactly 0.
+    """
+    return perturbation_curve(
+        model, images, maps, targets,
+        fractions=ALLEGIANCE_FRACTIONS, ties="together", fill=fill, score="unchanged",
+        seed=seed, indices=indices, batch_size=batch_size,
+    )  # fmt: skip

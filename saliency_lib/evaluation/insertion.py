@@ -1,0 +1,56 @@
+"""Insertion: the class probability as the most relevant pixels appear on a blurred image."""
+
+import torch
+from torch import Tensor, nn
+
+from saliency_lib.core.fills import Fill
+from saliency_lib.evaluation.curve import Curve
+from saliency_lib.evaluation.deletion import PRESETS, preset_curve
+from saliency_lib.evaluation.perturbation import VARIANTS, Score, choose
+from saliency_lib.evaluation.table import METRICS
+
+
+@METRICS.register(lower_is_better=False, presets=PRESETS, paper="Petsiuk et al. 2018")
+def insertion(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: Tensor | None = None,
+    *,
+    preset: str = "rise",
+    variant: str = "corrected",
+    steps: int | None = None,
+    fill: Fill | None = None,
+    score: str | Score | None = None,
+    seed: int = 0,
+    indices: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Curve:
+    """The class probability as the most relevant pixels appear on a blurred image; a large area speaks for the map.
+
+    Args:
+        maps: (B, H, W).
+        targets: (B,) classes; None for the predicted ones. The saliency benchmark follows the label.
+        preset: `rise`: one row's worth of pixels a step, from a Gaussian blur (11 pixels, sigma 5); `gnl`: the same by the
+            absolute value of the map; `saliency_benchmark`: 500 pixels a step, from a blur of 127 pixels, sigma 17.
+        variant: `corrected`, or `released`: the benchmark's first point, which is the score of the whole image.
+        steps: strides from the blurred image to the whole one.
+        fill, score: in place of the preset's; areas over different fills must not be compared.
+
+    Returns:
+        Curve over [0, 1], values and area in [0, 1].
+
+    Source: as deletion. Differs: as deletion; and the curve starts at the blurred image, where the saliency benchmark's
+    code scores the whole one.
+    """
+    released = choose("variant", variant, VARIANTS)
+    if released and preset != "saliency_benchmark":
+        raise ValueError(f"variant 'released' belongs to the preset 'saliency_benchmark', got preset {preset!r}")
+    curve = preset_curve(
+        "fill", model, images, maps, targets,
+        preset=preset, steps=steps, fill=fill, score=score, seed=seed, indices=indices, batch_size=batch_size,
+    )  # fmt: skip
+    if not released:
+        return curve
+    values = torch.cat([curve.values[:, -1:], curve.values[:, 1:]], 1)
+    return Curve(curve.fractions, values, torch.trapezoid(values, curve.fractions, dim=1))

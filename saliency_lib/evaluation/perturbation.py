@@ -1,0 +1,184 @@
+"""Perturbation curves: rank pixels by a map, change a growing fraction of them, score the model."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks, logits_of
+from saliency_lib.core.checks import check_images, check_maps, check_targets, positive
+from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.registry import no_such
+from saliency_lib.evaluation.curve import Curve
+
+
+@dataclass(frozen=True)
+class Imputed:
+    """A fill that depends on which pixels are missing.
+
+    Args:
+        at: `at(rows, missing)` gives what stands in the missing pixels (n, H, W) of the image rows (n,): (n, C, H, W).
+    """
+
+    at: Callable[[Tensor, Tensor], Tensor]
+
+
+Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _answers(logits: Tensor, classes: Tensor) -> Tensor:
+    return (logits.argmax(1) == classes) + 0 * logits.amax(1)  # NaN, which argmax takes for a class, stays NaN
+
+
+# Each scores logits (n, K) given targets (n,) and the classes (n,) predicted for the images as they were.
+SCORES: dict[str, Score] = {
+    "probability": lambda logits, targets, predicted: logits.softmax(1).gather(1, targets[:, None])[:, 0],
+    "logit": lambda logits, targets, predicted: logits.gather(1, targets[:, None])[:, 0],
+    "unchanged": lambda logits, targets, predicted: _answers(logits, predicted),
+    "correct": lambda logits, targets, predicted: _answers(logits, targets),
+}
+
+ORDERS = {"most_relevant_first": True, "least_relevant_first": False}
+TIES = {"index": False, "together": True}
+
+
+def ranks(maps: Tensor, *, descending: bool = True, together: bool = False) -> Tensor:
+    """The place (B, H*W) of each pixel in the order of its map (B, H, W).
+
+    Args:
+        together: pixels of one value share the last of their places, else they go by index.
+    """
+    values, order = maps.flatten(1).sort(dim=1, descending=descending, stable=True)
+    places = torch.arange(order.shape[1], device=maps.device).expand_as(order)
+    if together:
+        follows = torch.nn.functional.pad(values[:, 1:] == values[:, :-1], (0, 1))
+        places = places.masked_fill(follows, order.shape[1]).flip(1).cummin(1).values.flip(1)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def tied(maps: Tensor) -> Tensor:
+    """Share (B,) of the pixels whose value another pixel of the map has too; their order is arbitrary."""
+    values = maps.flatten(1).sort(dim=1).values
+    same = values[:, 1:] == values[:, :-1]
+    edge = same.new_zeros(len(same), 1)
+    return (torch.cat([same, edge], 1) | torch.cat([edge, same], 1)).float().mean(1)
+
+
+def perturbation_curve(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: Tensor | None = None,
+    *,
+    fractions: Sequence[float],
+    order: str = "most_relevant_first",
+    start: str = "image",
+    ties: str = "index",
+    fill: Fill | Imputed = "mean",
+    score: str | Score = "probability",
+    seed: int = 0,
+    indices: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Curve:
+    """Change the pixels of each image in the order of its map and score the model after each step.
+
+    Args:
+        images: (B, C, H, W) pixels in [0, 1].
+        maps: (B, H, W); only the order of their values counts.
+        targets: (B,) classes whose score is followed; None for those predicted for the whole images.
+        fractions: shares of the pixels changed, never falling within [0, 1]; each is rounded to whole pixels, and the curve
+            states the share that was changed.
+        order: `most_relevant_first` or `least_relevant_first`.
+        start: `image`, whose pixels the fill replaces (deletion), or `fill`, which the image's pixels replace (insertion).
+        ties: `index`, by which pixels of one value are ordered, or `together`: they change only when all of them are within
+            the fraction, so that fewer change than asked; the curve then states the fractions asked for.
+        fill: see `inputs.filled`; or `Imputed`, which is told what is missing.
+        score: `probability`, `logit`, `unchanged` (the prediction is that of the whole image: 1, else 0), `correct` (it
+            is the target: 1, else 0), or a function of logits (n, K), targets (n,), predicted (n,).
+        seed, indices: fix a random fill.
+        batch_size: most inputs in one forward pass; None chooses. Memory grows with it, not with the steps.
+
+    Returns:
+        Curve; `area` by the trapezoid rule over the fractions.
+
+    Raises:
+        ValueError: maps that do not fit or hold NaN, fractions that fall, unknown order, start, ties, fill or score, or a
+            model whose score is not finite.
+    """
+    images = check_images(images)
+    check_maps(maps, images)
+    descending, together = choose("order", order, ORDERS), choose("ties", ties, TIES)
+    deleting = choose("start", start, {"image": True, "fill": False})
+    score_of = score if callable(score) else choose("score", score, SCORES)
+    shares, pixels = _shares(fractions), maps[0].numel()
+    counts = [round(share * pixels) for share in shares]
+    behind = fill.at if isinstance(fill, Imputed) else _fixed(filled(fill, model, images, indices=indices, seed=seed))
+    place = ranks(maps, descending=descending, together=together).view(maps.shape)
+    gone = torch.tensor(counts, device=images.device)
+    if not deleting:  # a pixel not yet inserted is missing: deletion in the other order, read backwards
+        place, gone = pixels - 1 - place, pixels - gone
+    precise = torch.promote_types(images.dtype, torch.float32)
+    values = torch.empty(len(images), len(counts), dtype=precise, device=images.device)
+
+    with frozen(model), torch.no_grad():
+        logits = logits_of(model, images, batch_size)
+        predicted = logits.argmax(1)
+        targets = predicted if targets is None else check_targets(targets, logits)
+        values[:, gone == 0] = score_of(logits, targets, predicted).to(precise)[:, None]
+        inner = gone.nonzero()[:, 0]
+
+        def add(begin: int, end: int) -> None:
+            pairs = torch.arange(begin, end, device=images.device)
+            rows, column = pairs // len(inner), inner[pairs % len(inner)]
+            missing = place[rows] < gone[column].view(-1, 1, 1)
+            inputs = torch.where(missing[:, None], behind(rows, missing), images[rows])
+            values[rows, column] = score_of(model(arranged(inputs)), targets[rows], predicted[rows]).to(precise)
+
+        in_chunks(add, len(images) * len(inner), chunk_size(images, batch_size))
+    check_scores(values)
+    stated = torch.tensor(shares if together else [count / pixels for count in counts], dtype=torch.float64).to(values)
+    return Curve(stated, values, torch.trapezoid(values, stated, dim=1))
+
+
+def _fixed(substrate: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda rows, missing: substrate[rows]
+
+
+def check_scores(values: Tensor) -> None:
+    """Refuse scores (B, ...) of a model that are not finite.
+
+    Raises:
+        ValueError: with the images' rows.
+    """
+    if not torch.isfinite(values).all():
+        bad = (~torch.isfinite(values)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"the score is NaN or infinite for images {bad[:5]}; look at the model's weights")
+
+
+def choose(kind: str, name: str, table: dict):
+    """The entry of a table of options, or the error that names the nearest."""
+    if name not in table:
+        raise no_such(kind, name, table)
+    return table[name]
+
+
+def _shares(fractions: Sequence[float]) -> list[float]:
+    shares = [float(fraction) for fraction in fractions]
+    falling = any(a > b for a, b in itertools.pairwise(shares))
+    if len(shares) < 2 or falling or not (shares[0] >= 0 and shares[-1] <= 1):
+        raise ValueError(f"fractions must be at least two rising numbers within [0, 1], got {shares[:8]}")
+    return shares
+
+
+def even_fractions(pixels: int, steps: int) -> list[float]:
+    """0 to 1 in at most `steps` equal strides of whole pixels, the last one shorter where they do not divide."""
+    return strides(pixels, -(-pixels // positive("steps", steps)))
+
+
+def strides(pixels: int, stride: int) -> list[float]:
+    return [count / pixels for count in (*range(0, pixels, stride), pixels)]
+
+
+VARIANTS = {"corrected": False, "released": True}

@@ -1,0 +1,44 @@
+"""The table of metrics."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from saliency_lib.core.registry import Entry, Registry
+from saliency_lib.core.series import of_series
+from saliency_lib.evaluation.curve import Curve
+
+
+@dataclass(frozen=True, eq=False)
+class Metric(Entry):
+    """A metric of maps: (model, images, maps, targets, **options) -> Curve.
+
+    Args:
+        lower_is_better: whether a small area speaks for the map.
+        presets: the settings that each preset stands for; they enter a specification's digest.
+        paper: where the metric comes from.
+    """
+
+    lower_is_better: bool
+    presets: Mapping[str, dict] = field(default_factory=dict)
+    paper: str = ""
+
+    @classmethod
+    def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
+        """Return the metric, which then takes time series too."""
+        return of_series(function)
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | int | None = None, **options: Any
+    ) -> Curve:
+        return self.function(model, images, maps, targets, **options)
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The metric's row when the table is printed."""
+        return {"name": self.name, "better": "lower" if self.lower_is_better else "higher", "paper": self.paper}
+
+
+METRICS: Registry[Metric] = Registry("metric", Metric)

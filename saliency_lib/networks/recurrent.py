@@ -1,0 +1,162 @@
+"""Networks of multivariate time series: an LSTM, one with input-cell attention, a temporal CNN and a Transformer.
+
+Sizes are those of the released benchmark code. Dropout is 0.1 everywhere; initialisations are torch's own.
+"""
+
+import math
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from saliency_lib.networks.table import MODELS
+
+HIDDEN = 5  # units of the recurrent networks, and features within the temporal CNN
+DROPOUT = 0.1
+
+
+class SeriesModel(nn.Module):
+    """A network of series: (B, T, F), or (B, 1, T, F) as the data sets give them, to logits (B, K).
+
+    Args:
+        network: takes (B, T, F).
+        features: F.
+    """
+
+    def __init__(self, network: nn.Module, features: int):
+        super().__init__()
+        self.network, self.features = network, features
+
+    def forward(self, series: Tensor) -> Tensor:
+        shape, wanted = tuple(series.shape), self.features
+        if shape[-1] != wanted or not (series.ndim == 3 or (series.ndim == 4 and shape[1] == 1)):
+            raise ValueError(f"the model takes series (B, T, {wanted}) or (B, 1, T, {wanted}), got {shape}; see its features=")
+        return self.network(series.flatten(0, -3))
+
+
+class Recurrent(nn.LSTM):
+    """An LSTM that gives its last output: (B, T, F) to (B, hidden)."""
+
+    def forward(self, series: Tensor) -> Tensor:
+        # cuDNN cannot go backwards through a recurrent network in evaluation mode, where saliency maps are made
+        with nullcontext() if self.training else torch.backends.cudnn.flags(enabled=False):
+            return super().forward(series)[0][:, -1]
+
+
+class CellAttention(nn.Module):
+    """At each time the mean of all steps up to it, weighted by attention: (B, T, F) to (B, T, F).
+
+    M_t = 1/r sum_h sum_{i <= t} softmax_i(w_h . tanh(W x_i)) x_i
+
+    Args:
+        width: rows of W.
+        hops: r, how many w_h there are.
+
+    Source: Ismail et al. 2019, Input-cell attention reduces vanishing saliency of recurrent neural networks; as released,
+    where the r means are averaged.
+    """
+
+    def __init__(self, features: int, width: int = 50, hops: int = 10):
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(features, width), nn.Tanh(), nn.Linear(width, hops))
+
+    def forward(self, series: Tensor) -> Tensor:
+        steps = torch.arange(series.shape[1], device=series.device)
+        scores = self.score(series).transpose(1, 2)[:, :, None]
+        attention = torch.where(steps > steps[:, None], -math.inf, scores).softmax(3).mean(1)
+        return attention @ series
+
+
+class FeaturesFirst(nn.Module):
+    """Series (B, T, F) as images (B, F, T, 1), so that rules and class activation maps know the layers that follow."""
+
+    def forward(self, series: Tensor) -> Tensor:
+        return series.transpose(1, 2)[..., None]
+
+
+class CausalBlock(nn.Module):
+    """Two convolutions over the steps so far, on (B, C, T, 1), and a shortcut that is one of 1x1 where C changes."""
+
+    def __init__(self, inputs: int, outputs: int, dilation: int, kernel: int = 4):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in (inputs, outputs):
+            convolution = nn.Conv2d(width, outputs, (kernel, 1), dilation=(dilation, 1))
+            layers += [nn.ZeroPad2d((0, 0, (kernel - 1) * dilation, 0)), convolution, nn.ReLU(), nn.Dropout(DROPOUT)]
+        self.residual = nn.Sequential(*layers)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.activation = nn.ReLU()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.activation(self.residual(features) + self.shortcut(features))
+
+
+class Encoder(nn.Module):
+    """A causal Transformer encoder and the maximum over time: (B, T, F) to (B, F)."""
+
+    def __init__(self, features: int, layers: int = 6, heads: int = 5, width: int = 400):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(features, heads, width, DROPOUT, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, layers, nn.LayerNorm(features), enable_nested_tensor=False)
+        self.dropout = nn.Dropout(DROPOUT)
+
+    def forward(self, series: Tensor) -> Tensor:
+        _, steps, features = series.shape
+        frequencies = 10000 ** (-torch.arange(0, features, 2).to(series) / features)
+        angles = torch.arange(steps).to(series)[:, None] * frequencies
+        positions = torch.stack([angles.sin(), angles.cos()], 2).flatten(1)[:, :features]
+        causal = nn.Transformer.generate_square_subsequent_mask(steps, series.device, series.dtype)
+        inputs = self.dropout(math.sqrt(features) * series + positions)
+        return self.layers(inputs, mask=causal, is_causal=True).amax(1)
+
+
+def _classifier(classes: int, features: int, width: int, *layers: nn.Module) -> SeriesModel:
+    """The layers, (B, T, F) to (B, width), with a linear head."""
+    return SeriesModel(nn.Sequential(*layers, nn.Linear(width, classes)), features)
+
+
+@MODELS.register(channels=(1,))
+def lstm(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
+    """One LSTM layer of 5 units whose last output is classified.
+
+    Source: Ismail et al. 2020, released code. Differs: gives logits, not their softmax.
+    """
+    parts = nn.Dropout(DROPOUT), Recurrent(features, HIDDEN, batch_first=True), nn.Dropout(DROPOUT)
+    return _classifier(classes, features, HIDDEN, *parts)
+
+
+@MODELS.register(channels=(1,))
+def lstm_cell_attention(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
+    """`lstm` that is fed what attention takes from all steps so far (10 hops of width 50), see `CellAttention`.
+
+    Source: Ismail et al. 2020, released code. Differs: as lstm.
+    """
+    recurrent = Recurrent(features, HIDDEN, batch_first=True)
+    parts = nn.Dropout(DROPOUT), CellAttention(features), recurrent, nn.Dropout(DROPOUT)
+    return _classifier(classes, features, HIDDEN, *parts)
+
+
+@MODELS.register(channels=(1,))
+def tcn(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
+    """A temporal CNN: three causal residual blocks of 5, 5 and 50 features, dilated by 1, 2 and 4, and the maximum over time.
+
+    Source: Ismail et al. 2020, released code; Bai, Kolter, Koltun 2018. Differs: as lstm; without weight normalisation, whose
+    weights no layer can be initialised anew or explained by.
+    """
+    blocks = CausalBlock(features, HIDDEN, 1), CausalBlock(HIDDEN, HIDDEN, 2), CausalBlock(HIDDEN, 50, 4)
+    return _classifier(classes, features, 50, FeaturesFirst(), *blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+
+
+@MODELS.register(channels=(1,))
+def transformer(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
+    """A Transformer encoder of six causal layers (5 heads, 400 wide) as wide as the series, and the maximum over time.
+
+    Args:
+        features: a multiple of 5, the heads.
+
+    Source: Ismail et al. 2020, released code; Vaswani et al. 2017. Differs: as lstm; the waves of the positions have
+    Vaswani's lengths, where the released code squares them.
+    """
+    if features % 5:
+        raise ValueError(f"features of a transformer must be a multiple of 5, its heads, got {features!r}")
+    return _classifier(classes, features, features, Encoder(features))

@@ -1,0 +1,51 @@
+"""The table of networks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from torch import nn
+
+from saliency_lib.core.registry import Entry, Registry
+
+COLOURS = {1: "1 (grey)", 3: "3 (colour)"}
+
+
+@dataclass(frozen=True, eq=False)
+class Model(Entry):
+    """A network: (classes=10, channels, pretrained=False, *, options) -> nn.Module that maps pixels to logits.
+
+    Args:
+        weights: the origin of its pretrained weights; None if there are none.
+        channels: the numbers of channels it can be built for, the default last.
+    """
+
+    weights: str | None = None
+    channels: tuple[int, ...] = (1, 3)
+
+    @classmethod
+    def adapt(cls, function: Callable[..., nn.Module], name: str, **facts: Any) -> Callable[..., nn.Module]:
+        """Return the function that checks the arguments every network has, and then builds it."""
+        weights, taken = facts.get("weights"), facts.get("channels", (1, 3))
+
+        @wraps(function)
+        def checked(classes: int = 10, channels: int = taken[-1], pretrained: bool = False, **options: Any) -> nn.Module:
+            if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+                raise ValueError(f"classes must be a whole number from 1, got {classes!r}")
+            if channels not in taken:
+                words = " or ".join(COLOURS[number] for number in taken)
+                raise ValueError(f"channels must be {words}, got {channels!r}")
+            if pretrained and not weights:
+                raise ValueError(f"{name} has no pretrained weights; train it (recipe standard) or take a torchvision network")
+            return function(classes, channels, pretrained, **options)
+
+        return checked
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The network's row when the table is printed."""
+        return {"name": self.name, "channels": " or ".join(map(str, self.channels)), "pretrained weights": self.weights or "none"}
+
+
+MODELS: Registry[Model] = Registry("model", Model)

@@ -1,0 +1,11 @@
+from . import explorer as explorer
+from .explorer import Explorer as Explorer
+from .report import Run as Run
+from .report import claimed as claimed
+from .report import measured as measured
+from .report import reported as reported
+from .report import row as row
+from .report import rows as rows
+from .report import settings as settings
+from .report import table as table
+from .report import with_intervals as with_intervals

@@ -1,0 +1,39 @@
+"""The table of training objectives."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from saliency_lib.core.registry import Entry, Registry
+from saliency_lib.core.series import of_series
+
+
+@dataclass(frozen=True, eq=False)
+class Objective(Entry):
+    """A training objective: (model, images, labels, **options) -> scalar loss.
+
+    Args:
+        curved: whether it needs the second derivative of the network with respect to its input.
+        paper: where the objective comes from.
+    """
+
+    curved: bool = False
+    paper: str = ""
+
+    @classmethod
+    def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
+        """Return the objective, which then takes time series too."""
+        return of_series(function)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        return self.function(model, images, labels, **options)
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The objective's row when the table is printed."""
+        return {"name": self.name, "second derivative": "yes" if self.curved else "no", "paper": self.paper}
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective", Objective)
