@@ -1,11 +1,37 @@
-"""What the tests share: small models whose true answers are known, images, a store of their own."""
+"""What the tests share: seeds, small models whose true answers are known, images, a store of their own."""
 
+import argparse
+import zlib
+
+import hypothesis
 import pytest
 import torch
 from torch import nn
 
 import saliency_lib as sl
 from saliency_lib import paths
+
+
+def pytest_addoption(parser):
+    """Name pytest-randomly's seed --seed: it fixes every generator and the order of the tests."""
+    help = "fixes all random numbers and the order of the tests (default: 0)"
+    parser.addoption("--seed", dest="randomly_seed", type=int, default=argparse.SUPPRESS, help=help)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Take seed 0 if none is given, and make hypothesis follow the seed and print how to reproduce a failure."""
+    if config.option.randomly_seed == "default":
+        config.option.randomly_seed = 0
+    config.option.hypothesis_seed = str(config.option.randomly_seed)
+    hypothesis.settings.register_profile("seeded", print_blob=True, database=None, deadline=None)
+    hypothesis.settings.load_profile("seeded")
+
+
+@pytest.fixture(autouse=True)
+def seeded(request):
+    """Seed torch's global generator for each test; pytest-randomly seeds those of Python and NumPy."""
+    torch.manual_seed(zlib.crc32(f"{request.config.option.randomly_seed} {request.node.nodeid}".encode()))
 
 
 @pytest.fixture
