@@ -1,0 +1,102 @@
+"""Sealed tables: a CSV file, and beside it a JSON file with the CSV's SHA-256 and what it was made from and how."""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from saliency_lib import paths
+from saliency_lib.core.files import explained, replace_file
+from saliency_lib.core.registry import no_such
+
+
+def keep(file: Path, frame: pd.DataFrame, origin: Mapping[str, Any], float_format: str = "%.6f") -> None:
+    """Write a table and the JSON file beside it, both or neither.
+
+    Args:
+        file: the CSV file.
+        frame: the table.
+        origin: what the JSON file says; `command` is the shell command that makes the table again.
+        float_format: how numbers with a fraction are written.
+    """
+    content = frame.to_csv(index=False, float_format=float_format)
+    sealed = {"command": origin["command"], "sha256": None, **origin}
+    sealed["sha256"] = hashlib.sha256(content.encode()).hexdigest()
+    seal = json.dumps(sealed, indent=1) + "\n"
+
+    def write(draft: Path) -> None:
+        draft.write_text(seal)  # first, so that no error can come between the two renamings
+        replace_file(file, lambda draft: draft.write_text(content))
+
+    with explained(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file.with_suffix(".json"), write)
+
+
+def _unseal(file: Path) -> tuple[str, dict[str, Any]]:
+    origin = json.loads(file.with_suffix(".json").read_text())
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != origin["sha256"]:
+        raise ValueError(
+            f"{paths.relative(file)} was changed after it was made: its SHA-256 is not the one in "
+            f"{file.with_suffix('.json').name}; run `{origin['command']}` to make it again"
+        )
+    return content.decode(), origin
+
+
+def read(file: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return a sealed table and the content of the JSON file beside it.
+
+    Raises:
+        ValueError: the table was changed; the message names the command that makes it again.
+        FileNotFoundError: one of the two files is missing.
+    """
+    content, origin = _unseal(file)
+    return pd.read_csv(io.StringIO(content)), origin
+
+
+def read_rows(file: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Return the rows of a sealed table as text, exactly as they were written, and the content of the JSON file beside it.
+
+    Raises:
+        ValueError: the table was changed; the message names the command that makes it again.
+        FileNotFoundError: one of the two files is missing.
+    """
+    content, origin = _unseal(file)
+    return list(csv.DictReader(io.StringIO(content, newline=""))), origin
+
+
+def measured(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return a table of data/measured/ and the content of the JSON file beside it.
+
+    Raises:
+        ValueError: the table was changed; the message names the command that makes it again.
+        FileNotFoundError: there is no such table.
+    """
+    return read(paths.ROOT / "data" / "measured" / f"{name}.csv")
+
+
+def claimed(paper: str) -> pd.DataFrame:
+    """Return the claims of a paper, one row per claim; `released_code` gives the claims that test defects of released code.
+
+    Raises:
+        ValueError: no such paper.
+    """
+    claims = pd.read_csv(paths.ROOT / "data" / "reported" / "claims.csv")
+    if paper not in set(claims["paper"]):
+        raise no_such("paper", paper, set(claims["paper"]))
+    return claims[claims["paper"] == paper].reset_index(drop=True)
+
+
+def reported(paper: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the claims of a paper, as `claimed` does, and every number that it reports, from data/reported/.
+
+    Raises:
+        ValueError: no such paper.
+    """
+    return claimed(paper), pd.read_csv(paths.ROOT / "data" / "reported" / f"{paper}.csv")

@@ -1,0 +1,71 @@
+"""Sealed tables: read only if unchanged, written whole or not at all."""
+
+import errno
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from saliency_lib import paths
+from saliency_lib.artefacts import tables
+
+FRAME = pd.DataFrame({"method": ["rise", "none"], "area": [1 / 3, 2.0], "note": ["", "NA"]})
+ORIGIN = {"command": "make it", "parameters": {"images": 2}}
+
+
+@pytest.fixture
+def file(outputs):
+    tables.keep(outputs / "tables" / "one" / "areas.csv", FRAME, ORIGIN)
+    return outputs / "tables" / "one" / "areas.csv"
+
+
+def test_a_kept_table_is_read_back_with_its_origin(file):
+    assert file.read_text() == "method,area,note\nrise,0.333333,\nnone,2.000000,NA\n"
+    frame, origin = tables.read(file)
+    assert frame["area"].tolist() == [0.333333, 2.0]
+    assert list(origin) == ["command", "sha256", "parameters"] and {**ORIGIN, "sha256": origin["sha256"]} == origin
+    rows, again = tables.read_rows(file)
+    assert again == origin
+    assert rows == [
+        {"method": "rise", "area": "0.333333", "note": ""},
+        {"method": "none", "area": "2.000000", "note": "NA"},
+    ]
+
+
+@pytest.mark.parametrize("read", [tables.read, tables.read_rows])
+def test_a_changed_table_is_refused_with_the_command_that_makes_it_again(file, read):
+    file.write_text(file.read_text().replace("2.0", "3.0"))
+    with pytest.raises(ValueError, match=r"one/areas\.csv was changed after it was made: .*; run `make it` to make it again"):
+        read(file)
+
+
+@pytest.mark.parametrize("failing", ["areas.csv", "areas.json"])
+def test_a_table_that_cannot_be_written_leaves_the_old_one(file, failing, monkeypatch):
+    before = file.read_bytes(), file.with_suffix(".json").read_bytes()
+    written = Path.write_text
+
+    def write(draft, text):
+        if draft.name.startswith(failing):
+            raise OSError(errno.ENOSPC, "full", str(draft))
+        return written(draft, text)
+
+    monkeypatch.setattr(Path, "write_text", write)
+    with pytest.raises(OSError, match="nothing was stored"):
+        tables.keep(file, FRAME.assign(area=0.0), ORIGIN)
+    assert (file.read_bytes(), file.with_suffix(".json").read_bytes()) == before
+    assert sorted(path.name for path in file.parent.iterdir()) == ["areas.csv", "areas.json"]
+
+
+def test_every_measured_table_is_the_one_that_was_measured():
+    names = [file.stem for file in (paths.ROOT / "data" / "measured").glob("*.csv")]
+    assert len(names) > 20
+    for name in names:
+        frame, origin = tables.measured(name)
+        assert len(frame) and origin["command"], name
+
+
+def test_claims_and_reported_numbers_are_read_by_paper():
+    claims, numbers = tables.reported("score_matching")
+    assert set(claims["paper"]) == {"score_matching"} and claims.index.tolist() == list(range(len(claims))) and len(numbers)
+    with pytest.raises(ValueError, match="paper 'score_matchin' is not known; did you mean 'score_matching'"):
+        tables.claimed("score_matchin")
