@@ -4,9 +4,10 @@ import functools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.linalg import solveh_banded
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks, logits_of
@@ -19,32 +20,55 @@ from saliency_lib.evaluation.table import METRICS
 
 
 @functools.lru_cache(maxsize=4)
-def _neighbours(height: int, width: int) -> sparse.csr_array:
-    """Weights (H W, H W) of the eight neighbours of a pixel: 1/6 along the edges, 1/12 across the corners."""
-    up, left = (sparse.eye_array(n, k=1) + sparse.eye_array(n, k=-1) for n in (height, width))
-    edges = sparse.kron(sparse.eye_array(height), left) + sparse.kron(up, sparse.eye_array(width))
-    return sparse.csr_array(edges / 6 + sparse.kron(up, left) / 12)
+def _neighbours(height: int, width: int) -> tuple[sparse.csr_array, list[tuple[np.ndarray, np.ndarray, float]]]:
+    """Return the weights (H W, H W) of a pixel's eight neighbours, 1/6 along the edges and 1/12 across the corners.
+
+    Also return the pairs of neighbours behind them: numbers of the first pixels, numbers of the later pixels, weight.
+    """
+    grid = np.arange(height * width).reshape(height, width)
+    pairs = [
+        (grid[:, :-1].ravel(), grid[:, 1:].ravel(), 1 / 6),
+        (grid[:-1].ravel(), grid[1:].ravel(), 1 / 6),
+        (grid[:-1, :-1].ravel(), grid[1:, 1:].ravel(), 1 / 12),
+        (grid[:-1, 1:].ravel(), grid[1:, :-1].ravel(), 1 / 12),
+    ]
+    first, later = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    weights = np.concatenate([np.full(len(one), weight) for one, _, weight in pairs])
+    upper = sparse.coo_array((weights, (first, later)), (grid.size, grid.size))
+    return (upper + upper.T).tocsr(), pairs
 
 
 def imputed(images: Tensor, missing: Tensor) -> Tensor:
-    """Images (n, C, H, W) whose missing pixels (n, H, W) are each the weighted mean of their neighbours, missing ones too.
+    """Replace the missing pixels of images by the weighted mean of their neighbours, missing neighbours included.
 
-    One sparse linear system an image, for all channels at once; weights are renormalised at the border. An image without
-    any pixel left is its mean colour, any constant being a solution.
+    One banded linear system per image, for all channels at once. Weights are renormalised at the border. An image without
+    any pixel left becomes its mean colour, since any constant is a solution.
+
+    Args:
+        images: (n, C, H, W).
+        missing: (n, H, W) bool.
+
+    Returns:
+        (n, C, H, W).
 
     Source: Rong et al. 2022, noisy linear imputation, without its noise.
     """
-    weights = _neighbours(*images.shape[2:])
-    total = weights.sum(1)
-    values = images.flatten(2).double().cpu().numpy()
-    for image, gone in zip(values, missing.flatten(1).cpu().numpy(), strict=True):
+    weights, pairs = _neighbours(*images.shape[2:])
+    total, width = weights.sum(1), images.shape[3]
+    values, holes = images.flatten(2).double().cpu().numpy(), missing.flatten(1).cpu().numpy()
+    known = (weights @ np.where(holes[:, None], 0, values).reshape(-1, weights.shape[0]).T).T.reshape(values.shape)
+    for image, gone, right in zip(values, holes, known, strict=True):
         if gone.all():
             image[:] = image.mean(1, keepdims=True)
         elif gone.any():
-            rows = weights[gone]
-            system = sparse.diags_array(total[gone]) - rows[:, gone]
-            solver = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True})
-            image[:, gone] = solver.solve(rows[:, ~gone] @ image[:, ~gone].T).T
+            number = np.cumsum(gone) - 1  # of each missing pixel among the missing ones
+            system = np.zeros((width + 2, number[-1] + 1))
+            system[0] = total[gone]
+            for first, later, weight in pairs:
+                both = gone[first] & gone[later]
+                column = number[first[both]]
+                system[number[later[both]] - column, column] = -weight
+            image[:, gone] = solveh_banded(system, right[:, gone].T, lower=True, check_finite=False).T
     return torch.from_numpy(values).view(images.shape).to(images)
 
 
