@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 from saliency_lib import paths
 from saliency_lib.artefacts.specs import Spec
-from saliency_lib.core.files import explained
+from saliency_lib.core.files import explain_disk_errors
 
 PROVENANCE = "provenance.json"
 PACKAGES = ("torch", "torchvision", "numpy", "captum", "safetensors", "saliency-compendium")
@@ -97,7 +97,7 @@ def fetch(spec: Spec, build: Callable[[Path], dict]) -> Artefact:
     if found:
         return found
     folder = place(spec)
-    with explained(folder.parent):
+    with explain_disk_errors(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         locks = paths.OUTPUTS / ".locks"
         locks.mkdir(exist_ok=True)

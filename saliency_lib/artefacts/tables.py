@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from saliency_lib import paths
-from saliency_lib.core.files import explained, replace_file
+from saliency_lib.core.files import explain_disk_errors, replace_file
 from saliency_lib.core.registry import no_such
 
 
@@ -33,7 +33,7 @@ def keep(file: Path, frame: pd.DataFrame, origin: Mapping[str, Any], float_forma
         draft.write_text(seal)  # first, so that no error can come between the two renamings
         replace_file(file, lambda draft: draft.write_text(content))
 
-    with explained(file.parent):
+    with explain_disk_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file.with_suffix(".json"), write)
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and saying what to do where the disk refuses."""
+"""Write files whole or not at all, and say what to do if the disk refuses."""
 
 import contextlib
 import errno
@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from saliency_lib import paths
 
-REFUSALS = {
+REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the file is larger than allowed",
@@ -22,24 +21,31 @@ REMEDY = "free some space or set SALIENCY_OUTPUTS to a folder that can be writte
 
 
 @contextlib.contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """While active, an error of the disk below outputs/ says what to do; other errors pass as they are.
+def explain_disk_errors(folder: Path) -> Iterator[None]:
+    """While active, turn an error of the disk below outputs/ into one that says what to do. Other errors pass unchanged.
+
+    Args:
+        folder: what was being written, for the message.
 
     Raises:
-        OSError: with the system's number, the folder, the reason and the remedy.
+        OSError: with the system's error number, the folder, the reason and the remedy.
     """
     try:
         yield
     except OSError as error:
         ours = error.filename is None or Path(error.filename).resolve().is_relative_to(paths.OUTPUTS.resolve())
-        if error.errno not in REFUSALS or not ours or REMEDY in str(error):
+        if error.errno not in REASONS or not ours or REMEDY in str(error):
             raise
-        reason = f"{REFUSALS[error.errno]} ({os.strerror(error.errno)})"
+        reason = f"{REASONS[error.errno]} ({os.strerror(error.errno)})"
         raise OSError(error.errno, f"nothing was stored in {paths.relative(folder)}: {reason}; {REMEDY}") from error
 
 
 def replace_file(file: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that it is either the old one or the whole new one, whenever the process ends."""
+    """Write a file so that it is either the old one or the whole new one, whenever the process ends.
+
+    Args:
+        write: writes the new content to the path that it is given.
+    """
     draft = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         write(draft)
@@ -51,12 +57,6 @@ def replace_file(file: Path, write: Callable[[Path], object]) -> None:
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write arrays to a safetensors file.
 
-    Raises:
-        OSError: with the system's error number, which safetensors hides in a text.
+    Python writes the bytes, not safetensors, whose own errors hide the system's error number.
     """
-    try:
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, file, metadata)
-    except SafetensorError as error:
-        number = next((int(word.strip(").,")) for word in str(error).split() if word.strip(").,").isdigit()), errno.EIO)
-        raise OSError(number, str(error), str(file)) from None
-    file.chmod(0o644)
+    file.write_bytes(save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata))

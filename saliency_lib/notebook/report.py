@@ -16,7 +16,7 @@ from saliency_lib import paths
 from saliency_lib.artefacts import store
 from saliency_lib.artefacts.specs import Training, recipes
 from saliency_lib.artefacts.store import Artefact
-from saliency_lib.core.files import explained, replace_file
+from saliency_lib.core.files import explain_disk_errors, replace_file
 from saliency_lib.core.registry import no_such
 
 REPORTED = paths.ROOT / "data" / "reported"
@@ -77,7 +77,7 @@ class Run:
         figure.savefig(png, format="png", dpi=dpi)
         origin = {"caption": caption, "command": self.command, "sha256": hashlib.sha256(png.getvalue()).hexdigest()}
         origin |= {"requires": needs, **store.surroundings()}
-        with explained(folder):
+        with explain_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / f"{name}.png", lambda file: file.write_bytes(png.getvalue()))
             replace_file(folder / f"{name}.pdf", lambda file: figure.savefig(file, format="pdf"))
@@ -101,7 +101,7 @@ class Run:
         content = frame.to_csv(index=False, float_format="%.6f")
         origin = {"command": self.command, "sha256": hashlib.sha256(content.encode()).hexdigest(), "parameters": self.parameters}
         origin |= {"requires": needs, **store.surroundings()}
-        with explained(file.parent):
+        with explain_disk_errors(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             replace_file(file, lambda draft: draft.write_text(content))
             replace_file(file.with_suffix(".json"), lambda draft: draft.write_text(json.dumps(origin, indent=1) + "\n"))
