@@ -12,8 +12,8 @@ from torch import nn
 from torch.func import functional_call
 
 import saliency_lib as sl
+from saliency_lib.training import density, objectives
 from saliency_lib.training import loop as training
-from saliency_lib.training import objectives
 
 DENSITY = ["score_matching", "anti_score_matching", "gradient_norm"]
 REGULARISED = ["saliency_guided", *DENSITY]
@@ -204,11 +204,11 @@ def test_fills_stay_within_the_range_of_each_image(fill):
 def test_centred_and_antithetic_estimates_have_the_trace_as_mean(estimator):
     model, (images, labels) = Quadratic(), images_of(1)
     truth = model.a[labels].diagonal(dim1=1, dim2=2).sum(1)
-    _, f, g = objectives.label_slope(model, images, labels)
+    _, f, g = density.label_slope(model, images, labels)
     torch.manual_seed(0)
     draws = torch.stack(
         [
-            objectives.hessian_trace(model, images, labels, f, g, estimator=estimator, sigma=0.01, probes=1).detach()
+            density.hessian_trace(model, images, labels, f, g, estimator=estimator, sigma=0.01, probes=1).detach()
             for _ in range(4000)
         ]
     )
@@ -219,12 +219,12 @@ def test_centred_and_antithetic_estimates_have_the_trace_as_mean(estimator):
 
 def test_the_released_estimate_has_the_standard_deviation_of_the_gradient_term():
     model, (images, labels) = Quadratic(), images_of(1)
-    _, f, g = objectives.label_slope(model, images, labels)
+    _, f, g = density.label_slope(model, images, labels)
     torch.manual_seed(0)
     sigma = 1e-3
     draws = torch.stack(
         [
-            objectives.hessian_trace(model, images, labels, f, g, estimator="released", sigma=sigma, probes=1).detach()
+            density.hessian_trace(model, images, labels, f, g, estimator="released", sigma=sigma, probes=1).detach()
             for _ in range(4000)
         ]
     )
@@ -233,15 +233,15 @@ def test_the_released_estimate_has_the_standard_deviation_of_the_gradient_term()
     assert draws.mean(0).abs().item() < 4 * expected.item() / 4000**0.5 + 100  # and nothing can be said of its mean of about 1
 
 
-@pytest.mark.parametrize("estimator", list(objectives.ESTIMATORS))
+@pytest.mark.parametrize("estimator", list(density.ESTIMATORS))
 def test_more_probes_are_the_mean_of_as_many_single_ones(estimator):
     model, (images, labels) = Quadratic(), images_of()
-    _, f, g = objectives.label_slope(model, images, labels)
+    _, f, g = density.label_slope(model, images, labels)
     options = {"estimator": estimator, "sigma": 0.05}
     torch.manual_seed(3)
-    together = objectives.hessian_trace(model, images, labels, f, g, probes=4, **options)
+    together = density.hessian_trace(model, images, labels, f, g, probes=4, **options)
     torch.manual_seed(3)
-    single = [objectives.hessian_trace(model, images, labels, f, g, probes=1, **options) for _ in range(4)]
+    single = [density.hessian_trace(model, images, labels, f, g, probes=1, **options) for _ in range(4)]
     assert torch.allclose(together, sum(single) / 4, rtol=1e-12)
 
 
@@ -250,14 +250,14 @@ def test_gradient_norm_of_a_quadratic_by_hand():
     x = images.flatten(1)
     g = torch.einsum("bij,bj->bi", model.a[labels], x) + model.b[labels]
     expected = F.cross_entropy(model(images), labels) + 0.3 * g.square().sum(1).mean() / 2
-    assert objectives.gradient_norm(model, images, labels, weight=0.3).item() == pytest.approx(expected.item(), rel=1e-12)
+    assert density.gradient_norm(model, images, labels, weight=0.3).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("estimator", list(objectives.ESTIMATORS))
+@pytest.mark.parametrize("estimator", list(density.ESTIMATORS))
 def test_score_matching_of_a_quadratic_by_hand(estimator):
     model, (images, labels) = Quadratic(), images_of()
     torch.manual_seed(5)
-    loss = objectives.score_matching(model, images, labels, weight=0.2, estimator=estimator, sigma=0.1, stability=0.01)
+    loss = density.score_matching(model, images, labels, weight=0.2, estimator=estimator, sigma=0.1, stability=0.01)
     torch.manual_seed(5)
     v = 0.1 * torch.randn_like(images).flatten(1)
     x = images.flatten(1)
@@ -271,10 +271,10 @@ def test_score_matching_of_a_quadratic_by_hand(estimator):
 def test_anti_score_matching_is_capped_at_its_ceiling():
     model, (images, labels) = Quadratic(), images_of()
     torch.manual_seed(5)
-    loss = objectives.anti_score_matching(model, images, labels, weight=0.2, sigma=0.1, ceiling=-1e9)
+    loss = density.anti_score_matching(model, images, labels, weight=0.2, sigma=0.1, ceiling=-1e9)
     assert loss.item() == pytest.approx((F.cross_entropy(model(images), labels) + 0.2 * 1e9).item(), rel=1e-9)
     torch.manual_seed(5)
-    loss = objectives.anti_score_matching(model, images, labels, weight=0.2, estimator="antithetic", sigma=0.1, ceiling=1e9)
+    loss = density.anti_score_matching(model, images, labels, weight=0.2, estimator="antithetic", sigma=0.1, ceiling=1e9)
     torch.manual_seed(5)
     v = 0.1 * torch.randn_like(images).flatten(1)
     h = torch.einsum("bi,bij,bj->b", v, model.a[labels], v) / 0.01
@@ -284,28 +284,28 @@ def test_anti_score_matching_is_capped_at_its_ceiling():
 def test_the_stability_term_of_the_released_score_matching_is_a_gradient_penalty():
     """With sigma=0.01 and one probe, E[h^2] is near (2/sigma)^2 |g|^2, so that 0.001 h^2 is 40 |g|^2 on average."""
     model, (images, labels) = Quadratic(), images_of(1)
-    _, f, g = objectives.label_slope(model, images, labels)
+    _, f, g = density.label_slope(model, images, labels)
     torch.manual_seed(0)
     options = {"estimator": "released", "sigma": 0.01, "probes": 1}
-    squares = torch.stack([objectives.hessian_trace(model, images, labels, f, g, **options).square() for _ in range(3000)])
+    squares = torch.stack([density.hessian_trace(model, images, labels, f, g, **options).square() for _ in range(3000)])
     assert 1e-3 * squares.mean().item() == pytest.approx(40 * g.square().sum().item(), rel=0.1)
 
 
 @pytest.mark.parametrize("estimator, passes", [("released", 2), ("centred", 2), ("antithetic", 3)])
 def test_batch_norm_sees_every_probe_and_its_statistics_move_with_each(estimator, passes):
     model, (images, labels) = smooth(batch_norm=True).train(), small()
-    objectives.score_matching(model, images, labels, estimator=estimator)
+    density.score_matching(model, images, labels, estimator=estimator)
     assert model[1].num_batches_tracked == passes
 
 
 def test_in_training_mode_batch_norm_lets_other_images_into_the_gradient():
     model, (images, labels) = smooth(batch_norm=True).train(), small()
-    _, _, whole = objectives.label_slope(model, images, labels)
-    _, _, part = objectives.label_slope(model, images[:3], labels[:3])
+    _, _, whole = density.label_slope(model, images, labels)
+    _, _, part = density.label_slope(model, images[:3], labels[:3])
     assert not torch.allclose(whole[:3], part, rtol=1e-3)
     model.eval()
-    _, _, whole = objectives.label_slope(model, images, labels)
-    _, _, part = objectives.label_slope(model, images[:3], labels[:3])
+    _, _, whole = density.label_slope(model, images, labels)
+    _, _, part = density.label_slope(model, images[:3], labels[:3])
     assert torch.allclose(whole[:3], part, rtol=1e-9)
 
 
@@ -359,7 +359,7 @@ def test_every_objective_trains_and_repeats_itself_under_its_seed(name):
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("saliency_guided", {"fraction": 1.2}, r"fraction must be a share in \[0, 1\], got 1.2"),
+        ("saliency_guided", {"fraction": 1.2}, r"fraction must be in \[0, 1\], got 1.2"),
         ("saliency_guided", {"fraction": -0.1}, "fraction must be a finite number from 0"),
         ("saliency_guided", {"ranking": "abs"}, "ranking of saliency_guided 'abs' is not known; "),
         ("saliency_guided", {"fill": "blur"}, "fill of saliency_guided 'blur' is not known; one of: corner, image_mean, uniform"),
@@ -372,7 +372,7 @@ def test_every_objective_trains_and_repeats_itself_under_its_seed(name):
         ("anti_score_matching", {"probes": 1.5}, "probes must be a whole number from 1, got 1.5"),
         ("gradient_norm", {"weight": "1"}, "weight must be a finite number from 0, got '1'"),
         ("cross_entropy", {"variant": "released"}, "variant of cross_entropy 'released' is not known"),
-        ("cross_entropy", {"label_smoothing": 2}, r"label_smoothing must be a share in \[0, 1\], got 2"),
+        ("cross_entropy", {"label_smoothing": 2}, r"label_smoothing must be in \[0, 1\], got 2"),
     ],
 )
 def test_bad_options_are_refused(name, options, message):
@@ -391,4 +391,4 @@ def test_a_relu_network_is_warned_about_where_a_second_derivative_is_needed(name
         training.fit(smooth(), *small(), settings, seed=0)
     said = [str(item.message) for item in caught if "second derivative" in str(item.message)]
     assert len(said) == warned
-    assert not warned or "take a network with activation: softplus" in said[0]
+    assert not warned or "use a network with activation: softplus" in said[0]

@@ -25,9 +25,10 @@ from saliency_lib.data.table import DATASETS, Images
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.generative import activation_maximisation
 from saliency_lib.evaluation.table import METRICS
-from saliency_lib.networks.models import with_head
+from saliency_lib.networks.models import head_of, with_head
 from saliency_lib.networks.table import MODELS
-from saliency_lib.training.loop import accuracy, fit
+from saliency_lib.training.loop import fit
+from saliency_lib.training.selection import accuracy
 
 WEIGHTS, HISTORY, MAPS, CURVES = "weights.safetensors", "history.csv", "maps.safetensors", "curves.safetensors"
 IMAGES = "images.safetensors"
@@ -163,6 +164,7 @@ def _train(spec: Training, folder: Path) -> dict:
         images.labels,
         spec.settings,
         seed=spec.seed,
+        head=head_of(model) if spec.settings["trainable"] == "head" else None,
         test=(test.images, test.labels),
         checkpoint=checkpoint,
         title=f"training {spec.slug}",
