@@ -98,7 +98,7 @@ def fetch(spec: Spec, build: Callable[[Path], dict]) -> Artefact:
         return found
     folder = place(spec)
     with explain_disk_errors(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        paths.made(folder.parent)
         locks = paths.OUTPUTS / ".locks"
         locks.mkdir(exist_ok=True)
         with filelock.FileLock(locks / f"{spec.kind}-{folder.name}"):

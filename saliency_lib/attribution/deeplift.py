@@ -1,6 +1,5 @@
 """DeepLIFT: the change from a baseline, handed back through the network by ratios in place of derivatives."""
 
-import captum.attr
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +9,7 @@ from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import chunk_size, frozen, in_chunks, recording, resolve_targets
 from saliency_lib.core.checks import check_images, positive
 from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.optional import optional
 from saliency_lib.core.registry import no_such
 
 
@@ -60,15 +60,16 @@ def deeplift(
 
 
 def _by_captum(model: nn.Module, images: Tensor, start: Tensor, targets: Tensor | None, batch_size: int | None) -> Tensor:
+    with optional("methods"):
+        from captum.attr import DeepLift
+
     total = torch.zeros_like(images)
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
 
         def add(first: int, last: int) -> None:
             with recording():
-                shares = captum.attr.DeepLift(model).attribute(
-                    images[first:last], start[first:last].contiguous(), target=targets[first:last]
-                )
+                shares = DeepLift(model).attribute(images[first:last], start[first:last].contiguous(), target=targets[first:last])
             total[first:last] = shares.detach()
 
         in_chunks(add, len(images), chunk_size(images, batch_size))

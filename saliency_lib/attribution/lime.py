@@ -5,7 +5,6 @@ from unittest import mock
 
 import numpy as np
 import torch
-from skimage.segmentation import quickshift
 from torch import Tensor, nn
 
 from saliency_lib.attribution.masks import Masks, chosen, mask_scores, score_of
@@ -13,6 +12,7 @@ from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import chunk_size, frozen, logits_of, resolve_targets
 from saliency_lib.core.checks import check_images, positive
 from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.optional import optional
 from saliency_lib.core.registry import no_such
 from saliency_lib.core.streams import generator, row_indices, stream
 
@@ -36,6 +36,9 @@ def superpixels(images: Tensor, seed: int = 0) -> Tensor:
     """
     if images.shape[1] not in (1, 3):
         raise ValueError(f"superpixels need 1 or 3 channels, got {images.shape[1]}; pass segments=")
+    with optional("methods"):
+        from skimage.segmentation import quickshift
+
     pixels = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).double().cpu().numpy()
     found = [quickshift(image, kernel_size=4, max_dist=200, ratio=0.2, rng=seed) for image in pixels]
     return torch.as_tensor(np.stack(found), device=images.device).long()
@@ -150,7 +153,8 @@ def fitted_by_lime(
     batch_size: int | None,
 ) -> Tensor:
     """The coefficients that the package lime finds with perturbations of its own, as `fitted` gives them."""
-    from lime import lime_image  # with it comes scikit-learn: a second that the others need not wait
+    with optional("methods"):
+        from lime import lime_image  # with it comes scikit-learn: a second that the others need not wait
 
     scored = score_of(score)
 

