@@ -3,11 +3,11 @@
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from saliency_lib import paths
 from saliency_lib.core.batching import device_of
-from saliency_lib.core.streams import generator, stream
+from saliency_lib.core.optional import optional
+from saliency_lib.core.streams import generator, seed_of
 from saliency_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from saliency_lib.training.density import is_piecewise_linear
 from saliency_lib.training.schedules import AUGMENTATIONS, OPTIMISERS, SCHEDULES
@@ -91,7 +92,8 @@ def fit(
             "almost everywhere for ReLU and max-pool; use a network with activation: softplus",
             stacklevel=2,
         )
-    from lightning_fabric import Fabric  # takes a second, which only training should wait for
+    with optional("training"):
+        from lightning_fabric import Fabric  # takes a second, which only training should wait for
 
     chosen = set(part.parameters())
     trained = frozenset(name for name, parameter in model.named_parameters() if parameter in chosen)
@@ -103,7 +105,8 @@ def fit(
     if not several:
         return _Run(fabric, model, job).train()
     try:
-        history, state = fabric.launch(_one_of_several, model.cpu(), job)
+        # as an argument, which Fabric copies, since the processes would share the weights of a model bound to the function
+        history, state = cast(Callable[..., Any], fabric.launch)(_one_of_several, model.cpu(), job)
     except ProcessRaisedException as error:
         message = re.search(r"^ValueError: (.*)", str(error), re.MULTILINE | re.DOTALL)
         raise ValueError(message[1].strip()) if message else error from None
@@ -175,7 +178,7 @@ class _Run:
     def _epoch(self, epoch: int) -> Row:
         """Train one epoch, counted from 0, and return its row of the history."""
         job, settings = self.job, self.job.settings
-        torch.manual_seed(stream("dropout", job.seed, epoch) + self.fabric.global_rank)
+        torch.manual_seed(seed_of("dropout", job.seed, epoch) + self.fabric.global_rank)
         draws = generator(torch.device("cpu"), "order", job.seed, epoch)
         self.model.train()
         if settings.batch_norm == "frozen":
@@ -191,7 +194,7 @@ class _Run:
             self.bar.update()
         _average_buffers(self.fabric, self.model)
         self._check_weights(epoch)
-        loss = float(self.fabric.all_reduce(losses.sum(), reduce_op="sum"))
+        loss = float(_over_devices(self.fabric, losses.sum(), "sum"))
         row = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate}
         if job.test is not None:
             row["test_accuracy"] = accuracy(self.model, *job.test)
@@ -236,11 +239,15 @@ class _Run:
         )
 
 
+def _over_devices(fabric: "Fabric", value: Tensor, operation: str) -> Tensor:
+    return cast(Tensor, fabric.all_reduce(value, reduce_op=operation))
+
+
 def _add_gradients(fabric: "Fabric", parameters: list[nn.Parameter]) -> None:
     """Sum the gradients over the devices, which is right for any objective, however often it calls the model."""
     if fabric.world_size > 1:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = fabric.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduce_op="sum")
+        flat = _over_devices(fabric, torch.cat([gradient.flatten() for gradient in gradients]), "sum")
         for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
@@ -250,7 +257,7 @@ def _average_buffers(fabric: "Fabric", model: nn.Module) -> None:
     if fabric.world_size > 1:
         for buffer in model.buffers():
             if buffer.is_floating_point():
-                buffer.copy_(fabric.all_reduce(buffer, reduce_op="mean"))
+                buffer.copy_(_over_devices(fabric, buffer, "mean"))
 
 
 @contextmanager

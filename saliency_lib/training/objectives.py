@@ -19,9 +19,9 @@ from saliency_lib.training.table import OBJECTIVES
 
 
 def not_negative(name: str, value: float) -> float:
-    """Return the value, refused if it is not a finite number from 0."""
+    """Return the value, refused if it is not a finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number from 0, got {value!r}")
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
     return value
 
 
