@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from saliency_lib.figures import plots
-from saliency_lib.notebook import report
+from saliency_lib import notebook as report
 from saliency_lib.statistics import claims
 
 
@@ -278,9 +278,9 @@ def test_the_intervals_of_a_claim_cover_the_truth_as_often_as_they_say():
 
 
 def test_every_claim_of_a_paper_names_what_the_compendium_knows():
-    from saliency_lib.artefacts.specs import recipes
+    from saliency_lib.artefacts.recipes import recipes
     from saliency_lib.attribution.table import METHODS
-    from saliency_lib.notebook import report
+    from saliency_lib import notebook as report
 
     for paper in ("active_gradients", "guided_nonlinearity", "saliency_benchmark", "guided_training", "score_matching"):
         claimed, numbers = report.reported(paper)

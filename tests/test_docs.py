@@ -13,7 +13,7 @@ import pytest
 import saliency_lib as sl
 from docs import site
 from saliency_lib import paths
-from saliency_lib.notebook import report
+from saliency_lib import notebook as report
 from workflow import plans
 
 README = paths.ROOT / "README.md"

@@ -7,7 +7,7 @@ from scipy import stats
 
 from saliency_lib import paths
 from saliency_lib.figures import plots
-from saliency_lib.notebook import report
+from saliency_lib import notebook as report
 from saliency_lib.statistics import claims
 from saliency_lib.statistics import ranks as ranking
 

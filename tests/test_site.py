@@ -19,7 +19,7 @@ from nbformat import v4
 
 from docs import site, site_content, site_pages
 from saliency_lib import paths
-from saliency_lib.notebook import report
+from saliency_lib import notebook as report
 from saliency_lib.statistics import claims
 from workflow import plans
 

@@ -1,0 +1,169 @@
+"""Blessed tables: the tables of a notebook's stored run as data, and whether another run agrees with them.
+
+The last digits of a number differ between processors, and a metric that counts right answers jumps when a number is rounded. So
+a notebook is not checked by the text of its tables. Each number is compared with the blessed one within a tolerance, and the
+notebook prints whether they agree, which is the same text on every processor.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+Value = str | int | float | None
+
+LEAST = 0.01  # the smallest tolerance of areas, shares and probabilities
+MOST_IMAGES = 1.5  # how many images may count differently
+FOLLOWS = ("p", "effect")  # columns that are not compared: they follow from numbers that are, and magnify their differences
+MISSING = "(missing)"
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?%?")
+INTERVAL = re.compile(r"\[([-+.\d]+), ([-+.\d]+)\]")
+
+
+class Difference(NamedTuple):
+    """One entry of a table in which two runs disagree."""
+
+    table: str
+    row: str
+    column: str
+    this_run: Value
+    blessed: Value
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is compared.
+
+    Args:
+        tolerance: how far a number may lie from the blessed one; if that is above 1, as a share of it.
+        columns: the values of each column; numbers have six digits, None is a missing value.
+        line: the value that decides the table's verdicts: a claim holds if the whole interval lies on one side of it.
+    """
+
+    tolerance: float
+    columns: dict[str, list[Value]]
+    line: float = 0.0
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, tolerance: float, line: float = 0.0, uncompared: Iterable[str] = ()) -> "Table":
+        """Return a data frame as a table, without the columns that are not compared."""
+        left_out = {*FOLLOWS, *uncompared}
+        return cls(tolerance, {str(name): [_value(one) for one in frame[name]] for name in frame if name not in left_out}, line)
+
+    def rows(self) -> dict[str, dict[str, Value]]:
+        """Return the rows by name. The name is the text in as many of the first columns as tell the rows apart."""
+        count = len(next(iter(self.columns.values()), []))
+        names, rest = [""] * count, dict(self.columns)
+        for column, values in self.columns.items():
+            if len(set(names)) == count or not all(isinstance(value, str) for value in values):
+                break
+            names = [f"{name}, {value}".removeprefix(", ") for name, value in zip(names, values, strict=True)]
+            del rest[column]
+        if len(set(names)) < count:
+            names = [f"{name} (row {number})".strip() for number, name in enumerate(names, 1)]
+        return {name: {column: rest[column][number] for column in rest} for number, name in enumerate(names)}
+
+
+@dataclass(frozen=True)
+class Blessed:
+    """The default parameters of a notebook and the tables of its run with them, which a file beside it holds."""
+
+    parameters: dict[str, Value]
+    tables: dict[str, Table]
+
+    @classmethod
+    def read(cls, file: Path) -> "Blessed":
+        """Return the content of a file that `write` wrote."""
+        content = json.loads(file.read_text())
+        return cls(content["parameters"], {name: Table(**table) for name, table in content["tables"].items()})
+
+    def write(self, file: Path) -> None:
+        """Write the parameters and the tables to a JSON file, one line per column."""
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(_json(asdict(self)) + "\n")
+
+
+def tolerance(images: float | None) -> float:
+    """Return the tolerance of an area, a share or a probability over so many images: .01 or 1.5 images, whichever is more."""
+    return max(LEAST, MOST_IMAGES / images) if images else LEAST
+
+
+def differences(run: Mapping[str, Table], blessed: Mapping[str, Table]) -> list[Difference]:
+    """Return the entries of a run's tables that disagree with the blessed ones, or that only one of the two has.
+
+    Numbers agree within the tolerance of the blessed table. Texts agree if their words are equal and the numbers in them agree.
+    A verdict (a column whose name begins with `verdict`) may differ if a bound of the interval before it in the row lies within
+    the tolerance of the line that decides.
+    """
+    ours, theirs = _entries(run), _entries(blessed)
+    found = []
+    for key in dict.fromkeys((*theirs, *ours)):
+        within, (name, row, column) = blessed[key[0]].tolerance if key[0] in blessed else 0, key
+        pair = ours.get(key, MISSING), theirs.get(key, MISSING)
+        free = column.startswith("verdict") and MISSING not in pair and _is_near_the_line(blessed[name], row, column)
+        if not free and not _agree(*pair, within):
+            found.append(Difference(*key, *pair, within))
+    return found
+
+
+def summary(blessed: Mapping[str, Table]) -> str:
+    """Return the sentence that a run prints if it agrees with the blessed tables."""
+    entries, tolerances = _entries(blessed).values(), sorted({table.tolerance for table in blessed.values()})
+    count = sum(len(NUMBER.findall(value)) if isinstance(value, str) else value is not None for value in entries)
+    tables = "1 table" if len(blessed) == 1 else f"{len(blessed)} tables"
+    within = " to ".join(f"{value:g}" for value in dict.fromkeys((tolerances[0], tolerances[-1])))
+    return f"Agrees with the blessed run: {tables}, {count} numbers, each within {within}."
+
+
+def _entries(tables: Mapping[str, Table]) -> dict[tuple[str, str, str], Value]:
+    return {
+        (name, row, column): value
+        for name, table in tables.items()
+        for row, values in table.rows().items()
+        for column, value in values.items()
+    }
+
+
+def _agree(value: Value, blessed: Value, within: float) -> bool:
+    if isinstance(value, str) and isinstance(blessed, str):
+        pairs = zip(NUMBER.findall(value), NUMBER.findall(blessed), strict=False)
+        return NUMBER.split(value) == NUMBER.split(blessed) and all(_agree(_number(a), _number(b), within) for a, b in pairs)
+    if isinstance(value, str | None) or isinstance(blessed, str | None) or (isinstance(value, int) and isinstance(blessed, int)):
+        return value == blessed
+    return abs(value - blessed) <= within * max(1, abs(blessed)) + 1e-9  # a decimal fraction is not exact
+
+
+def _is_near_the_line(table: Table, row: str, column: str) -> bool:
+    values = table.rows()[row]
+    before = list(values)[: list(values).index(column)]
+    intervals = [found for name in before if (found := INTERVAL.search(str(values[name])))]
+    return bool(intervals) and any(abs(float(bound) - table.line) <= table.tolerance for bound in intervals[-1].groups())
+
+
+def _number(text: str) -> int | float:
+    if text.endswith("%"):
+        return float(text[:-1]) / 100
+    return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
+
+
+def _value(value: object) -> Value:
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(f"{value:.6g}") if math.isfinite(value) else None if math.isnan(value) else str(value)
+    return None if value is None else str(value)
+
+
+def _json(value: object, indent: str = "") -> str:
+    """Return JSON in which a list is one line."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value)
+    inner = ",\n".join(f"{indent} {json.dumps(key)}: {_json(one, indent + ' ')}" for key, one in value.items())
+    return f"{{\n{inner}\n{indent}}}"

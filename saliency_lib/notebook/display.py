@@ -1,0 +1,47 @@
+"""How a notebook shows tables: a few digits, intervals in one column, settings with their source."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from IPython.display import HTML
+
+from saliency_lib.artefacts.recipes import recipes
+from saliency_lib.artefacts.specs import Training
+from saliency_lib.artefacts.tables import claimed, measured, reported
+
+__all__ = ["claimed", "measured", "reported", "row", "rows", "settings", "table", "with_intervals"]
+
+
+def table(frame: pd.DataFrame) -> HTML:
+    """Return a table as a notebook shows it: numbers with three digits, nothing for a missing value, no index."""
+    return HTML(frame.to_html(index=False, float_format=lambda number: f"{number:.3f}", na_rep="", border=0))
+
+
+def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with each quantity and its bounds (`x`, `x_low`, `x_high`) in one column, `0.123 [0.100, 0.150]`."""
+    shown = pd.DataFrame()
+    for name in frame.columns:
+        if f"{name}_low" in frame:
+            bounds = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+            shown[name] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in bounds]
+        elif not name.endswith(("_low", "_high")):
+            shown[name] = frame[name]
+    return shown
+
+
+def row(values: Mapping[str, float | str]) -> pd.DataFrame:
+    """Return a table of one row, one column per name."""
+    return pd.DataFrame([values])
+
+
+def rows(values: Mapping[str, Mapping[str, float]], name: str) -> pd.DataFrame:
+    """Return a table of one row per key, which is in the column `name`, and one column per inner key."""
+    return pd.DataFrame([{name: key} | dict(inner) for key, inner in values.items()])
+
+
+def settings(training: Training) -> HTML:
+    """Return a table of the settings that a training's recipe gives, and their source."""
+    source = recipes()[training.recipe].get(training.scale, {}).get("source", "")
+    known = {name: value for name, value in training.settings.items() if value is not None}
+    values = {"recipe": training.recipe, "scale": training.scale, **known, "source": source}
+    return HTML(pd.DataFrame(list(values.items()), columns=["setting", "value"]).to_html(index=False, border=0))
