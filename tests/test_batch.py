@@ -16,8 +16,8 @@ import yaml
 
 import saliency_lib as sl
 from saliency_lib import paths
-from saliency_lib.artefacts.specs import SCALES
-from saliency_lib.data.series import PROCESSES, SHAPES
+from saliency_lib.artefacts.recipes import SCALES
+from saliency_lib.data.series import BOXES, PROCESSES
 from workflow import plans
 
 WORKFLOW = paths.ROOT / "workflow"
@@ -103,7 +103,7 @@ def test_the_papers_scale_has_the_networks_of_its_reported_numbers(paper):
 def test_the_papers_scale_of_guided_training_has_all_time_series():
     steps = plans.steps("guided_training", "paper")
     series = [step.parameters["dataset"] for step in steps if step.notebook == "03_time_series"]
-    assert sorted(series) == sorted(f"series_{process}_{shape}" for process in PROCESSES for shape in SHAPES)
+    assert sorted(series) == sorted(f"series_{process}_{shape}" for process in PROCESSES for shape in BOXES)
 
 
 def test_the_usual_batch_runs_every_notebook_and_none_twice():

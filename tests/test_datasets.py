@@ -1,5 +1,7 @@
 """Laws that hold for every data set; folders of class folders are made on the fly."""
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from PIL import Image
 from torchvision.transforms import functional as pictures
 
 from saliency_lib import paths
-from saliency_lib.data import datasets
+from saliency_lib.data.classes import DIGITS, IMAGENET_CLASSES, WORDNET_IDS
+from saliency_lib.data.embedded import PHOTOS
 from saliency_lib.data.table import DATASETS, Images
 
 SERIES = "series_narma_moving_middle"  # of the series, which have laws of their own
@@ -140,7 +143,7 @@ def test_mnist5k_has_the_order_that_stored_results_were_computed_with():
 def test_photos_bear_their_names_and_classes():
     photos = DATASETS["photos"]()
     shown = {name: photos.classes[label] for name, label in zip(photos.names, photos.labels, strict=True)}
-    assert shown == {name: word for name, (_, _, word) in datasets.PHOTOS.items()}
+    assert shown == {name: word for name, (_, _, word) in PHOTOS.items()}
     camera = photos.images[photos.names.index("camera")]
     assert torch.equal(camera[0], camera[1]) and torch.equal(camera[0], camera[2])
 
@@ -292,7 +295,7 @@ def test_a_failed_download_is_the_same_error_and_leaves_nothing(name, data, monk
 
     for kind in ("MNIST", "CIFAR10", "Imagenette"):
         monkeypatch.setattr(getattr(torchvision.datasets, kind), "download" if kind != "Imagenette" else "_download", fail)
-    with pytest.raises(FileNotFoundError, match=rf"{name} is not in .* and could not be downloaded \(no network\); fetch it"):
+    with pytest.raises(FileNotFoundError, match=rf"{name} is not in .* and could not be downloaded \(no network\); download it"):
         DATASETS[name](download=True)
     assert list(data.iterdir()) == []
 
@@ -303,7 +306,7 @@ def test_a_download_is_moved_into_place_and_found_from_then_on(name, kind, data,
     raw = np.random.default_rng(0).integers(0, 256, (3, side, side, channels), dtype=np.uint8)
 
     class Downloaded:
-        classes = datasets.DIGITS
+        classes = DIGITS
 
         def __init__(self, root, train, download=False):
             if download:
@@ -375,10 +378,24 @@ def test_missing_or_foreign_folders_of_imagenet_are_named(data):
     with pytest.raises(FileNotFoundError, match=r"imagenet_samples is not in .*<WordNet id>/\*\.jpg"):
         DATASETS["imagenet_samples"]()
     paint(data / "imagenet" / "val" / "tench" / "x.png")
-    with pytest.raises(ValueError, match=r"imagenet/val holds \['tench'\], which name none of the 1000 classes"):
+    with pytest.raises(ValueError, match=r"imagenet/val has the folders \['tench'\], which are none of the 1000 classes"):
         DATASETS["imagenet"]()
 
 
 def test_the_ids_of_imagenet_are_a_thousand_sorted_with_a_name_each():
-    assert len(datasets.WORDNET_IDS) == len(datasets.IMAGENET_CLASSES) == 1000
-    assert list(datasets.WORDNET_IDS) == sorted(set(datasets.WORDNET_IDS))
+    assert len(WORDNET_IDS) == len(IMAGENET_CLASSES) == 1000
+    assert list(WORDNET_IDS) == sorted(set(WORDNET_IDS))
+
+
+# How images are shown.
+
+
+def test_images_show_themselves_in_one_line_and_as_thumbnails():
+    digits, series = DATASETS["mnist5k"](stop=10), DATASETS[SERIES](stop=2)
+    assert repr(digits) == "Images(10 of 1 x 28 x 28, 10 classes)"
+    assert repr(series) == "Images(2 of 1 x 50 x 50, 2 classes, with masks)"
+    for part, width in ((digits, 8 * 64), (series, 2 * 64)):
+        shown = part._repr_html_()
+        assert repr(part) in shown and len(shown) < 20_000
+        picture = Image.open(io.BytesIO(base64.b64decode(shown.partition("base64,")[2].partition('"')[0])))
+        assert picture.size == (width, 64) and np.asarray(picture).std() > 10

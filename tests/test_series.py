@@ -12,7 +12,7 @@ from test_attribution import assert_same_state, state
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.data.series import PROCESSES, SHAPES
+from saliency_lib.data.series import BOXES, PROCESSES
 from saliency_lib.networks.recurrent import CausalBlock, CellAttention, Encoder
 from saliency_lib.training.loop import fit
 
@@ -25,13 +25,13 @@ NORMAL = np.random.default_rng(1).standard_normal((2, 3, 30, 4))
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", BOXES)
 def test_a_series_is_a_finite_image_of_one_channel_with_a_box_of_salient_features(process, shape):
     part = sl.DATASETS[f"series_{process}_{shape}"](stop=8)
     assert part.images.shape == (8, 1, 50, 50) and part.images.dtype == torch.float32 and part.images.isfinite().all()
     assert part.masks.shape == (8, 50, 50) and part.masks.dtype == torch.bool
     assert set(part.labels.tolist()) == {0, 1} and part.labels.dtype == torch.int64
-    steps, features = SHAPES[shape][:2]
+    steps, features = BOXES[shape].steps, BOXES[shape].features
     for mask in part.masks:
         rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
         assert mask.sum() == steps * features == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
@@ -47,7 +47,7 @@ def test_the_box_is_raised_or_lowered_by_one_and_nothing_else_is_changed(process
 
 
 def test_a_moving_box_moves_and_the_others_stay():
-    for shape in SHAPES:
+    for shape in BOXES:
         part = sl.DATASETS[f"series_gaussian_{shape}"](stop=40)
         places = {(label, *mask.nonzero()[0].tolist()) for label, mask in zip(part.labels.tolist(), part.masks, strict=True)}
         assert len(places) > 10 if "moving" in shape or "positional" in shape else len(places) == 2
@@ -304,7 +304,7 @@ def test_the_model_is_left_as_it_was_found_after_an_error_with_series(series):
 def test_an_image_that_was_taken_for_series_is_said(smooth, images):
     with pytest.raises(RuntimeError) as caught:
         sl.METHODS["gradient"](smooth, images[0])
-    assert caught.value.__notes__ == ["(3, 16, 16) was taken for series (B, T, F); one image is images[None]"]
+    assert caught.value.__notes__ == ["images (3, 16, 16) were read as time series (B, T, F); pass one image as images[None]"]
 
 
 def test_what_takes_series_keeps_its_options_and_facts():

@@ -1,7 +1,7 @@
 """Data sets of images and of time series. Importing this fills DATASETS."""
 
-# ruff: noqa: I001
+# ruff: noqa: I001  (the order of the imports is that of the table)
 from saliency_lib.data.table import DATASETS, Dataset, Images, Split
-from saliency_lib.data import datasets, series
+from saliency_lib.data import embedded, shapes, folders, downloads, series
 
-__all__ = ["DATASETS", "Dataset", "Images", "Split", "datasets", "series"]
+__all__ = ["DATASETS", "Dataset", "Images", "Split", "downloads", "embedded", "folders", "series", "shapes"]

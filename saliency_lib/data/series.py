@@ -1,6 +1,8 @@
-"""Synthetic multivariate time series whose salient features are known: seven processes, ten shapes of the salient box."""
+"""Synthetic multivariate time series whose salient features are known: seven processes, ten boxes of salient features."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,28 +10,44 @@ from scipy.special import ndtr
 
 from saliency_lib.data.table import DATASETS, TRAIN_AND_TEST, Split
 
-SIDE = 50  # time steps, and features; the table of shapes is given for it
+SIDE = 50  # time steps, and features; BOXES is given for it
 SPAN = 20.0  # of the times at which a process is observed
 NOISE = 0.3  # standard deviation of what is added to every process but the Gaussian one
 
-Corner = tuple[int | None, int | None]
 
-# Time steps and features of the salient box, its first step and feature in class 0 and in class 1; None is anywhere.
-SHAPES: dict[str, tuple[int, int, Corner, Corner]] = {
-    "middle": (30, 30, (10, 10), (10, 10)),
-    "small_middle": (14, 14, (18, 18), (18, 18)),
-    "moving_middle": (30, 30, (None, None), (None, None)),
-    "moving_small_middle": (15, 15, (None, None), (None, None)),
-    "rare_time": (6, 40, (22, 5), (22, 5)),
-    "moving_rare_time": (6, 40, (None, None), (None, None)),
-    "rare_feature": (40, 6, (5, 22), (5, 22)),
-    "moving_rare_feature": (40, 6, (None, None), (None, None)),
-    "positional_time": (20, 20, (None, 29), (None, 1)),
-    "positional_feature": (20, 20, (29, None), (1, None)),
+@dataclass(frozen=True)
+class Box:
+    """The salient features of a series: how many steps and features, and the first of each in class 0 and in class 1.
+
+    A corner that is None is random.
+    """
+
+    steps: int
+    features: int
+    corner: tuple[int | None, int | None] = (None, None)
+    other_corner: tuple[int | None, int | None] | None = None  # in class 1, if it is another
+
+    @property
+    def positional(self) -> bool:
+        """Whether the class is the position of the box, and not its sign."""
+        return self.other_corner is not None
+
+
+BOXES = {
+    "middle": Box(30, 30, (10, 10)),
+    "small_middle": Box(14, 14, (18, 18)),
+    "moving_middle": Box(30, 30),
+    "moving_small_middle": Box(15, 15),
+    "rare_time": Box(6, 40, (22, 5)),
+    "moving_rare_time": Box(6, 40),
+    "rare_feature": Box(40, 6, (5, 22)),
+    "moving_rare_feature": Box(40, 6),
+    "positional_time": Box(20, 20, (None, 29), (None, 1)),
+    "positional_feature": Box(20, 20, (29, None), (1, None)),
 }
 
 
-# Each process makes series (N, T, F) of the times (N, T) at which it is observed and two blocks of normal numbers (N, T, F).
+# Each process makes series (N, T, F) from the times (N, T) at which it is observed and two arrays of normal numbers (N, T, F).
 
 
 def _harmonic(times: np.ndarray, normal: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -49,7 +67,7 @@ def _autoregressive(times: np.ndarray, normal: np.ndarray, other: np.ndarray) ->
 
 def _continuous_autoregressive(times: np.ndarray, normal: np.ndarray, other: np.ndarray) -> np.ndarray:
     kept = 0.9 ** np.diff(times)[:, :, None]
-    series = np.full(normal.shape, 0.01)
+    series = np.full_like(normal, 0.01, dtype=float)
     for step in range(1, series.shape[1]):
         share = kept[:, step - 1]
         series[:, step] = share * series[:, step - 1] + 0.01 * np.sqrt(1 - share) * normal[:, step]
@@ -83,20 +101,20 @@ PROCESSES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]]
 }
 
 
-def _chance(key: tuple[int, int], side: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Label, place of the box (2,) in [0, 1), times (T,) and normal numbers (3, T, F) of one series; the key alone fixes them."""
+def _draws(key: tuple[int, int], side: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw the label, the position of the box (2,) in [0, 1), the times (T,) and normal numbers (3, T, F), fixed by the key."""
     rng = np.random.default_rng(key)
-    label, place = int(rng.integers(2)), rng.random(2)
+    label, position = int(rng.integers(2)), rng.random(2)
     grid = np.linspace(0, SPAN, 2 * side)
     times = np.sort(rng.choice(grid, side, replace=False) + rng.normal(0, SPAN / (2 * side), side))
-    return label, place, times, rng.standard_normal((3, side, side), np.float32)
+    return label, position, times, rng.standard_normal((3, side, side), np.float32)
 
 
-def _box(shape: str, label: int, place: np.ndarray, side: int) -> np.ndarray:
-    """The mask (T, F) of the salient box of one series."""
-    *size, corner, other = SHAPES[shape]
+def _mask(box: Box, label: int, position: np.ndarray, side: int) -> np.ndarray:
+    """Return the mask (T, F) of the box in one series."""
+    corner = box.other_corner if box.other_corner and label else box.corner
     extent = []
-    for first, length, share in zip(other if label else corner, size, place, strict=True):
+    for first, length, share in zip(corner, (box.steps, box.features), position, strict=True):
         length = max(1, round(length * side / SIDE))
         start = int(share * (side - length)) if first is None else round(first * side / SIDE)
         extent.append(slice(start, start + length))
@@ -105,18 +123,17 @@ def _box(shape: str, label: int, place: np.ndarray, side: int) -> np.ndarray:
     return mask
 
 
-def _series(process: str, shape: str) -> Callable[[str, bool], Split]:
-    """The data set of one process and one shape, still to be registered."""
+def _series(process: str, box: str) -> Callable[[str, bool], Split]:
+    """Return the data set of one process and one box, which is not registered yet."""
 
-    def opened(split: str, download: bool) -> Split:
-        def read(chosen: range, side: int) -> dict:
-            drawn = [_chance((TRAIN_AND_TEST.index(split), index), side) for index in chosen]
-            labels, places, times, normal = (np.array(part) for part in zip(*drawn, strict=True))
-            masks = np.array([_box(shape, label, place, side) for label, place in zip(labels, places, strict=True)])
+    def load(split: str, download: bool) -> Split:
+        def read(chosen: range, side: int) -> dict[str, Any]:
+            drawn = [_draws((TRAIN_AND_TEST.index(split), index), side) for index in chosen]
+            labels, positions, times, normal = (np.array(part) for part in zip(*drawn, strict=True))
+            masks = np.array([_mask(BOXES[box], *item, side) for item in zip(labels, positions, strict=True)])
             series = PROCESSES[process](times, normal[:, 0], normal[:, 1])
             noise = 0 if process == "gaussian" else NOISE * normal[:, 2]
-            positional = SHAPES[shape][2] != SHAPES[shape][3]
-            height = np.where(labels | positional, 1, -1)[:, None, None]
+            height = np.where(labels | BOXES[box].positional, 1, -1)[:, None, None]
             return {
                 "images": torch.from_numpy((series + noise + height * masks).astype(np.float32)[:, None]),
                 "labels": torch.from_numpy(labels),
@@ -125,22 +142,21 @@ def _series(process: str, shape: str) -> Callable[[str, bool], Split]:
 
         return Split(1000, ("negative", "positive"), read)
 
-    opened.__name__ = f"series_{process}_{shape}"
-    opened.__doc__ = f"""1,000 and 1,000 series of 50 steps of 50 features: {process}, with a salient box, {shape}.
+    load.__doc__ = f"""Draw 1,000 training and 1,000 test series of 50 steps and 50 features: {process}, with the box {box}.
 
-    A series (T, F) is an image of one channel, (1, T, F), of values of order 1 around 0 that are not limited to [0, 1]; its
-    mask (T, F) is true on the box. The box is raised by 1 in class 1 and lowered by 1 in class 0; in the positional shapes
-    it is always raised, and the class is its place among the features (`positional_time`, at any time) or in time
-    (`positional_feature`, of any features). Series i depends on (split, i) only.
+    A series (T, F) is an image of one channel, (1, T, F), with values of order 1 around 0 that are not limited to [0, 1]; its
+    mask (T, F) is true in the salient box. The box is raised by 1 in class 1 and lowered by 1 in class 0; in the positional
+    boxes it is always raised, and the class is its position among the features (`positional_time`, at any time) or in time
+    (`positional_feature`, in any features). Series i depends on (split, i) only.
 
     Source: Ismail, Gunady, Corrada Bravo, Feizi 2020, section 3, and the released code with TimeSynth.
-    Differs: 1,000 test series, there 100; values are not scaled to [0, 1] by the training set's extremes; NARMA follows its
-    definition, bounded by 1, and its inputs differ between features and series, where the released one drops the sum over
+    Differs: 1,000 test series instead of 100; values are not scaled to [0, 1] by the training set's extremes; NARMA follows its
+    definition, bounded by 1, with inputs that differ between features and series, whereas the released one drops the sum over
     the last 10 steps and starts every feature from one seed.
     """
-    return opened
+    return load
 
 
 for _process in PROCESSES:
-    for _shape in SHAPES:
-        DATASETS.register(_series(_process, _shape), shape=(1, SIDE))
+    for _name in BOXES:
+        DATASETS.register(name=f"series_{_process}_{_name}", shape=(1, SIDE))(_series(_process, _name))

@@ -1,11 +1,15 @@
 """The table of data sets, and what a data set returns."""
 
+import base64
+import html
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms import functional as pictures
 
 from saliency_lib.core.registry import Entry, Registry
 
@@ -35,6 +39,21 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.images.shape[1:]))
+        masks = ", with masks" if self.masks is not None else ""
+        return f"Images({len(self)} of {shape}, {len(self.classes)} classes{masks})"
+
+    def _repr_html_(self) -> str:
+        """Return the first eight images as one strip of thumbnails."""
+        strip = torch.cat(list(self.images[:8]), 2)
+        if strip.min() < 0 or strip.max() > 1:  # series
+            strip = (strip - strip.min()) / (strip.max() - strip.min())
+        picture, content = pictures.to_pil_image(strip), io.BytesIO()
+        picture.resize((64 * picture.width // picture.height, 64)).save(content, "PNG")
+        source = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+        return f'<div>{html.escape(repr(self))}</div><img src="{source}" alt="the first images">'
+
     def words(self, labels: Tensor) -> list[str]:
         """Return the readable names of labels (B,)."""
         return [self.classes[label] for label in labels.tolist()]
@@ -42,7 +61,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Split:
-    """A split before anything of it is decoded.
+    """A split of which nothing has been decoded yet.
 
     Args:
         total: how many images the split has.
@@ -89,7 +108,7 @@ class Dataset(Entry):
             if split not in splits:
                 raise ValueError(f"dataset {name!r} has no split {split!r}; it has {' and '.join(splits)}")
             if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-                raise ValueError(f"size must be a side in whole pixels or None, got {size!r}")
+                raise ValueError(f"size must be the side in whole pixels from 1, or None, got {size!r}")
             wanted = f"start={start}, stop={stop}, stride={stride}"
             if start < 0 or stride < 1 or (stop is not None and stop < 0):
                 raise ValueError(f"start and stop count from 0 and stride from 1, got {wanted}")
@@ -98,7 +117,7 @@ class Dataset(Entry):
             if not chosen:
                 raise ValueError(
                     f"{wanted} selects none of the {whole.total} images of {name} {split} (splits: {', '.join(splits)}); "
-                    "start lower, or cut the run into fewer shards"
+                    "lower start, or use fewer shards"
                 )
             return Images(classes=whole.classes, indices=torch.tensor(chosen), **whole.read(chosen, size or side))
 

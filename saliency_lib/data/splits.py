@@ -1,0 +1,102 @@
+"""Splits of arrays in memory and of image files."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as pictures
+
+from saliency_lib import paths
+from saliency_lib.data.table import Split
+
+THREADS = 8  # PIL releases the interpreter while it decodes
+Resize = Callable[[Image.Image, int], Image.Image]  # brings a picture to a square of the given side
+
+
+def as_pixels(raw: np.ndarray) -> Tensor:
+    """Return uint8 values as float32 in [0, 1]."""
+    return torch.from_numpy(raw).float().div_(255)
+
+
+def array_split(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str]) -> Split:
+    """Return a split of uint8 arrays (N, H, W) or (N, H, W, C), which are resized bilinearly with antialiasing."""
+    raw = raw[:, None] if raw.ndim == 3 else raw.transpose(0, 3, 1, 2)
+    every_label = torch.as_tensor(labels, dtype=torch.int64)
+
+    def read(chosen: range, side: int) -> dict[str, Any]:
+        part = slice(chosen.start, chosen.stop, chosen.step)
+        images = as_pixels(np.ascontiguousarray(raw[part]))
+        if side != images.shape[-1]:
+            images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True).clamp_(0, 1)
+        return {"images": images, "labels": every_label[part]}
+
+    return Split(len(raw), tuple(classes), read)
+
+
+def file_split(
+    files: Sequence[Path],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    channels: int,
+    resize: Resize,
+    names: Sequence[str] | None = None,
+) -> Split:
+    """Return a split of image files, which several threads decode; their names are those of the files if none are given."""
+    every_name = names or [file.stem for file in files]
+
+    def read(chosen: range, side: int) -> dict[str, Any]:
+        raw = np.empty((len(chosen), channels, side, side), np.uint8)
+
+        def decode(thread: int) -> None:
+            for row in range(thread, len(chosen), THREADS):
+                with opened(files[chosen[row]]) as picture:
+                    resized = resize(picture.convert("L" if channels == 1 else "RGB"), side)
+                    raw[row] = np.asarray(resized).reshape(side, side, channels).transpose(2, 0, 1)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(decode, range(THREADS)))
+        return {
+            "images": as_pixels(raw),
+            "labels": torch.tensor([labels[i] for i in chosen]),
+            "names": tuple(every_name[i] for i in chosen),
+        }
+
+    return Split(len(files), tuple(classes), read)
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Image.Image]:
+    """Open an image file.
+
+    Raises:
+        ValueError: the file is not an image, or a damaged one.
+    """
+    try:
+        with Image.open(file) as picture:
+            yield picture
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{paths.relative(file)} cannot be read as an image ({error}); replace or delete it") from error
+
+
+def crop(
+    picture: Image.Image, side: int, border: float = 1.0, interpolation: InterpolationMode = InterpolationMode.BILINEAR
+) -> Image.Image:
+    """Resize the shorter side to `side * border`, and crop the centre."""
+    return pictures.center_crop(pictures.resize(picture, [round(side * border)], interpolation), [side])
+
+
+def stretch(picture: Image.Image, side: int) -> Image.Image:
+    """Resize to a square, whatever the picture's proportions."""
+    return pictures.resize(picture, [side, side])
+
+
+imagenet_crop = partial(crop, border=256 / 224)  # as ImageNet's networks are evaluated
