@@ -1,4 +1,4 @@
-"""The notebooks: executed, thin, written to be read; the parameters they refuse; the batch that runs them."""
+"""The notebooks: executed, thin, written to be read; the parameters they refuse; the plans that run them."""
 
 import ast
 import os
@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import yaml
 
 import saliency_lib as sl
 from saliency_lib import paths
-from saliency_lib.notebook import report
+from saliency_lib.notebook.blessed import Blessed
+from saliency_lib.notebook.run import Run
 from workflow import plans
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
@@ -81,26 +83,44 @@ def test_every_parameter_is_typed_and_explained_and_papermill_shows_it(file):
 
 
 @each
-def test_the_command_of_its_figures_is_its_own_name(file):
-    code = cells(file, "code")
-    assert f'sl.notebook.Run("{file.stem}", In)' in code[1].source
+def test_its_defaults_are_those_of_its_cell_of_parameters(file):
+    declared = papermill.inspect_notebook(str(file))
+    defaults = {name: ast.literal_eval(facts["default"]) for name, facts in declared.items()}
+    kept = plans.defaults(file.stem)
+    assert kept == defaults and [type(value) for value in kept.values()] == [type(value) for value in defaults.values()]
 
 
-INJECTED = "# Parameters\n{}\n"
+@each
+def test_it_hands_over_its_own_name_and_its_parameters(file):
+    assert f'run = sl.notebook.Run("{file.stem}", globals())' in cells(file, "code")[1].source
 
 
-def run(*injected, before=()):
-    cells = ["", *before, *(INJECTED.format(text) for text in injected), "import saliency_lib as sl", "x = open"]
-    return report.Run("03_deletion", cells)
+@each
+def test_its_tables_are_compared_as_data_and_not_as_text(file):
+    *before, comparison, _ = cells(file, "code")
+    assert comparison.source == "run.agreement()" and "nbval-ignore-output" not in comparison.metadata.get("tags", [])
+    assert comparison.outputs[0]["data"]["text/markdown"].startswith("Agrees with the blessed run: ")
+    names = []
+    for cell in before:
+        calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+        written = [(ast.unparse(call.func), call) for call in calls]
+        names += [ast.literal_eval(call.args[1]) for name, call in written if name in ("run.table", "run.remember")]
+        if {"run.table", "sl.notebook.table"} & {name for name, _ in written}:
+            assert "nbval-ignore-output" in cell.metadata["tags"], cell.source
+    assert names and names == list(Blessed.read(paths.NOTEBOOKS / "blessed" / f"{file.stem}.json").tables)
+
+
+def run(**changed):
+    return Run("03_deletion", {"In": ["", ""], "sl": sl, "open": open, **plans.defaults("03_deletion"), **changed})
 
 
 def test_settings_of_published_weights_show_no_empty_value():
-    assert "nan" not in report.settings(sl.Training("photos", "efficientnet_lite0")).data.lower()
+    assert "nan" not in sl.notebook.settings(sl.Training("photos", "efficientnet_lite0")).data.lower()
 
 
 def test_a_run_knows_its_parameters_and_its_command():
     assert run().command == "papermill notebooks/03_deletion.ipynb out.ipynb"
-    changed = run('dataset = "my photos"\nsteps = 7\nrecipe = "standard"')
+    changed = run(dataset="my photos", steps=7, recipe="standard")
     assert {name: changed.parameters[name] for name in ("dataset", "steps", "recipe")} == {
         "dataset": "my photos",
         "steps": 7,
@@ -110,27 +130,36 @@ def test_a_run_knows_its_parameters_and_its_command():
 
 
 def test_the_same_value_passed_again_is_not_in_the_command():
-    assert run("steps = 28").command == "papermill notebooks/03_deletion.ipynb out.ipynb"
+    assert run(steps=28).command == "papermill notebooks/03_deletion.ipynb out.ipynb"
 
 
-def test_a_parameter_edited_in_the_notebook_is_in_the_command():
-    edited = run(before=["steps: int = 28", "steps: int = 9  # edited and run again"])
+def test_a_parameter_edited_in_the_notebook_is_in_the_command_when_cells_run_again():
+    edited = run(steps=9, run=run(), count=100, caption="Deletion")
     assert edited.command == "papermill notebooks/03_deletion.ipynb out.ipynb -p steps 9"
 
 
 @pytest.mark.parametrize(
     ("injected", "message"),
     [
-        ("datset = 'mnist5k'", "parameter of 03_deletion 'datset' is not known; did you mean 'dataset'"),
-        ("steps = '7'", "parameter steps of 03_deletion must be int like 28, got '7'"),
-        ("steps = 7.5", "must be int"),
-        ("steps = True", "must be int"),
-        ("dataset = 5", "parameter dataset of 03_deletion must be str"),
+        ({"datset": "mnist5k"}, "parameter of 03_deletion 'datset' is not known; did you mean 'dataset'"),
+        ({"datset": None}, "parameter of 03_deletion 'datset' is not known; did you mean 'dataset'"),
+        ({"steps": "7"}, "parameter steps of 03_deletion must be int like 28, got '7'"),
+        ({"steps": 7.5}, "must be int"),
+        ({"steps": True}, "must be int"),
+        ({"dataset": 5}, "parameter dataset of 03_deletion must be str"),
+        ({"recipe": 5}, "parameter recipe of 03_deletion must be str or None, got 5"),
     ],
 )
 def test_an_unknown_parameter_or_another_type_is_refused(injected, message):
     with pytest.raises(ValueError, match=message):
-        run(injected)
+        run(**injected)
+
+
+def test_a_notebook_without_its_parameters_or_its_defaults_is_refused():
+    with pytest.raises(ValueError, match="parameter dataset of 03_deletion is missing; set it in the cell of parameters"):
+        Run("03_deletion", {"steps": 28})
+    with pytest.raises(FileNotFoundError, match=r"blessed/03_mine.json is missing; `make bless` writes it"):
+        Run("03_mine", {"steps": 28})
 
 
 @pytest.mark.parametrize(

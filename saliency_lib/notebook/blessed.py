@@ -8,7 +8,7 @@ notebook prints whether they agree, which is the same text on every processor.
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -113,12 +113,14 @@ def differences(run: Mapping[str, Table], blessed: Mapping[str, Table]) -> list[
     return found
 
 
-def summary(blessed: Mapping[str, Table]) -> str:
-    """Return the sentence that a run prints if it agrees with the blessed tables."""
+def summary(blessed: Mapping[str, Table], found: Sequence[Difference]) -> str:
+    """Return the sentence that a run prints: it agrees, or in how many entries it does not."""
+    if found:
+        return f"Disagrees with the blessed run in {len(found)} {'entry' if len(found) == 1 else 'entries'}:"
     entries, tolerances = _entries(blessed).values(), sorted({table.tolerance for table in blessed.values()})
     count = sum(len(NUMBER.findall(value)) if isinstance(value, str) else value is not None for value in entries)
     tables = "1 table" if len(blessed) == 1 else f"{len(blessed)} tables"
-    within = " to ".join(f"{value:g}" for value in dict.fromkeys((tolerances[0], tolerances[-1])))
+    within = " to ".join(f"{value:g}" for value in dict.fromkeys((*tolerances[:1], *tolerances[-1:])))
     return f"Agrees with the blessed run: {tables}, {count} numbers, each within {within}."
 
 

@@ -20,7 +20,7 @@ from saliency_lib.artefacts.store import Artefact
 from saliency_lib.core.files import explain_disk_errors, replace_file
 from saliency_lib.core.registry import no_such
 from saliency_lib.notebook import blessed
-from saliency_lib.notebook.blessed import Blessed, Difference, Table
+from saliency_lib.notebook.blessed import Blessed, Table
 from saliency_lib.notebook.display import table
 
 BLESS = "SALIENCY_BLESS"  # the environment variable with which a run writes the blessed data
@@ -70,9 +70,10 @@ class Run:
 
     def _check_type(self, name: str, value: object) -> None:
         wanted = self._defaults[name]
-        if not (type(value) is type(wanted) or wanted is None or (type(wanted) is float and type(value) is int)):
-            kind = type(wanted).__name__
-            raise ValueError(f"parameter {name} of {self.notebook} must be {kind} like {wanted!r}, got {value!r}")
+        kinds = (str, type(None)) if wanted is None else (float, int) if type(wanted) is float else (type(wanted),)
+        if type(value) not in kinds:
+            words = "str or None" if wanted is None else f"{kinds[0].__name__} like {wanted!r}"
+            raise ValueError(f"parameter {name} of {self.notebook} must be {words}, got {value!r}")
 
     @property
     def _changed(self) -> dict[str, object]:
@@ -158,21 +159,20 @@ class Run:
         counted = pd.to_numeric(frame["images"], errors="coerce").min() if "images" in frame else self.parameters.get("images")
         self._tables[name] = Table.of(frame, blessed.tolerance(images or counted), line, uncompared)
 
-    def agreement(self) -> Markdown:
-        """Say whether the tables agree with those of the blessed run, or write them if SALIENCY_BLESS is set."""
+    def agreement(self) -> None:
+        """Display whether the tables agree with those of the blessed run, or write them if SALIENCY_BLESS is set."""
         if self._changed:
             words = ", ".join(f"{name}={value}" for name, value in self._changed.items())
-            return Markdown(f"Not compared: {words} {'differs' if len(self._changed) == 1 else 'differ'} from the blessed run.")
+            differs = "differs" if len(self._changed) == 1 else "differ"
+            display(Markdown(f"Not compared: {words} {differs} from the blessed run."))
+            return
         if os.environ.get(BLESS):
             self._blessed = Blessed(self._defaults, self._tables)
             self._blessed.write(self._file)
         found = blessed.differences(self._tables, self._blessed.tables)
-        if not found:
-            return Markdown(blessed.summary(self._blessed.tables))
-        lines = ["|".join(("", *map(str, one), "")) for one in found[:MOST]]
-        more = f"\n\nand {len(found) - MOST} more" if len(found) > MOST else ""
-        header = [f"Disagrees with the blessed run in {len(found)} entries:", "", f"|{'|'.join(Difference._fields)}|"]
-        return Markdown("\n".join([*header, "|---" * len(Difference._fields) + "|", *lines]) + more)
+        display(Markdown(blessed.summary(self._blessed.tables, found)))
+        if found:
+            display(HTML(pd.DataFrame(found).to_html(index=False, max_rows=MOST, border=0)))
 
     def colophon(self, artefacts: Iterable[Artefact] = ()) -> Markdown:
         """Return where the numbers come from: artefacts, commit, versions, device, seconds."""
