@@ -1,6 +1,7 @@
 """The recipes of params/training.yaml as specifications: what they begin with, what they train, what they refuse."""
 
 import dataclasses
+from typing import get_args
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib import paths
-from saliency_lib.artefacts import pipeline, specs, store
+from saliency_lib.artefacts import pipeline, store
 from saliency_lib.networks import models
-from saliency_lib.training import loop as training
+from saliency_lib.training.selection import accuracy
+from saliency_lib.training.settings import DEFAULTS, Settings
 
 STARTING = [name for name, recipe in sl.recipes().items() if recipe.get("start")]
 FROM_NOTHING = [name for name in sl.recipes() if name not in STARTING and name != "pretrained"]
@@ -144,10 +146,10 @@ def test_a_network_without_a_linear_layer_has_no_head():
     [
         (
             ("mnist5k", "cnn", "fine_tuning"),
-            "begins with trained weights, and none are published of model 'cnn'; name a data set",
+            "starts from trained weights, and model 'cnn' has no published ones; name a data set",
         ),
-        (("mnist5k", "cnn", "standard:shapes"), r"recipe 'standard' begins with random weights, not with those of shapes-cnn"),
-        (("mnist5k", "cnn", "fine_tuning:shapes"), r"equally many channels \(1, 3\)"),
+        (("mnist5k", "cnn", "standard:shapes"), r"recipe 'standard' starts from random weights, not from those of shapes-cnn"),
+        (("mnist5k", "cnn", "fine_tuning:shapes"), r"the same number of channels \(1, 3\)"),
         (("mnist5k", "cnn", "fine_tuning:shapez"), "dataset 'shapez' is not known; did you mean 'shapes'"),
         (("mnist5k", "cnn", "fine_tuning:mnist5k/guided"), "recipe 'guided' is not known"),
         (("photos", "efficientnet_lite0", "saliency_guided"), "dataset 'photos' has no training images"),
@@ -163,11 +165,11 @@ def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_done(arguments
     ("changes", "message"),
     [
         ({"selection": {"by": "loss", "patiense": 3}}, "field of selection 'patiense' is not known; did you mean 'patience'"),
-        ({"trainable": "heads"}, "trainable of recipe 'standard' must be one of"),
-        ({"precision": "16"}, "precision of recipe 'standard' must be one of"),
-        ({"devices": 0}, "devices must be a whole number from 1, got 0"),
+        ({"trainable": "heads"}, "trainable must be 'all' or 'head', got 'heads'"),
+        ({"precision": "16"}, "precision must be '32-true' or 'bf16-mixed', got '16'"),
+        ({"devices": 0}, "devices must be greater than or equal to 1, got 0"),
         ({"devices": 100}, "100 devices cannot share a batch of 64 images"),
-        ({"images": -1}, "images must be a whole number from 1, got -1"),
+        ({"images": -1}, "images must be greater than or equal to 1, got -1"),
         ({"options": {"fraction": 0.5}}, "option of objective 'cross_entropy' 'fraction' is not known"),
     ],
 )
@@ -179,17 +181,17 @@ def test_a_setting_that_makes_no_sense_is_refused(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"selection": {"by": "acc"}}, "by of a selection must be loss or accuracy, got 'acc'"),
-        ({"selection": {"split": "tests"}}, "split of a selection must be validation or test, got 'tests'"),
-        ({"selection": {"patience": "20"}}, "patience must be a whole number from 1, got '20'"),
-        ({"selection": {"patience": 0}}, "patience must be a whole number from 1, got 0"),
-        ({"selection": {"share": 2}}, "share of a selection must lie between 0 and 1, got 2"),
-        ({"selection": "loss"}, "selection must be a mapping like"),
-        ({"learning_rate": "fast"}, "learning_rate must be a number above 0, got 'fast'"),
-        ({"learning_rate": -1}, "learning_rate must be a number above 0, got -1"),
-        ({"optimiser": "adamm"}, "optimiser of recipe 'standard' must be one of"),
-        ({"schedule": "stepp"}, "schedule of recipe 'standard' must be one of"),
-        ({"augmentation": "flip"}, "augmentation of recipe 'standard' must be one of"),
+        ({"selection": {"by": "acc"}}, "selection.by must be 'loss' or 'accuracy', got 'acc'"),
+        ({"selection": {"split": "tests"}}, "selection.split must be 'validation' or 'test', got 'tests'"),
+        ({"selection": {"patience": "20"}}, "selection.patience must be a valid integer, got '20'"),
+        ({"selection": {"patience": 0}}, "selection.patience must be greater than or equal to 1, got 0"),
+        ({"selection": {"share": 2}}, "selection.share must be less than 1, got 2"),
+        ({"selection": "loss"}, "selection must be a valid dictionary or instance of Selection, got 'loss'"),
+        ({"learning_rate": "fast"}, "learning_rate must be a valid number, got 'fast'"),
+        ({"learning_rate": -1}, "learning_rate must be greater than 0, got -1"),
+        ({"optimiser": "adamm"}, "optimiser 'adamm' is not known; did you mean 'adam'"),
+        ({"schedule": "stepp"}, "schedule 'stepp' is not known; did you mean 'step'"),
+        ({"augmentation": "flip"}, "augmentation 'flip' is not known; did you mean 'crop_flip'"),
     ],
 )
 def test_values_are_checked_before_anything_is_trained(changes, message):
@@ -197,15 +199,8 @@ def test_values_are_checked_before_anything_is_trained(changes, message):
         sl.Training(changes=changes)
 
 
-def test_the_choices_are_what_the_training_loop_knows():
-    parameters = [nn.Parameter(torch.zeros(1))]
-    base = sl.Training().settings
-    for name in specs.CHOICES["optimiser"]:
-        training._optimiser(parameters, base | {"optimiser": name})
-    for name in specs.CHOICES["schedule"]:
-        training._rate(base | {"schedule": name}, 1, 10, 0)
-    assert specs.CHOICES["augmentation"] == list(training.AUGMENTATIONS)
-    assert specs.CHOICES["head"] == [None, *models.HEADS]
+def test_the_heads_that_a_recipe_may_name_are_those_that_a_network_can_get():
+    assert set(get_args(Settings.model_fields["head"].annotation)) == {None, *models.HEADS}
 
 
 @pytest.mark.parametrize(
@@ -213,7 +208,7 @@ def test_the_choices_are_what_the_training_loop_knows():
     [
         (
             ("series_gaussian_positional_time", "tcn", "score_matching", "paper"),
-            "mirrors and shifts its inputs, after which a series",
+            "crops and mirrors its inputs, which makes another series",
         ),
         (("mnist5k", "resnet18", "softplus"), "model 'resnet18' has no Softplus units, which recipe 'softplus' is for"),
     ],
@@ -224,15 +219,15 @@ def test_a_recipe_that_would_do_something_else_than_it_says_is_refused(arguments
 
 
 def test_differences_of_logits_are_not_taken_in_half_precision():
-    with pytest.raises(ValueError, match="bf16-mixed leaves nothing; use precision 32-true"):
+    with pytest.raises(ValueError, match="bf16-mixed rounds to nothing; use precision 32-true"):
         sl.Training("mnist5k", "cnn", "score_matching", changes={"precision": "bf16-mixed"})
     sl.Training("mnist5k", "cnn", "gradient_norm", changes={"precision": "bf16-mixed"})
 
 
 def test_there_is_one_start_and_it_has_its_own_options():
-    with pytest.raises(ValueError, match="names a start, and start is mnist5k-cnn-saliency_guided"):
+    with pytest.raises(ValueError, match="already names the model to start from, and start is mnist5k-cnn-saliency_guided"):
         sl.Training("mnist5k", "cnn", "fine_tuning:mnist5k", start=sl.Training(recipe="saliency_guided"))
-    with pytest.raises(ValueError, match="has the options of the model that it begins with; change them there"):
+    with pytest.raises(ValueError, match="has the options of the model that it starts from; change model_options there"):
         sl.Training("mnist5k", "cnn", "fine_tuning:mnist5k", changes={"model_options": {"width": 20}})
     assert sl.Training("mnist5k", "cnn", "fine_tuning:mnist5k").settings["model_options"] == {"width": 10}
 
@@ -243,7 +238,7 @@ def test_what_is_stored_are_the_weights_and_the_accuracy_of_the_selected_epoch(o
     history, test = trained.history, sl.load("mnist5k")
     best = int(history["test_accuracy"].to_numpy().argmax())
     assert trained.artefact.facts["epoch"] == best + 1
-    assert trained.accuracy == history["test_accuracy"].max() == training.accuracy(trained.model, test.images, test.labels)
+    assert trained.accuracy == history["test_accuracy"].max() == accuracy(trained.model, test.images, test.labels)
 
 
 def test_a_recipe_that_asks_for_some_images_gets_the_first(outputs, monkeypatch):
@@ -313,7 +308,7 @@ def test_regular_and_guided_training_differ_in_their_objective_alone(model, scal
 def test_settings_that_a_recipe_leaves_out_rename_nothing():
     """A setting that was added later, at the value that it had before it was there, is not part of the digest."""
     assert sl.Training(changes={"batch_norm": "frozen"}).digest != sl.Training().digest
-    assert not set(sl.Training().implied()["settings"]) & set(specs.UNLESS_SAID)
+    assert not set(sl.Training().implied()["settings"]) & set(DEFAULTS)
 
 
 def test_a_judge_is_another_model_with_the_same_classes(outputs):
@@ -327,9 +322,9 @@ def test_a_judge_is_another_model_with_the_same_classes(outputs):
     assert torch.equal(sl.score(judged).curve.values, direct.values)
     origin = store.find(judged).provenance["upstream"]
     assert [one["kind"] for one in origin] == ["explanation", "training"]
-    with pytest.raises(ValueError, match="a judge must know the same classes: it was trained on shapes"):
+    with pytest.raises(ValueError, match="a judge must predict the same classes: it was trained on shapes"):
         sl.Score(maps, "pixel_perturbation", judge=sl.Training("shapes"))
-    with pytest.raises(ValueError, match="max_sensitivity asks the explained model again"):
+    with pytest.raises(ValueError, match="max_sensitivity explains the model again"):
         sl.Score(maps, "max_sensitivity", judge=second)
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import saliency_lib as sl
-from saliency_lib.artefacts import specs
+from saliency_lib.artefacts import recipes
 
 TRAINING = sl.Training()
 EXPLANATION = sl.Explanation(TRAINING, "smoothgrad", {"samples": 3}, stop=10)
@@ -47,24 +47,37 @@ def test_the_digest_depends_on_what_is_upstream_and_on_the_recipes_settings(monk
     other = sl.Score(dataclasses.replace(EXPLANATION, training=sl.Training(seed=1)), "deletion", {"steps": 7})
     assert other.digest != SCORE.digest
     before = [spec.digest for spec in (TRAINING, SCORE)]
-    changed = {**specs.recipes(), "standard": {**specs.recipes()["standard"], "weight_decay": 0.5}}
-    monkeypatch.setattr(specs, "recipes", lambda: changed)
+    changed = {**sl.recipes(), "standard": {**sl.recipes()["standard"], "weight_decay": 0.5}}
+    monkeypatch.setattr(recipes, "recipes", lambda: changed)
     assert [spec.digest for spec in (TRAINING, SCORE)] != before
 
 
 def test_the_digest_depends_on_the_defaults_of_options_and_on_what_a_preset_is(monkeypatch):
-    from saliency_lib.figures.plots import curves
-
     explanation, score = sl.Explanation(TRAINING, "smoothgrad"), sl.Score(EXPLANATION)
     before = explanation.digest, score.digest
-    monkeypatch.setitem(curves.PRESETS, "rise", {**curves.PRESETS["rise"], "insertion_fill": "black"})
+    presets = sl.METRICS["deletion"].presets
+    monkeypatch.setitem(presets, "rise", {**presets["rise"], "insertion_fill": "black"})
     monkeypatch.setitem(inspect.unwrap(sl.METHODS["smoothgrad"]).__kwdefaults__, "samples", 3)
     assert explanation.digest != before[0] and score.digest != before[1]
 
 
-def test_options_cannot_be_changed_afterwards():
+def test_a_specification_cannot_be_changed():
     with pytest.raises(TypeError):
         EXPLANATION.options["samples"] = 9
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        EXPLANATION.seed = 9
+
+
+def test_equal_specifications_are_one_key():
+    assert len({EXPLANATION, sl.Explanation(sl.Training(), "smoothgrad", {"samples": 3}, stop=10), TRAINING, SCORE}) == 3
+    assert sl.Explanation(TRAINING, "smoothgrad", {"samples": 4}, stop=10) != EXPLANATION
+
+
+def test_a_wrong_call_is_an_error_of_the_call():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'modell'"):
+        sl.Training(modell="cnn")
+    with pytest.raises(TypeError, match="missing a required argument: 'training'"):
+        sl.Explanation()
 
 
 def test_a_score_follows_the_class_that_is_explained():
@@ -103,27 +116,42 @@ def test_the_recipe_is_chosen_by_the_data_set():
         (lambda: sl.Training("../secrets"), "'../secrets' does not name something inside"),
         (lambda: sl.Training(model="resnet51"), "model 'resnet51' is not known; did you mean 'resnet"),
         (lambda: sl.Training(recipe="standart"), "recipe 'standart' is not known; did you mean 'standard'"),
-        (lambda: sl.Training(scale="big"), "scale 'big' is not known; one of: embedded, paper"),
-        (lambda: sl.Training(seed=-1), "seed must be a whole number from 0, got -1"),
+        (lambda: sl.Training(scale="big"), "scale must be 'embedded' or 'paper', got 'big'"),
+        (lambda: sl.Training(seed=-1), "seed must be greater than or equal to 0, got -1"),
         (lambda: sl.Training(changes={"epoch": 1}), "setting of recipe 'standard' 'epoch' is not known; did you mean 'epochs'"),
         (lambda: sl.Training("photos", "efficientnet_lite0", "standard"), "has no training images"),
         (lambda: sl.Training("photos", "cnn"), "model 'cnn' has no published weights"),
-        (lambda: sl.Training("mnist5k", "efficientnet_lite0", "pretrained"), "which are not those of dataset 'mnist5k'"),
-        (lambda: sl.Training(changes={"epochs": 0}), "epochs must be a whole number from 1, got 0"),
-        (lambda: sl.Training(changes={"batch_size": 0}), "batch_size must be a whole number from 1"),
-        (lambda: sl.Explanation(TRAINING, "random", {"seed": 3}), "seed is no option here: a specification has a field seed"),
-        (lambda: sl.Explanation(TRAINING, "random", {"indices": [3]}), "indices is no option here"),
-        (lambda: sl.Score(EXPLANATION, "deletion", {"seed": 3}), "seed is no option here"),
-        (lambda: sl.Score(EXPLANATION, "max_sensitivity", {"explain": 3}), "explain is no option here"),
-        (lambda: sl.Score(EXPLANATION, "pointing_game", {"objects": 3}), "objects is no option here"),
-        (lambda: sl.Score(EXPLANATION, "max_sensitivity", targets="label"), "its targets must be the explanation's, which are"),
+        (
+            lambda: sl.Training("mnist5k", "efficientnet_lite0", "pretrained"),
+            "and dataset 'mnist5k' has others",
+        ),
+        (lambda: sl.Training(changes={"epochs": 0}), "epochs must be greater than or equal to 1, got 0"),
+        (lambda: sl.Training(changes={"batch_size": 0}), "batch_size must be greater than or equal to 1, got 0"),
+        (
+            lambda: sl.Explanation(TRAINING, "random", {"seed": 3}),
+            "seed cannot be an option of a specification: its field",
+        ),
+        (lambda: sl.Explanation(TRAINING, "random", {"indices": [3]}), "indices cannot be an option of a specification"),
+        (lambda: sl.Score(EXPLANATION, "deletion", {"seed": 3}), "seed cannot be an option of a specification"),
+        (lambda: sl.Score(EXPLANATION, "max_sensitivity", {"explain": 3}), "explain cannot be an option of a specification"),
+        (lambda: sl.Score(EXPLANATION, "pointing_game", {"objects": 3}), "objects cannot be an option of a specification"),
+        (
+            lambda: sl.Score(EXPLANATION, "max_sensitivity", targets="label"),
+            "must be those of the explanation, 'predicted'",
+        ),
         (lambda: sl.Explanation(TRAINING, "gradcma"), "method 'gradcma' is not known; did you mean 'gradcam'"),
         (lambda: sl.Explanation(TRAINING, options={"steps": 3}), "option of method 'gradient' 'steps' is not known"),
-        (lambda: sl.Explanation(TRAINING, options={"reduction": print}), "options must be plain values"),
-        (lambda: sl.Explanation(TRAINING, start=5, stop=5), "stop must be a whole number from 6, got 5"),
-        (lambda: sl.Explanation(TRAINING, stride=0), "stride must be a whole number from 1"),
+        (lambda: sl.Explanation(TRAINING, options={"reduction": print}), "options must map names to plain values"),
+        (lambda: sl.Explanation(TRAINING, start=5, stop=5), "stop must be greater than start, which is 5, got 5"),
+        (lambda: sl.Explanation(TRAINING, stride=0), "stride must be greater than or equal to 1, got 0"),
+        (lambda: sl.Training(seed=True), "seed must be a valid integer, got True"),
+        (lambda: sl.Training("mnist5k", 3), "model must be a valid string, got 3"),
+        (lambda: sl.Explanation("mnist5k"), "training must be a dictionary or an instance of Training, got 'mnist5k'"),
+        (lambda: sl.Samples(TRAINING, rate=float("inf")), "rate must be a finite number, got inf"),
+        (lambda: sl.Samples(TRAINING, 0), "count must be greater than or equal to 1, got 0"),
+        (lambda: EXPLANATION.shards(0), "count must be greater than or equal to 1, got 0"),
         (lambda: sl.Explanation(TRAINING, split="validation"), "split of dataset 'mnist5k' 'validation' is not known"),
-        (lambda: sl.Explanation(TRAINING, targets="best"), "targets 'best' is not known"),
+        (lambda: sl.Explanation(TRAINING, targets="best"), "targets must be 'predicted' or 'label', got 'best'"),
         (lambda: sl.Score(EXPLANATION, "deletio"), "metric 'deletio' is not known; did you mean 'deletion'"),
         (lambda: sl.Score(EXPLANATION, "deletion", {"stepz": 3}), "option of metric 'deletion' 'stepz' is not known"),
         (lambda: sl.from_dict({"kind": "figure"}), "kind of specification 'figure' is not known"),
@@ -150,9 +178,9 @@ def test_a_text_names_methods_and_their_options():
         (sl.options_by_method, "{rise: {mask: 5}}", "option of method 'rise' 'mask' is not known; did you mean 'masks'"),
         (sl.options_by_method, "{rse: {masks: 5}}", "method 'rse' is not known; did you mean 'rise'"),
         (sl.options_by_method, "{rise: 5}", "options must map methods to their options"),
-        (sl.options_by_method, "rise", "'rise' is no mapping"),
-        (sl.options_by_method, "{rise: {", "is no YAML"),
-        (sl.options_by_method, "{random: {seed: 5}}", "seed is no option here"),
+        (sl.options_by_method, "rise", "'rise' is not a mapping"),
+        (sl.options_by_method, "{rise: {", "is not valid YAML"),
+        (sl.options_by_method, "{random: {seed: 5}}", "seed cannot be an option of a specification"),
     ],
 )
 def test_a_text_that_names_what_is_not_there_is_refused(function, text, message):
@@ -162,7 +190,7 @@ def test_a_text_that_names_what_is_not_there_is_refused(function, text, message)
 
 def test_the_batch_does_not_wait_for_torch():
     code = """
-import sys, workflow.plans, docs.site
+import sys, workflow.plans, docs.content
 workflow.plans.steps("embedded")
 sys.exit("torch" in sys.modules)
 """

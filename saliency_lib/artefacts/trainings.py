@@ -1,0 +1,136 @@
+"""The specification of a trained model."""
+
+from dataclasses import field
+from typing import Annotated, Any
+
+from saliency_lib.artefacts.recipes import Scale, recipes, settings_of
+from saliency_lib.artefacts.specification import Number, Options, Spec, in_full, registered, specification
+from saliency_lib.core.registry import no_such
+from saliency_lib.data.table import DATASETS
+from saliency_lib.networks.table import MODELS
+from saliency_lib.training.settings import DEFAULTS, Selection, Settings
+from saliency_lib.training.table import OBJECTIVES
+
+
+@specification
+class Training(Spec):
+    """A trained model.
+
+    Args:
+        dataset: a name in DATASETS.
+        model: a name in MODELS.
+        recipe: a name in params/training.yaml. None means `pretrained` for data sets with ImageNet's classes, and else
+            `standard`. `fine_tuning:mnist5k` is the recipe fine_tuning, started from this model trained on mnist5k with its
+            default recipe; `fine_tuning:mnist5k/saliency_guided` starts from the model that this recipe trained. Both have
+            the same scale and the same seed.
+        scale: `embedded` (minutes on a laptop) or `paper` (the paper's own numbers).
+        seed: determines the initial weights and the order of the images.
+        changes: settings that replace those of the recipe, for instance {"epochs": 1}.
+        start: the trained model whose weights it starts from, which the recipe's text can name too. None means what the
+            recipe says.
+    """
+
+    dataset: Annotated[str, registered(DATASETS)] = "mnist5k"
+    model: Annotated[str, registered(MODELS)] = "cnn"
+    recipe: str | None = None
+    scale: Scale = "embedded"
+    seed: Number = 0
+    changes: Options = field(default_factory=dict, hash=False)
+    start: "Training | None" = None
+
+    def __post_init__(self) -> None:
+        recipe, colon, begun = (self.recipe or "").partition(":")
+        if colon:
+            if self.start is not None:
+                raise ValueError(
+                    f"recipe {self.recipe!r} already names the model to start from, and start is {self.start.slug}; "
+                    "give only one of them"
+                )
+            dataset, _, its_recipe = begun.partition("/")
+            object.__setattr__(self, "start", Training(dataset, self.model, its_recipe or None, self.scale, self.seed))
+        usual = "pretrained" if DATASETS[self.dataset].imagenet else "standard"
+        object.__setattr__(self, "recipe", usual if self.recipe is None else recipe)
+        if self.recipe not in recipes():
+            raise no_such("recipe", self.recipe, recipes())
+        self._check_weights()
+        if self.recipe != "pretrained":
+            self._check_settings(Settings.model_validate(self.settings))
+
+    def _check_weights(self) -> None:
+        """Check that the model starts from weights that exist and fit."""
+        dataset, model = DATASETS[self.dataset], MODELS[self.model]
+        if self.recipe == "pretrained":
+            if not model.weights:
+                raise ValueError(
+                    f"model {self.model!r} has no published weights; use 'efficientnet_lite0' (its weights are installed) or "
+                    "one of torchvision's networks, or a data set with training images and recipe 'standard'"
+                )
+            if not dataset.imagenet:
+                raise ValueError(
+                    f"published weights predict ImageNet's 1,000 classes, and dataset {self.dataset!r} has others; "
+                    "use recipe 'standard', or a data set with ImageNet's classes, for instance 'photos'"
+                )
+        elif "train" not in dataset.splits:
+            raise ValueError(
+                f"dataset {self.dataset!r} has no training images (splits: {', '.join(dataset.splits)}); "
+                "use recipe 'pretrained' with a model that has published weights, for instance 'efficientnet_lite0'"
+            )
+        starting = [name for name, content in recipes().items() if content.get("start")]
+        if self.start is None:
+            if self.recipe in starting and not model.weights:
+                raise ValueError(
+                    f"recipe {self.recipe!r} starts from trained weights, and model {self.model!r} has no published ones; name "
+                    f"a data set to train it on first, for instance '{self.recipe}:mnist5k', or use 'efficientnet_lite0'"
+                )
+            return
+        if self.recipe not in starting:
+            raise ValueError(
+                f"recipe {self.recipe!r} starts from random weights, not from those of {self.start.slug}; recipes that start "
+                f"from a trained model: {', '.join(starting)}"
+            )
+        mine, others = dataset.shape[0], DATASETS[self.start.dataset].shape[0]
+        if self.start.model != self.model or mine != others:
+            raise ValueError(
+                f"{self.slug} cannot start from {self.start.slug}: the models must be the same ({self.model}, "
+                f"{self.start.model}) and the images must have the same number of channels ({mine}, {others})"
+            )
+        if "model_options" in self.changes:
+            raise ValueError(f"{self.slug} has the options of the model that it starts from; change model_options there")
+
+    def _check_settings(self, settings: Settings) -> None:
+        """Check that the settings fit the data set and the model."""
+        if settings.augmentation == "crop_flip" and self.dataset.startswith("series_"):
+            raise ValueError(
+                f"recipe {self.recipe!r} crops and mirrors its inputs, which makes another series of one of {self.dataset}; "
+                "use changes={'augmentation': 'none'}"
+            )
+        activation = settings.model_options.get("activation", MODELS.defaults(self.model).get("activation"))
+        if self.recipe == "softplus" and activation != "softplus":
+            raise ValueError(
+                f"model {self.model!r} has no Softplus units, which recipe 'softplus' is for; use cnn or a cifar_resnet"
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the recipe's settings at this scale with `changes` applied, including those that the recipe leaves out."""
+        settings = settings_of(str(self.recipe), self.scale, self.model, self.dataset)
+        for change in self.changes:
+            if change not in settings:
+                raise no_such(f"setting of recipe {self.recipe!r}", change, settings)
+        started = {"model_options": self.start.settings.get("model_options", {})} if self.start else {}
+        return settings | dict(self.changes) | started
+
+    def implied(self) -> dict[str, Any]:
+        """Return the settings that differ from their defaults, so that adding a setting does not rename existing artefacts."""
+        said = {name: value for name, value in self.settings.items() if name not in DEFAULTS or value != DEFAULTS[name]}
+        if said.get("selection"):
+            said["selection"] = Selection.model_validate(said["selection"]).model_dump()
+        if {"objective", "options"} & set(self.changes):
+            said |= in_full(OBJECTIVES, said["objective"], said["options"])
+        return {"settings": said}
+
+    @property
+    def slug(self) -> str:
+        """Return data set, model, recipe, start, scale and seed."""
+        begun = f"-from-{self.start.dataset}-{self.start.recipe}" if self.start else ""
+        return f"{self.dataset}-{self.model}-{self.recipe}{begun}-{self.scale}-seed{self.seed}"
