@@ -10,7 +10,7 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.attribution.backward import class_slope, gaussian_ball, path_gradient, point
-from saliency_lib.networks.models import PixelModel
+from saliency_lib.networks.pixels import PixelModel
 
 METHODS = sorted(sl.METHODS)
 BATCHED = [name for name in METHODS if "batch_size" in sl.METHODS.options(name)]  # all but the controls
@@ -120,13 +120,13 @@ def test_a_model_that_keeps_a_tensor_from_its_forward_pass_can_still_be_explaine
 
 @pytest.mark.parametrize("name", sorted(set(BATCHED) - FORWARD_ONLY))
 def test_no_gradient_inside_inference_mode_is_said(name, net, images):
-    with torch.inference_mode(), pytest.raises(ValueError, match=r"no gradient can be taken inside torch.inference_mode"):
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"no gradient can be computed inside torch.inference_mode"):
         sl.METHODS[name](net, images, **quick(name))
 
 
 def test_random_numbers_of_one_seed_are_unrelated_between_purposes_images_and_draws(images):
     from saliency_lib.core.fills import filled
-    from saliency_lib.core.streams import stream
+    from saliency_lib.core.streams import seed_of
 
     noise = filled("noise", None, images)
     maps = sl.METHODS["random"](None, images)
@@ -138,7 +138,7 @@ def test_random_numbers_of_one_seed_are_unrelated_between_purposes_images_and_dr
         for image in range(50)
         for draw in ((), (0,), (1,))
     ]
-    assert len({stream(*key) for key in keys}) == len(keys)
+    assert len({seed_of(*key) for key in keys}) == len(keys)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -174,7 +174,7 @@ def test_bad_images_are_refused(name, net, images):
     with pytest.raises(ValueError, match="images must be floats of shape"):
         sl.METHODS[name](net, images[0, 0], **quick(name))
     if name in BATCHED:  # three series of 16 steps, which this network does not take
-        with pytest.raises((ValueError, RuntimeError), match=r"one image is images\[None\]"):
+        with pytest.raises((ValueError, RuntimeError), match=r"pass one image as images\[None\]"):
             sl.METHODS[name](net, images[0], **quick(name))
     damaged = images.clone()
     damaged[2, 0, 0, 0] = torch.nan
@@ -183,7 +183,7 @@ def test_bad_images_are_refused(name, net, images):
 
 
 @pytest.mark.parametrize("name", BATCHED)
-@pytest.mark.parametrize(("targets", "message"), [([0, 1], "do not fit 5 images"), ([0, 1, 2, 3, 4], "has classes 0 to 3")])
+@pytest.mark.parametrize(("targets", "message"), [([0, 1], "do not fit 5 images"), ([0, 1, 2, 3, 4], "from 0 to 3")])
 def test_bad_targets_are_refused(name, targets, message, net, images):
     with pytest.raises(ValueError, match=message):
         sl.METHODS[name](net, images, torch.tensor(targets), **quick(name))
@@ -288,8 +288,8 @@ def test_under_autocast_the_maps_keep_the_images_precision(name, net, images):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda images: images.flatten(1), "the model must be a torch.nn.Module, got function; wrap a function in one"),
-        (Tupled(), r"the model must give logits \(B, K\), got tuple; wrap it in a module"),
+        (lambda images: images.flatten(1), "the model must be a torch.nn.Module, got function; wrap a function in a module"),
+        (Tupled(), r"the model must return logits \(B, K\), got tuple; wrap it in a module"),
     ],
 )
 @pytest.mark.parametrize("name", ["gradient", "gradcam", "rise", "lime", "deeplift"])
@@ -517,11 +517,11 @@ def test_occlusion_of_a_linear_model_by_hand():
     ("options", "message"),
     [
         ({"window": 17}, "window must be from 1 to 16"),
-        ({"window": 4, "stride": 5}, "stride must be from 1 to the window"),
+        ({"window": 4, "stride": 5}, "stride must be from 1 to 4, the window"),
         ({"window": 4, "fill": "gray"}, "fill 'gray' is not known; did you mean 'grey'"),
         ({"window": 4, "fill": torch.zeros(7)}, r"fill \(7,\) does not broadcast"),
         ({"window": 4, "score": "loss"}, "score 'loss' is not known"),
-        ({"window": 4, "batch_size": 0}, "batch_size must be a whole number from 1"),
+        ({"window": 4, "batch_size": 0}, "batch_size must be a whole number of at least 1"),
     ],
 )
 def test_bad_options_of_occlusion_are_refused(options, message, smooth, images):
@@ -532,9 +532,9 @@ def test_bad_options_of_occlusion_are_refused(options, message, smooth, images):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("integrated_gradients", {"steps": 0}, "steps must be a whole number from 1"),
-        ("smoothgrad", {"samples": 2.5}, "samples must be a whole number from 1"),
-        ("smoothgrad", {"sigma": -1}, "sigma must be a number from 0"),
+        ("integrated_gradients", {"steps": 0}, "steps must be a whole number of at least 1"),
+        ("smoothgrad", {"samples": 2.5}, "samples must be a whole number of at least 1"),
+        ("smoothgrad", {"sigma": -1}, "sigma must be a finite number of at least 0"),
         ("gradient", {"reduction": "median"}, "reduction 'median' is not known"),
         ("random", {"indices": torch.tensor([1])}, "indices has 1 entries for 5 images"),
     ],
@@ -545,7 +545,7 @@ def test_bad_options_are_refused(name, options, message, smooth, images):
 
 
 def test_a_model_without_logits_is_refused(images):
-    with pytest.raises(ValueError, match="must give logits"):
+    with pytest.raises(ValueError, match="must return logits"):
         sl.METHODS["gradient"](nn.Conv2d(3, 4, 3), images)
 
 

@@ -256,7 +256,7 @@ def test_the_model_is_left_as_it_was_found(name, relu_net, images):
     assert torch.equal(training.values, sl.METRICS[name](relu_net.eval(), images, images.mean(1), **options).values)
     relu_net.train()
     if name in LOOKING:
-        with pytest.raises(ValueError, match="targets run from 0 to 99"):
+        with pytest.raises(ValueError, match="from 0 to 3; they range from 0 to 99"):
             sl.METRICS[name](relu_net, images, images.mean(1), torch.tensor([0, 0, 0, 0, 99]), **options)
     assert_same_state(before, state(relu_net))
 
@@ -424,7 +424,7 @@ def test_maps_that_do_not_fit_or_hold_nan_are_refused(name, smooth, images):
     damaged[3, 2, 1] = torch.nan
     for maps, message in [
         (torch.zeros(5, 8, 8), r"maps \(5, 8, 8\) do not fit images \(5, 3, 16, 16\)"),
-        (damaged, r"maps hold NaN or infinity \(maps \[3\]\)"),
+        (damaged, r"maps contain NaN or infinity \(maps \[3\]\)"),
         (None, "maps NoneType do not fit"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -432,7 +432,7 @@ def test_maps_that_do_not_fit_or_hold_nan_are_refused(name, smooth, images):
     with pytest.raises(ValueError, match="images must be floats of shape"):
         sl.METRICS[name](smooth, images[0, 0], images[0], **context(name, images))
     if name in LOOKING:  # three series of 16 steps, which this network does not take
-        with pytest.raises((ValueError, RuntimeError), match=r"one image is images\[None\]"):
+        with pytest.raises((ValueError, RuntimeError), match=r"pass one image as images\[None\]"):
             sl.METRICS[name](smooth, images[0], images[0], **context(name, images))
 
 
@@ -475,5 +475,5 @@ def test_bad_options_are_refused(options, message, smooth, images):
 def test_bad_options_of_the_presets_are_refused(smooth, images):
     with pytest.raises(ValueError, match="preset 'rize' is not known; did you mean 'rise'"):
         sl.METRICS["deletion"](smooth, images, images.mean(1), preset="rize")
-    with pytest.raises(ValueError, match="steps must be a whole number from 1"):
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 1"):
         sl.METRICS["insertion"](smooth, images, images.mean(1), steps=0)

@@ -26,7 +26,7 @@ from saliency_lib.attribution.lime import (
 from saliency_lib.attribution.masks import Masks, interpolation, mask_scores, masked_readings, weighted_sum
 from saliency_lib.attribution.rise import random_grids
 from saliency_lib.attribution.sidu import feature_masks
-from saliency_lib.core.streams import stream
+from saliency_lib.core.streams import seed_of
 
 RISE, SIDU, GRIDS, LIME = (sl.METHODS[name] for name in ("rise", "sidu", "sidu_grids", "lime"))
 ALL = torch.tensor([0])
@@ -243,20 +243,28 @@ def test_sidu_of_a_constant_model_is_nothing(method, images):
     assert torch.equal(maps, torch.zeros_like(maps))
 
 
-def test_two_masks_with_equal_predictions_have_equal_weights(images):
+def test_two_masks_with_equal_predictions_have_equal_weights_and_others_have_not(images):
     from saliency_lib.attribution.sidu import prediction_weights
 
     class Corner(nn.Module):
         def forward(self, inputs):
             return torch.stack([3 * inputs[:, 0, 0, 0], inputs[:, 0, 0, 0] * 0], 1)
 
-    stack = torch.rand(6, 16, 16)
-    stack[4, 0, 0] = stack[1, 0, 0]  # the model sees no more than the corner
-    masks = Masks(6, lambda rows, numbers: stack[numbers][None])
-    before = Corner()(images[:1])[0]
-    weights = prediction_weights(Corner(), images[:1], torch.tensor(0), before, masks, torch.ones(6), 0.25, fill="black")[0]
-    assert weights[1] == weights[4]
-    assert len(weights.unique()) == 5
+    image = images[:1].double()
+    image[0, 0, 0, 0] = 1.0
+    stack = torch.rand(7, 16, 16, dtype=torch.float64)
+    stack[:, 0, 0] = corner = torch.tensor([0.1, 0.25, 0.5, 0.6, 0.25, 0.9, 1.0])  # the model sees nothing else
+    masks = Masks(7, lambda rows, numbers: stack[numbers][None])
+    whole, times = Corner()(image)[0], torch.ones(7, dtype=torch.float64)
+    weights = prediction_weights(Corner(), image, torch.tensor(0), whole, masks, times, 0.25, fill="black")[0]
+    # of an even number of predictions on a line, the two middle ones would be equally unique; of seven only one is least
+    predicted = (3 * corner.double()).sigmoid()
+    unlike = 2**0.5 * (predicted[:, None] - predicted).abs().sum(1)
+    unlike = (unlike - unlike.min()) / (unlike.max() - unlike.min())
+    expected = torch.exp(-(predicted - predicted[-1]).square() / (2 * 0.25**2)) * unlike
+    torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(weights[1], weights[4], rtol=1e-12, atol=0)
+    assert weights.sort().values.diff().gt(1e-6).sum() == 5
     assert weights.min() == 0 and weights.max() <= 1
 
 
@@ -366,7 +374,7 @@ def test_the_backend_lime_is_the_package_with_its_own_rows(relu_net, images, cap
         with torch.no_grad():
             return relu_net(torch.as_tensor(copies).permute(0, 3, 1, 2)).softmax(1).numpy()
 
-    explainer = lime_image.LimeImageExplainer(random_state=stream("lime", 0, 9))
+    explainer = lime_image.LimeImageExplainer(random_state=seed_of("lime", 0, 9))
     theirs = explainer.explain_instance(
         images[1].permute(1, 2, 0).numpy(),
         classify,
@@ -419,7 +427,7 @@ def test_superpixels_are_lime_s_own_segments():
     assert (taken[0].numpy() == found.segments).all()
     assert len(taken.unique()) > 3
     assert torch.equal(superpixels(images.mean(1, keepdim=True)), superpixels(images.mean(1, keepdim=True).expand(-1, 3, -1, -1)))
-    with pytest.raises(ValueError, match="need 1 or 3 channels, got 4; pass segments="):
+    with pytest.raises(ValueError, match="need images of 1 or 3 channels, got 4; pass segments="):
         superpixels(torch.rand(1, 4, 8, 8))
 
 
@@ -512,8 +520,8 @@ def test_one_pixel_is_explained_or_refused_with_a_way_out(linear):
     ("name", "options", "message"),
     [
         ("rise", {"cells": 17}, "cells must be from 1 to 16 for images of 16x16, got 17"),
-        ("rise", {"cells": 0}, "cells must be a whole number from 1, got 0"),
-        ("rise", {"masks": 0}, "masks must be a whole number from 1, got 0"),
+        ("rise", {"cells": 0}, "cells must be a whole number of at least 1, got 0"),
+        ("rise", {"masks": 0}, "masks must be a whole number of at least 1, got 0"),
         ("rise", {"keep": 0.0}, "keep must be a probability above 0 and at most 1, got 0.0"),
         ("rise", {"keep": 1.5, "variant": "saliency_benchmark"}, "at most 1, got 1.5"),
         ("rise", {"variant": "paper"}, "variant of rise 'paper' is not known; one of: original, saliency_benchmark"),
@@ -522,9 +530,9 @@ def test_one_pixel_is_explained_or_refused_with_a_way_out(linear):
         ("sidu", {"variant": "pytorch-sidu"}, "did you mean 'pytorch_sidu'"),
         ("sidu", {"layer": "conv1"}, "layer with a spatial output 'conv1' is not known"),
         ("sidu", {"sigma": 0}, "sigma must be above 0, got 0"),
-        ("sidu_grids", {"masks": -1}, "masks must be a whole number from 1, got -1"),
+        ("sidu_grids", {"masks": -1}, "masks must be a whole number of at least 1, got -1"),
         ("sidu_grids", {"sigma": -1.0}, "sigma must be above 0, got -1.0"),
-        ("lime", {"samples": 0}, "samples must be a whole number from 1, got 0"),
+        ("lime", {"samples": 0}, "samples must be a whole number of at least 1, got 0"),
         ("lime", {"variant": "signs"}, "variant of lime 'signs' is not known; one of: saliency_benchmark, weights"),
         ("lime", {"backend": "captum"}, "backend of lime 'captum' is not known; one of: lime, torch"),
         ("lime", {"score": "loss", "backend": "lime"}, "score 'loss' is not known"),

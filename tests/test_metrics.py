@@ -445,13 +445,13 @@ def test_what_a_metric_needs_is_asked_for(smooth, images):
     ("name", "options", "message"),
     [
         ("model_randomisation", {"similarity": "hog"}, "similarity 'hog' is not known"),
-        ("model_randomisation", {"steps": 0}, "steps must be a whole number from 1"),
-        ("max_sensitivity", {"samples": 0}, "samples must be a whole number from 1"),
-        ("max_sensitivity", {"radius": float("nan")}, "radius must be a number from 0"),
-        ("infidelity", {"samples": 2.5}, "samples must be a whole number from 1"),
+        ("model_randomisation", {"steps": 0}, "steps must be a whole number of at least 1"),
+        ("max_sensitivity", {"samples": 0}, "samples must be a whole number of at least 1"),
+        ("max_sensitivity", {"radius": float("nan")}, "radius must be a finite number of at least 0"),
+        ("infidelity", {"samples": 2.5}, "samples must be a whole number of at least 1"),
         ("infidelity", {"scaling": "best"}, "scaling 'best' is not known"),
         ("infidelity", {"score": "accuracy"}, "score 'accuracy' is not known"),
-        ("road", {"sigma": -1.0}, "sigma must be a number from 0"),
+        ("road", {"sigma": -1.0}, "sigma must be a finite number of at least 0"),
         ("pointing_game", {"tolerance": -1}, "tolerance must be a number of pixels from 0"),
         ("pixel_perturbation", {"variant": "paper"}, "variant 'paper' is not known"),
         ("insertion", {"variant": "released"}, "variant 'released' belongs to the preset 'saliency_benchmark'"),
@@ -517,7 +517,7 @@ def test_the_numbers_of_the_papers_are_the_defaults():
     """What papers.md of the project's sources states; where one changes, REVISION in specs.py is raised."""
     from saliency_lib.attribution import rise, sidu
     from saliency_lib.attribution.lime import superpixels
-    from saliency_lib.figures.plots import curves
+    from saliency_lib.evaluation import deletion as curves
 
     def plain(variants, name):
         return {key: value for key, value in variants[name].items() if not callable(value)}

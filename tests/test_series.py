@@ -157,14 +157,14 @@ def test_a_series_is_classified_alike_alone_and_in_a_batch_with_gradients_in_eva
 
 def test_what_is_no_series_of_these_features_is_refused(network):
     for shape in ((2, 12, 9), (2, 3, 12, 10), (12, 10), (2, 1, 10, 12)):
-        with pytest.raises(ValueError, match=r"takes series \(B, T, 10\) or \(B, 1, T, 10\), got"):
+        with pytest.raises(ValueError, match=r"needs series \(B, T, 10\) or \(B, 1, T, 10\), got"):
             network(torch.zeros(shape))
 
 
 def test_bad_sizes_of_networks_are_refused():
     with pytest.raises(ValueError, match=r"channels must be 1 \(grey\), got 3"):
         sl.MODELS["lstm"](channels=3)
-    with pytest.raises(ValueError, match="must be a multiple of 5, its heads, got 12"):
+    with pytest.raises(ValueError, match="must be a multiple of 5, the number of its heads, got 12"):
         sl.MODELS["transformer"](features=12)
     with pytest.raises(ValueError, match="tcn has no pretrained weights"):
         sl.MODELS["tcn"](pretrained=True)
@@ -296,7 +296,7 @@ def test_objectives_of_series_are_those_of_their_images_to_the_bit(name, series)
 def test_the_model_is_left_as_it_was_found_after_an_error_with_series(series):
     model = Strict(sl.MODELS["lstm"](classes=2, features=9))
     before = state(model)
-    with pytest.raises(ValueError, match=r"takes series \(B, T, 9\)"):
+    with pytest.raises(ValueError, match=r"needs series \(B, T, 9\)"):
         sl.METHODS["smoothgrad"](model, series)
     assert_same_state(before, state(model))
 
@@ -365,7 +365,7 @@ def test_the_control_has_the_salient_share_of_precision_and_half_of_recall():
 
 def test_trainings_stand_side_by_side_in_every_case():
     cases = {case: {"standard": np.full(5, place), "saliency_guided": np.full(5, place + 1)} for place, case in enumerate("abc")}
-    figure = sl.figures.by_training({"Diff(AUP)": cases, "Diff(AUR)": cases})
+    figure = sl.figures.intervals_by_training({"Diff(AUP)": cases, "Diff(AUR)": cases})
     for axes in figure.axes:
         dots = [(line.get_xdata()[0], round(line.get_ydata()[0])) for line in axes.lines if line.get_marker() == "o"]
         assert dots == [(0, 2), (1, 2), (1, 1), (2, 1), (2, 0), (3, 0)]  # the first case at the top
@@ -374,7 +374,7 @@ def test_trainings_stand_side_by_side_in_every_case():
 
 def test_what_a_paper_reports_of_a_training_stands_hollow_at_the_height_of_its_own_dot():
     cases = {case: {"standard": np.zeros(5), "saliency_guided": np.ones(5)} for case in "ab"}
-    figure = sl.figures.by_training(
+    figure = sl.figures.intervals_by_training(
         {"AUP": cases, "AUR": cases}, {("AUP", "b", "saliency_guided"): 0.4, ("AUP", "c", "tcn"): 9.0}
     )
     left, right = ([line for line in axes.lines if line.get_marker() in ("o", "D")] for axes in figure.axes)

@@ -1,4 +1,4 @@
-"""Attribution methods: each maps (model, images, targets) to maps (B, H, W). Importing this fills METHODS, family by family."""
+"""Attribution methods, each from (model, images, targets) to maps (B, H, W). Importing this package fills METHODS."""
 
 # ruff: noqa: I001
 from saliency_lib.attribution.table import METHODS, Method

@@ -1,6 +1,7 @@
-"""Methods as others call them: on the CPU whatever the device of the model, or as Quantus's `explain_func`."""
+"""Call a method from elsewhere: with results on the CPU whatever the model's device, or as Quantus's `explain_func`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,35 +10,42 @@ from torch import Tensor, nn
 from saliency_lib.attribution.table import METHODS
 
 
-def compute(kernel: Callable[..., Tensor], model: nn.Module, images: Tensor, targets: Tensor | None = None, **options) -> Tensor:
-    """What a kernel gives, on the CPU; computed where the model is and in its precision, wherever the images are.
+def compute(
+    kernel: Callable[..., Tensor], model: nn.Module, images: Tensor, targets: Tensor | None = None, **options: Any
+) -> Tensor:
+    """Run a kernel on the model's device and in the model's precision, and return the result on the CPU.
 
     Args:
         kernel: (model, images, targets, **options) -> tensor, for instance a method of METHODS or `density_ratio`.
+        images: (B, C, H, W), on any device.
+        targets: (B,) classes; None for the predicted ones.
+        options: the kernel's options.
     """
     like = next(model.parameters(), torch.empty(0))
     targets = None if targets is None else targets.to(like.device)
     return kernel(model, images.to(like), targets, **options).cpu()
 
 
-def explain_func(method: str, **options) -> Callable[..., np.ndarray]:
-    """A method as Quantus calls it: its `explain_func`, arrays in, arrays out.
+def explain_func(method: str, **options: Any) -> Callable[..., np.ndarray]:
+    """Return a method as the function that Quantus calls as its `explain_func`, with arrays as inputs and outputs.
 
     Args:
-        method: a name in METHODS; options: its keyword options.
+        method: a name in METHODS.
+        options: its keyword options.
 
     Returns:
-        A function (model, inputs (B, C, H, W), targets (B,), **options) -> maps (B, 1, H, W). Options of the call go before
-        those given here. What Quantus adds is left aside: `device`, the work being done where the model is, and `method`.
+        A function (model, inputs (B, C, H, W), targets (B,), **options) -> maps (B, 1, H, W). Options of the call override
+        those given here. Two arguments that Quantus adds are ignored: `device`, because the model's device is used, and
+        `method`.
 
     Raises:
-        ValueError: an unknown method or option.
+        ValueError: the method or an option is unknown.
 
     Source: Hedstroem et al. 2023 (Quantus).
     """
     METHODS.check_options(method, options)
 
-    def explain(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **added) -> np.ndarray:
+    def explain(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **added: Any) -> np.ndarray:
         more = {name: value for name, value in added.items() if name not in ("device", "method")}
         METHODS.check_options(method, more)
         classes = torch.as_tensor(targets).long()

@@ -1,6 +1,6 @@
-"""Class activation maps: the feature maps of one layer, weighed by what the class score says of them."""
+"""Class activation maps: the feature maps of one layer, weighted by their effect on the class score."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -14,17 +14,17 @@ from saliency_lib.core.registry import no_such
 
 
 def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int]]:
-    """The layers that one can put a class activation map on, in the order in which they finish.
+    """Find the layers that a class activation map can be made of, in the order in which they finish.
 
     Args:
         images: (B, C, H, W); the first is sent through the model.
 
     Returns:
-        Dotted name of each module whose last output is (B, channels, h, w) with more than one position: (h, w).
+        The size (h, w) of each module whose last output is (B, channels, h, w) with more than one position, by dotted name.
     """
     sizes: dict[str, tuple[int, int]] = {}
 
-    def note(name: str):
+    def note(name: str) -> Callable[[nn.Module, tuple, object], None]:
         def hook(module: nn.Module, inputs: tuple, output: object) -> None:
             sizes.pop(name, None)
             if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
@@ -43,25 +43,25 @@ def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int
 
 
 def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) -> nn.Module:
-    """The module meant by `layer`; None means the last one with 4x4 or more positions that is no pooling to a fixed size.
+    """Return the module that `layer` names.
 
-    On small images the last layers of a network have one or few positions, of which no map can be made; where none has
-    4x4, the last that has more than one is taken.
+    None is the last module with at least 4x4 positions that does not pool to a fixed size. On small images the last layers of
+    a network have few positions, too few for a map. If no layer has 4x4, the last with more than one position is used.
 
-    Names may be given as the network's own (`layer4`) where the model wraps it (`network.layer4`).
+    A name may be the network's own (`layer4`) if the model wraps it (`network.layer4`).
 
     Raises:
-        ValueError: not a module of the model; the message lists the candidates.
+        ValueError: the model has no such module; the message lists the candidates.
     """
     check_model(model)
     modules = dict(model.named_modules())
     if isinstance(layer, nn.Module):
         if any(layer is module for module in modules.values()):
             return layer
-        raise ValueError(f"layer {type(layer).__name__} is not a module of this model; pass one of its own or a name")
+        raise ValueError(f"layer {type(layer).__name__} is not a module of this model; pass one of its modules or a name")
     for name in (layer, f"network.{layer}"):
         if name in modules:
-            return modules[name]  # whether its output is spatial is seen when it is made
+            return modules[name]  # its output is checked when it is computed
     candidates = spatial_layers(model, images)
     if layer is None:
         pools = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Identity)
@@ -73,12 +73,12 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
 
 
 class _Reached(Exception):
-    """The layer that was asked for has given its output."""
+    """The requested layer has produced its output."""
 
 
 @contextmanager
 def leaf_at(module: nn.Module, *, stop: bool = False) -> Iterator[list[Tensor]]:
-    """While active, each output of `module` is cut off from what led to it and collected as a leaf of the graph.
+    """While active, cut each output of `module` off from its inputs and collect it as a leaf of the graph.
 
     Args:
         stop: end the forward pass at the first output, and leave the block.
@@ -91,7 +91,7 @@ def leaf_at(module: nn.Module, *, stop: bool = False) -> Iterator[list[Tensor]]:
         leaves.append(output.detach().requires_grad_())
         if stop:
             raise _Reached
-        return leaves[-1].clone()  # an in-place activation may follow, and a leaf must not be written to
+        return leaves[-1].clone()  # an in-place activation may follow, and a leaf must not be overwritten
 
     handle = module.register_forward_hook(cut)
     try:
@@ -102,7 +102,15 @@ def leaf_at(module: nn.Module, *, stop: bool = False) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-@METHODS.register(family="activation", passes="1 F + 1 B from the layer on", paper="Selvaraju et al. 2017")
+def spatial_output(leaves: list[Tensor]) -> Tensor:
+    """Return the last output that `leaf_at` collected, and refuse it if it is not (B, channels, h, w)."""
+    if not leaves or leaves[-1].ndim != 4:
+        got = tuple(leaves[-1].shape) if leaves else "no output"
+        raise ValueError(f"the layer's output must be (B, channels, h, w), got {got}; choose another layer")
+    return leaves[-1]
+
+
+@METHODS.register(family="activation", passes="1 F + 1 B", paper="Selvaraju et al. 2017")
 def gradcam(
     model: nn.Module,
     images: Tensor,
@@ -111,25 +119,25 @@ def gradcam(
     layer: nn.Module | str | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Feature maps of a layer weighed by their mean gradient, its positive part, enlarged to the image.
+    """Sum the feature maps of a layer, weighted by their mean gradient, and enlarge the positive part to the image.
 
-    L = ReLU(sum_k a_k A_k), a_k = mean over positions of d f_c / d A_k. The backward pass stops at the layer.
+    L = ReLU(sum_k a_k A_k), where a_k is the mean over positions of d f_c / d A_k. The backward pass stops at the layer.
 
     Args:
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
-        layer: a module or its dotted name; None takes the last layer that has 4x4 or more
-            positions (`layer4` of a ResNet at 224 pixels). Of a layer that is used several times the last use counts.
+        layer: a module or its dotted name; None is the last layer with at least 4x4 positions (`layer4` of a ResNet at 224
+            pixels). If the model uses the layer several times, the last use counts.
 
     Returns:
         (B, H, W), not negative, bilinearly enlarged.
 
     Raises:
-        ValueError: the layer is unknown or has no spatial output.
+        ValueError: the layer is unknown or has no spatial output, or the class score does not depend on it.
 
     Source: Selvaraju et al. 2017, section 3. Differs: f_c is the logit, also where the saliency benchmark's model ends
-    in a softmax. Of a vision transformer the default is the patch embedding, its only layer with positions; a layer with
-    channels last (inside Swin and ConvNeXt) must not be named, its axes are read as (channels, h, w).
+    in a softmax. In a vision transformer the default is the patch embedding, the only layer with positions. A layer with
+    channels last (inside Swin and ConvNeXt) cannot be used, because its axes are read as (channels, h, w).
     """
     images = check_images(images)
     module = find_layer(model, layer, images)
@@ -140,16 +148,14 @@ def gradcam(
         def add(start: int, stop: int) -> None:
             with recording(), leaf_at(module) as leaves:
                 logits = model(arranged(images[start:stop]))
-                if not leaves or leaves[-1].ndim != 4:
-                    shape = tuple(leaves[-1].shape) if leaves else "none"
-                    raise ValueError(f"the layer's output must be (B, channels, h, w), got {shape}")
+                features = spatial_output(leaves)
                 classes = classes_of(logits, None if targets is None else targets[start:stop])
                 score = logits.gather(1, classes[:, None]).sum()
-                gradient = torch.autograd.grad(score, leaves[-1], allow_unused=True)[0] if score.requires_grad else None
+                gradient = torch.autograd.grad(score, features, allow_unused=True)[0] if score.requires_grad else None
                 if gradient is None:
-                    raise ValueError("the class score does not depend on the layer; choose one that leads to the logits")
+                    raise ValueError("the class score does not depend on the layer; choose a layer that leads to the logits")
             weights = gradient.mean((2, 3), keepdim=True)
-            small = (weights * leaves[-1].detach()).sum(1, keepdim=True).relu()
+            small = (weights * features.detach()).sum(1, keepdim=True).relu()
             enlarged = F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
             maps.append(enlarged[:, 0].to(images.dtype))
 

@@ -1,33 +1,30 @@
-"""Controls: maps that know nothing of the model. A method that does not beat them has shown nothing."""
+"""Controls: maps that do not depend on the model. A method has to be better than they are."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lib.attribution.table import METHODS
-from saliency_lib.core.batching import exact
+from saliency_lib.core.batching import without_autocast
 from saliency_lib.core.checks import check_images
-from saliency_lib.core.streams import generator, row_indices
+from saliency_lib.core.streams import noise, row_indices
 
 
-@METHODS.register(family="control", passes="0", paper="control")
+@METHODS.register(family="control", passes="none", paper="control")
 def random(
     model: nn.Module, images: Tensor, targets: Tensor | None = None, *, seed: int = 0, indices: Tensor | None = None
 ) -> Tensor:
-    """Uniform noise in [0, 1), fixed for each image by seed and index.
+    """Return uniform noise in [0, 1), fixed for each image by the seed and the image's index.
 
     Returns:
         (B, H, W).
     """
-    check_images(images)
-    sources = [generator(images.device, "random", seed, number) for number in row_indices(images, indices)]
-    draws = [torch.rand(images.shape[2:], generator=source, device=images.device) for source in sources]
-    return torch.stack(draws).to(images.dtype)
+    return noise(check_images(images)[:, 0], row_indices(images, indices), seed, "random")
 
 
-@METHODS.register(family="control", passes="0", paper="Adebayo et al. 2018")
+@METHODS.register(family="control", passes="none", paper="Adebayo et al. 2018")
 def edges(model: nn.Module, images: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Sobel edge strength of the image's mean over channels.
+    """Compute the Sobel edge strength of each image's mean over channels.
 
     Returns:
         (B, H, W), not negative; 0 where the image is flat.
@@ -38,5 +35,5 @@ def edges(model: nn.Module, images: Tensor, targets: Tensor | None = None) -> Te
     smooth, slope = images.new_tensor([1, 2, 1]) / 4, images.new_tensor([1, 0, -1])
     kernels = torch.stack([torch.outer(slope, smooth), torch.outer(smooth, slope)])[:, None]
     grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    with exact(images):
+    with without_autocast(images):
         return F.conv2d(grey, kernels).square().mean(1).sqrt()

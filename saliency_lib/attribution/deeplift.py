@@ -1,13 +1,13 @@
-"""DeepLIFT: the change from a baseline, handed back through the network by ratios in place of derivatives."""
+"""DeepLIFT: the change from a baseline, propagated back through the network with ratios instead of derivatives."""
 
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.backward import Path, Reduction, noise_images, path_gradient, reduced
+from saliency_lib.attribution.backward import Path, Reduction, even_weights, noise_images, path_gradient, reduced
 from saliency_lib.attribution.rules import rescaled
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import chunk_size, frozen, in_chunks, recording, resolve_targets
-from saliency_lib.core.checks import check_images, positive
+from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.optional import optional
 from saliency_lib.core.registry import no_such
@@ -26,17 +26,15 @@ def deeplift(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Share of each pixel in the change of the score from the baseline to the image, by the rescale rule.
-
-    Two forward passes and one backward pass an image.
+    """Attribute the change of the score from the baseline to the image to the pixels, using the rescale rule.
 
     Args:
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
-        baseline: as integrated_gradients'.
-        backend: `rule` (`rules.rescaled`, any network) or `captum`, which refuses networks that use a module twice
-            (ResNets), passes ReLU6 and functional units (GoogLeNet's) by their derivative without a word, and is wrong where
-            a unit feeds a max-pool directly and out of place.
+        baseline: as in integrated_gradients.
+        backend: `rule` (`rules.rescaled`, any network) or `captum`. The latter refuses networks that use a module twice
+            (ResNets), uses the derivative for ReLU6 and functional units (GoogLeNet's) without a warning, and is wrong if a
+            unit feeds a max-pool directly and out of place.
         seed, indices: fix a `noise` baseline.
 
     Returns:
@@ -44,10 +42,10 @@ def deeplift(
         and max-pools, see `completeness_error`.
 
     Raises:
-        ValueError: the network has no such unit or one that mixes features otherwise (attention), or an unknown backend.
+        ValueError: the network has no such unit, or mixes features in other ways (attention), or the backend is unknown.
 
-    Source: Shrikumar, Greenside, Kundaje 2017. Differs: where max-pool windows overlap, captum keeps one of the shares of a
-    pixel that is the maximum of several; here they add up, so that completeness holds.
+    Source: Shrikumar, Greenside, Kundaje 2017. Differs: if a pixel is the maximum of several overlapping
+    max-pool windows, captum keeps one of its shares; here they add up, so that completeness holds.
     """
     images = check_images(images)
     start = filled(baseline, model, images, indices=indices, seed=seed)
@@ -88,25 +86,25 @@ def deeplift_shap(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """DeepLIFT averaged over noise images as baselines.
+    """Average DeepLIFT over noise images as baselines.
 
     Args:
-        samples: baselines an image, uniform noise in [0, 1]; two forward passes and one backward pass each.
-        seed, indices: fix the baselines of each image, whatever batch it comes in.
+        samples: baselines per image, uniform noise in [0, 1]; two forward passes and one backward pass each.
+        seed, indices: fix the baselines of each image, whatever batch it is in.
 
     Returns:
         (B, H, W), signed, in logits; each map sums to f_c(x) minus the mean of f_c over its baselines.
 
     Raises:
-        ValueError: as deeplift.
+        ValueError: as in deeplift.
 
-    Source: Lundberg, Lee 2017, section 4.2; noise images as Ismail et al. 2021, released code. Differs: there all images of
-    a batch share 5 B noise images.
+    Source: Lundberg, Lee 2017, section 4.2; noise images as Ismail et al. 2021, released code. Differs: in that code all
+    images of a batch share 5 B noise images.
     """
     images = check_images(images)
     noise = noise_images(images, seed, indices)
     path = Path(
-        images.new_full((positive("samples", samples),), 1 / samples),
+        even_weights(images, samples),
         lambda rows, points: images[rows],
         lambda rows, points: images[rows] - noise(rows, points),
     )

@@ -1,4 +1,4 @@
-"""Gradients at the image or around it: plain, guided, smoothed, and PAG's positive, negative, active and inactive ones."""
+"""Gradients at the image or around it: plain, guided, smoothed, and PAG's positive, negative, active and inactive gradients."""
 
 from collections.abc import Callable
 from functools import partial
@@ -31,16 +31,16 @@ def gradient(
     reduction: Reduction = "max_abs",
     batch_size: int | None = None,
 ) -> Tensor:
-    """How strongly each pixel moves the class score: max over channels of |d f_c / d x|.
+    """Measure how strongly each pixel changes the class score: the maximum over channels of |d f_c / d x|.
 
     Args:
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
-        reduction: of the channels, a name in `backward.REDUCTIONS` or a function; `std` (over the channels, of the signed
-            gradient) is the ranking of Srinivas and Fleuret's released pixel perturbation.
+        reduction: of the channels, a name in `backward.REDUCTIONS` or a function. `std`, the standard deviation of the signed
+            gradient over the channels, is the ranking of Srinivas and Fleuret's released pixel perturbation.
 
     Returns:
-        (B, H, W), not negative, in logits per unit of pixel value; larger moves the score more.
+        (B, H, W), not negative, in logits per unit of pixel value; a larger value changes the score more.
 
     Source: Simonyan, Vedaldi, Zisserman 2014, section 3.
     """
@@ -57,7 +57,7 @@ def guided_backprop(
     reduction: Reduction = "max_abs",
     batch_size: int | None = None,
 ) -> Tensor:
-    """The gradient under the guided rule: only its positive part passes each ReLU and max-pool unit.
+    """Compute the gradient under the guided rule: only its positive part passes each ReLU and max-pool unit.
 
     Args:
         pool_rule: `exact` or `released`, see `rules.guided`.
@@ -66,15 +66,15 @@ def guided_backprop(
         (B, H, W), not negative.
 
     Raises:
-        ValueError: the network has no such unit, or another non-linearity.
+        ValueError: the network has no such unit, or has another non-linearity.
 
-    Source: Springenberg et al. 2015, section 3.4. Differs: max-pools are guided too, as Kwon, Koo, Cho 2020 have it.
+    Source: Springenberg et al. 2015, section 3.4. Differs: max-pools are guided too, as in Kwon, Koo, Cho 2020.
     """
     rule = guided_by(pool_rule)
     return reduced(path_gradient(model, images, targets, point(images), rule=rule, batch_size=batch_size), reduction)
 
 
-@METHODS.register(family="gradient", passes="1 F + K B, K classes", paper="Llorente et al. 2023")
+@METHODS.register(family="gradient", passes="1 F + 1 B", paper="Llorente et al. 2023")
 def positive_gradient(
     model: nn.Module,
     images: Tensor,
@@ -83,17 +83,17 @@ def positive_gradient(
     reduction: Reduction = "max_positive",
     batch_size: int | None = None,
 ) -> Tensor:
-    """Where brightening a pixel raises the class score: max over channels of max(d f_c / d x, 0).
+    """Show where brightening a pixel raises the class score: the maximum over channels of max(d f_c / d x, 0).
 
     Returns:
         (B, H, W), not negative, in logits per unit of pixel value.
 
-    Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG). Differs: not scaled to [0, 1]; no ranking depends on it.
+    Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG). Differs: not scaled to [0, 1], which changes no ranking.
     """
     return gradient(model, images, targets, reduction=reduction, batch_size=batch_size)
 
 
-@METHODS.register(family="gradient", passes="1 F + K B, K classes", paper="Llorente et al. 2023")
+@METHODS.register(family="gradient", passes="1 F + 1 B", paper="Llorente et al. 2023")
 def negative_gradient(
     model: nn.Module,
     images: Tensor,
@@ -102,7 +102,7 @@ def negative_gradient(
     reduction: Reduction = "max_negative",
     batch_size: int | None = None,
 ) -> Tensor:
-    """Where darkening a pixel raises the class score: max over channels of max(-d f_c / d x, 0).
+    """Show where darkening a pixel raises the class score: the maximum over channels of max(-d f_c / d x, 0).
 
     Returns:
         (B, H, W), not negative, in logits per unit of pixel value.
@@ -112,7 +112,7 @@ def negative_gradient(
     return gradient(model, images, targets, reduction=reduction, batch_size=batch_size)
 
 
-@METHODS.register(family="gradient", passes="1 F + K B, K classes", paper="Llorente et al. 2023")
+@METHODS.register(family="gradient", passes="1 F + 1 B per class", paper="Llorente et al. 2023")
 def active_gradient(
     model: nn.Module,
     images: Tensor,
@@ -122,25 +122,25 @@ def active_gradient(
     classes: int | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Where brightening a pixel raises this class's score most of all classes': max over channels of |g_c| if g_c > all others.
+    """Show where brightening a pixel raises this class's score more than any other's: |g_c| where g_c > all others.
 
-    One forward and K backward passes for K classes. A pixel whose gradients are all negative counts too where the class's
-    is the least negative.
+    The map is the maximum over channels. A pixel whose gradients are all negative is active too if the class's gradient is
+    the least negative.
 
     Args:
-        signed: the maximum of g_c in place of |g_c|, the paper's formula; by default the released code's.
+        signed: use g_c instead of |g_c|, as in the paper's formula; the default is the released code's.
         classes: how many classes are compared, the target and those with the highest other logits; None is all.
 
     Returns:
-        (B, H, W), not negative unless signed; 0 where another class gains as much or more.
+        (B, H, W), not negative unless signed; 0 where another class gains at least as much.
 
     Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG) and its released code. Differs: as positive_gradient; a map without
-    any active pixel is 0, not NaN.
+    any active pixel is 0 instead of NaN.
     """
     return _contrasted(where_active, model, images, targets, signed, classes, batch_size)
 
 
-@METHODS.register(family="gradient", passes="1 F + K B, K classes", paper="Llorente et al. 2023")
+@METHODS.register(family="gradient", passes="1 F + 1 B per class", paper="Llorente et al. 2023")
 def inactive_gradient(
     model: nn.Module,
     images: Tensor,
@@ -150,11 +150,13 @@ def inactive_gradient(
     classes: int | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Where brightening a pixel raises every other class's score more: max over channels of |g_c| if g_c < all others.
+    """Show where brightening a pixel raises every other class's score more than this class's: |g_c| where g_c < all others.
+
+    The map is the maximum over channels.
 
     Args:
-        signed, classes: as active_gradient's; the paper's signed formula is degenerate here, the maximum of what is mostly
-            negative.
+        signed, classes: as in active_gradient. The paper's signed formula is degenerate here: it is the maximum of mostly
+            negative values.
 
     Returns:
         (B, H, W), not negative unless signed.
@@ -187,14 +189,14 @@ def gradient_maps(
     classes: int | None = None,
     batch_size: int | None = None,
 ) -> dict[str, Tensor]:
-    """PAG's five maps of each image together, from one forward and K backward passes for K classes.
+    """Compute PAG's five maps of each image together, from one forward pass and one backward pass per class.
 
     Args:
-        signed, classes: as active_gradient's.
+        signed, classes: as in active_gradient.
 
     Returns:
-        `gradient`, `positive_gradient`, `negative_gradient`, `active_gradient`, `inactive_gradient`: (B, H, W) each, the same
-        bits as the methods of these names give.
+        `gradient`, `positive_gradient`, `negative_gradient`, `active_gradient` and `inactive_gradient`, (B, H, W) each, equal
+        bit by bit to what the methods of these names return.
 
     Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG).
     """
@@ -219,13 +221,13 @@ def input_x_gradient(
     reduction: Reduction = "sum",
     batch_size: int | None = None,
 ) -> Tensor:
-    """First-order share of each pixel in the score: sum over channels of x * d f_c / d x.
+    """Estimate each pixel's share in the score to first order: the sum over channels of x * d f_c / d x.
 
     Returns:
         (B, H, W), signed, in logits.
 
-    Source: Shrikumar et al. 2016. Differs: x is the pixel value in [0, 1] (black contributes nothing), not the
-    normalised one.
+    Source: Shrikumar et al. 2016. Differs: x is the pixel value in [0, 1], so that black contributes nothing,
+    not the normalised value.
     """
     images = check_images(images)
     return reduced(images * path_gradient(model, images, targets, point(images), batch_size=batch_size), reduction)
@@ -244,12 +246,12 @@ def smoothgrad(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """The gradient averaged over noisy copies of the image.
+    """Average the gradient over noisy copies of the image.
 
     Args:
-        samples: noisy copies; more is smoother and costs one forward and backward pass each.
+        samples: noisy copies, one forward and backward pass each; more give a smoother map.
         sigma: standard deviation of the noise as a share of the image's range; 0 gives the gradient.
-        seed, indices: fix the noise of each image, whatever batch it comes in.
+        seed, indices: fix the noise of each image, whatever batch it is in.
 
     Returns:
         (B, H, W), not negative.
@@ -273,7 +275,7 @@ def smoothgrad_squared(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """The squared gradient averaged over noisy copies of the image; options as smoothgrad's.
+    """Average the squared gradient over noisy copies of the image; options as in smoothgrad.
 
     Returns:
         (B, H, W), not negative, in squared logits per squared unit of pixel value.
@@ -302,18 +304,19 @@ def guided_smoothgrad(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """The guided gradient averaged over noisy copies of the image; options as smoothgrad's and guided_backprop's.
+    """Average the guided gradient over noisy copies of the image; options as in smoothgrad and guided_backprop.
 
     Returns:
         (B, H, W), not negative.
 
-    Source: ours, smoothgrad's path under GNL's rule; Smilkov et al. 2017, section 3.4, show a picture of the like.
+    Source: a combination of the compendium, smoothgrad's path under GNL's rule; Smilkov et al. 2017, section 3.4, show a
+    similar picture.
     """
     path, rule = gaussian_ball(images, samples, sigma, seed, indices), guided_by(pool_rule)
     return reduced(path_gradient(model, images, targets, path, rule=rule, batch_size=batch_size), reduction)
 
 
-@METHODS.register(family="gradient", passes="25 F + 25 K B, K classes", paper="combination of the compendium")
+@METHODS.register(family="gradient", passes="25 F + 25 B per class", paper="combination of the compendium")
 def active_smoothgrad(
     model: nn.Module,
     images: Tensor,
@@ -327,12 +330,12 @@ def active_smoothgrad(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """The active gradient averaged over noisy copies of the image; options as smoothgrad's and active_gradient's.
+    """Average the active gradient over noisy copies of the image; options as in smoothgrad and active_gradient.
 
     Returns:
-        (B, H, W), not negative. K backward passes a copy for K classes.
+        (B, H, W), not negative.
 
-    Source: ours, PAG's slopes along smoothgrad's path.
+    Source: a combination of the compendium, PAG's slopes along smoothgrad's path.
     """
     path, slope = gaussian_ball(images, samples, sigma, seed, indices), partial(active_slope, classes=classes)
     return reduced(path_gradient(model, images, targets, path, slope=slope, batch_size=batch_size), reduction)

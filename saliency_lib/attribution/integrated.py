@@ -55,13 +55,13 @@ def integrated_gradients(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Share of each pixel in the change of the score from the baseline to the image.
+    """Attribute the change of the score from the baseline to the image to the pixels.
 
     A = (x - x') * integral over a in [0, 1] of d f_c / d x at x' + a (x - x'), summed over the channels.
 
     Args:
-        steps: Gauss-Legendre nodes; `completeness_error` says whether they suffice.
-        baseline: x', named as a fill, a tensor that broadcasts, or a function of the images.
+        steps: Gauss-Legendre nodes; `completeness_error` tells whether they suffice.
+        baseline: x', see `fills.filled`.
         seed, indices: fix a `noise` baseline.
 
     Returns:
@@ -87,12 +87,13 @@ def gnl_integrated_gradients(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Integrated gradients under the guided rule: only positive gradients pass ReLU, ReLU6, Softplus and max-pool units.
+    """Compute integrated gradients under the guided rule, which only positive gradients pass.
 
-    Not PAIR's guided integrated gradients, which bend the path: those are `guided_path_integrated_gradients`.
+    The rule applies to ReLU, ReLU6, Softplus and max-pool units. PAIR's guided integrated gradients, which change the path
+    instead, are `guided_path_integrated_gradients`.
 
     Args:
-        steps, baseline, seed, indices: as integrated_gradients'.
+        steps, baseline, seed, indices: as in integrated_gradients.
         pool_rule: `exact` (the arg-max receives the positive part) or `released` (its nearest-neighbour approximation).
 
     Returns:
@@ -100,7 +101,7 @@ def gnl_integrated_gradients(
         (`reduction="abs_sum"`, or the metrics' preset `gnl`).
 
     Raises:
-        ValueError: the network has no such unit, or another non-linearity.
+        ValueError: the network has no such unit, or has another non-linearity.
 
     Source: Kwon, Koo, Cho 2020, and its released code.
     """
@@ -108,7 +109,7 @@ def gnl_integrated_gradients(
     return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, rule=rule)
 
 
-@METHODS.register(family="path", passes="50 F + 50 K B, K classes", paper="combination of the compendium")
+@METHODS.register(family="path", passes="50 F + 50 B per class", paper="combination of the compendium")
 def active_integrated_gradients(
     model: nn.Module,
     images: Tensor,
@@ -122,16 +123,16 @@ def active_integrated_gradients(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Integrated gradients of which, at each point of the path, only the active ones count.
+    """Compute integrated gradients of the active gradient: at each point of the path, 0 where another class gains as much.
 
     Args:
-        steps, baseline, seed, indices: as integrated_gradients'.
-        classes: how many classes are compared, see active_gradient; each costs a backward pass a step.
+        steps, baseline, seed, indices: as in integrated_gradients.
+        classes: how many classes are compared, see active_gradient; each takes one backward pass per step.
 
     Returns:
         (B, H, W), signed.
 
-    Source: ours, PAG's slopes along the path of integrated gradients.
+    Source: a combination of the compendium, PAG's slopes along the path of integrated gradients.
     """
     slope = partial(active_slope, classes=classes)
     return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, slope=slope)
@@ -150,12 +151,12 @@ def gradient_shap(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Expected integrated gradients: one random point on each of many lines from a noise image to a noisy copy of the image.
+    """Estimate expected integrated gradients from random points on lines between noise images and noisy copies of the image.
 
     Args:
-        samples: lines, each with its own noise image as baseline; one forward and backward pass each.
+        samples: lines, each with one point and its own noise image as baseline; one forward and backward pass each.
         sigma: standard deviation of the copies' noise, in units of pixel value.
-        seed, indices: fix the draws of each image, whatever batch it comes in.
+        seed, indices: fix the draws of each image, whatever batch it is in.
 
     Returns:
         (B, H, W), signed, in logits; sums to f_c(x) minus the mean of f_c over noise images, in expectation.
@@ -178,13 +179,13 @@ def completeness_error(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """How far signed maps are from summing to the change of the score: |sum of the map - (f_c(x) - f_c(x'))|.
+    """Measure how far signed maps are from summing to the change of the score: |sum of the map - (f_c(x) - f_c(x'))|.
 
     Args:
         maps: (B, H, W), summed over channels, as integrated_gradients gives them.
 
     Returns:
-        (B,), not negative, in logits; near 0 where an integration has converged.
+        (B,), not negative, in logits; near 0 if the integration has converged.
 
     Source: Sundararajan, Taly, Yan 2017, axiom of completeness.
     """

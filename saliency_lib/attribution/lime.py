@@ -1,26 +1,27 @@
-"""LIME on images: superpixels as masks, weighed by a ridge regression."""
+"""LIME on images: superpixels as masks, weighted by a ridge regression."""
 
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.masks import Masks, chosen, mask_scores, score_of
+from saliency_lib.attribution.masks import Masks, class_scores, mask_scores, variant_settings
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import chunk_size, frozen, logits_of, resolve_targets
 from saliency_lib.core.checks import check_images, positive
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.optional import optional
 from saliency_lib.core.registry import no_such
-from saliency_lib.core.streams import generator, row_indices, stream
+from saliency_lib.core.streams import generator, row_indices, seed_of
 
 Segments = Tensor | Callable[[Tensor], Tensor]
 
 
 def superpixels(images: Tensor, seed: int = 0) -> Tensor:
-    """Quickshift's segments of each image with LIME's settings.
+    """Segment each image with quickshift in LIME's settings.
 
     Args:
         images: (B, 1 or 3, H, W) pixels in [0, 1].
@@ -30,12 +31,12 @@ def superpixels(images: Tensor, seed: int = 0) -> Tensor:
         (B, H, W), whole numbers from 0.
 
     Raises:
-        ValueError: a number of channels that has no colours.
+        ValueError: the images have neither 1 nor 3 channels.
 
     Source: Vedaldi, Soatto 2008; kernel 4, distance 200, ratio 0.2 of lime 0.2.
     """
     if images.shape[1] not in (1, 3):
-        raise ValueError(f"superpixels need 1 or 3 channels, got {images.shape[1]}; pass segments=")
+        raise ValueError(f"superpixels need images of 1 or 3 channels, got {images.shape[1]}; pass segments=")
     with optional("methods"):
         from skimage.segmentation import quickshift
 
@@ -45,10 +46,10 @@ def superpixels(images: Tensor, seed: int = 0) -> Tensor:
 
 
 def numbered(images: Tensor, segments: Segments | None, seed: int) -> Tensor:
-    """The segments (B, H, W) of the images, numbered from 0 without gaps in each.
+    """Return the segments (B, H, W) of the images, numbered from 0 without gaps in each image.
 
     Raises:
-        ValueError: segments that do not fit the images or are not whole numbers.
+        ValueError: the segments do not fit the images, or are not whole numbers.
     """
     if segments is None:
         segments = superpixels(images, seed)
@@ -61,7 +62,7 @@ def numbered(images: Tensor, segments: Segments | None, seed: int) -> Tensor:
 
 
 def mean_colours(images: Tensor, regions: Tensor) -> Tensor:
-    """Each pixel of the images (B, C, H, W) replaced by the mean colour of its region (B, H, W)."""
+    """Replace each pixel of the images (B, C, H, W) by the mean colour of its region (B, H, W)."""
     index = regions.flatten(1)[:, None].expand(-1, images.shape[1], -1)
     sums = images.new_zeros(*images.shape[:2], int(regions.max()) + 1, dtype=torch.float64)
     sizes = sums.scatter_add(2, index, torch.ones_like(index, dtype=torch.float64)).clamp_min(1)
@@ -70,31 +71,33 @@ def mean_colours(images: Tensor, regions: Tensor) -> Tensor:
 
 
 def ridge(rows: Tensor, values: Tensor, weights: Tensor, alpha: float = 1.0) -> Tensor:
-    """Coefficients of a weighted ridge regression with a free intercept, in closed form.
+    """Return the coefficients of a weighted ridge regression with a free intercept, in closed form.
 
-    b = (X' W X + alpha I)^-1 X' W y, X and y less their weighted means.
+    b = (X' W X + alpha I)^-1 X' W y, where X and y are centred on their weighted means.
 
     Args:
-        rows: X (S, n); values: y (S,); weights: the diagonal of W (S,).
-        alpha: shrinkage; larger brings b nearer to 0.
+        rows: X (S, n).
+        values: y (S,).
+        weights: the diagonal of W (S,).
+        alpha: shrinkage; a larger value brings b nearer to 0.
 
     Returns:
         (n,).
     """
     share = weights / weights.sum()
     rows, values = rows - share @ rows, values - share @ values
-    weighed = (rows * weights[:, None]).T
-    return torch.linalg.solve(weighed @ rows + alpha * torch.eye(rows.shape[1]).to(rows), weighed @ values)
+    weighted = (rows * weights[:, None]).T
+    return torch.linalg.solve(weighted @ rows + alpha * torch.eye(rows.shape[1]).to(rows), weighted @ values)
 
 
 def proximity(rows: Tensor) -> Tensor:
-    """Weight (S,) of each perturbation (S, n) by its cosine distance d to the whole image: sqrt(exp(-d^2 / 0.25^2))."""
+    """Return the weight (S,) of each perturbation (S, n), sqrt(exp(-d^2 / 0.25^2)) at cosine distance d from the whole image."""
     distance = 1 - rows.mean(1).sqrt()
     return torch.exp(-distance.square() / (2 * 0.25**2))
 
 
 def perturbations(samples: int, parts: int, seed: int, number: int) -> Tensor:
-    """Rows (samples, parts) of which regions an image keeps: all in the first, each with probability 1/2 in the others."""
+    """Draw which regions an image keeps, (samples, parts): all in the first row, each with probability 1/2 in the others."""
     source = generator(torch.device("cpu"), "lime", seed, number)
     rows = torch.randint(2, (samples, parts), generator=source, dtype=torch.bool)
     rows[0] = True
@@ -114,12 +117,14 @@ def fitted(
     numbers: list[int],
     batch_size: int | None,
 ) -> Tensor:
-    """LIME's coefficients (B, n), 0 where an image has fewer than n regions.
+    """Fit LIME's coefficients (B, n); they are 0 for regions that an image does not have.
 
     Args:
-        images: (B, C, H, W); targets: (B,).
-        regions: (B, H, W), numbered from 0; hidden: (B, C, H, W), what stands where one is hidden.
-        numbers: of the images in their data set.
+        images: (B, C, H, W).
+        targets: (B,) classes.
+        regions: (B, H, W), numbered from 0.
+        hidden: (B, C, H, W), the values that replace a hidden region.
+        numbers: the images' numbers in their data set.
     """
     counts = (regions.flatten(1).amax(1) + 1).tolist()
     rows = torch.zeros(len(images), samples, max(counts), dtype=torch.bool)
@@ -152,20 +157,20 @@ def fitted_by_lime(
     numbers: list[int],
     batch_size: int | None,
 ) -> Tensor:
-    """The coefficients that the package lime finds with perturbations of its own, as `fitted` gives them."""
+    """Return the coefficients that the package lime finds with its own perturbations; arguments as those of `fitted`."""
     with optional("methods"):
-        from lime import lime_image  # with it comes scikit-learn: a second that the others need not wait
+        from lime import lime_image
 
-    scored = score_of(score)
+    scores = class_scores(score)
 
     def classify(copies: np.ndarray) -> np.ndarray:
         pixels = torch.as_tensor(copies).permute(0, 3, 1, 2).to(images)
-        return scored(logits_of(model, pixels, batch_size)).double().cpu().numpy()
+        return scores(logits_of(model, pixels, batch_size)).double().cpu().numpy()
 
     pictures, behind = (pixels.permute(0, 2, 3, 1).double().cpu().numpy() for pixels in (images, hidden))
     coefficients = torch.zeros(len(images), int(regions.max()) + 1, dtype=torch.float64)
     for row, (number, target) in enumerate(zip(numbers, targets.tolist(), strict=True)):
-        explainer = lime_image.LimeImageExplainer(random_state=stream("lime", seed, number))
+        explainer = lime_image.LimeImageExplainer(random_state=seed_of("lime", seed, number))
         with mock.patch.object(lime_image, "tqdm", iter):  # its progress bar
             found = explainer.explain_instance(
                 pictures[row],
@@ -183,13 +188,13 @@ def fitted_by_lime(
 
 
 def signs_of_the_largest(coefficients: Tensor, features: int = 15) -> Tensor:
-    """The sign of those of largest size in each row (B, n), 0 elsewhere; ties go by index."""
+    """Return the signs of the `features` largest of each row (B, n) by absolute value, 0 elsewhere; ties go by index."""
     order = coefficients.abs().sort(dim=1, descending=True, stable=True).indices[:, :features]
     return torch.zeros_like(coefficients).scatter(1, order, coefficients.gather(1, order).sign())
 
 
 BACKENDS = {"torch": fitted, "lime": fitted_by_lime}
-VARIANTS = {
+VARIANT_SETTINGS: dict[str, dict[str, Any]] = {
     "weights": {"samples": 1000, "score": "probability", "finish": lambda coefficients: coefficients},
     "saliency_benchmark": {"samples": 100, "score": "softmax_twice", "finish": signs_of_the_largest},
 }
@@ -211,34 +216,38 @@ def lime(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """How much each superpixel adds to the score, by a ridge regression over copies in which half of them are hidden.
+    """Estimate how much each superpixel adds to the score, with a ridge regression over copies in which half are hidden.
 
-    The weight of a pixel's segment in the regression of f_c on rows z of Bernoulli(1/2), the first all ones, each weighed by
-    exp(-d^2 / (2 * 0.25^2)) with d the cosine distance between z and the row of ones; shrinkage 1.
+    A pixel's value is the weight of its segment in the regression of f_c on rows z of Bernoulli(1/2), the first all ones.
+    Each row is weighted by exp(-d^2 / (2 * 0.25^2)), where d is the cosine distance between z and the row of ones; the
+    shrinkage is 1.
 
     Args:
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
-        samples: rows z, one forward pass each.
-        segments: (B, H, W) whole numbers, or a function from an image (C, H, W) to its (H, W); None takes `superpixels`.
-        fill: what stands where a segment is hidden, see `inputs.filled`; None takes the segment's mean colour.
+        samples: the number of rows z, one forward pass each.
+        segments: (B, H, W) whole numbers, or a function from an image (C, H, W) to its segments (H, W); None is
+            `superpixels`.
+        fill: what replaces a hidden segment, see `fills.filled`; None is the segment's mean colour.
         score: `probability`, `logit` or `softmax_twice`.
-        variant: `weights` (1000 samples) or `saliency_benchmark` (100); an option that is given replaces the variant's.
+        variant: `weights` (1000 samples) or `saliency_benchmark` (100). Options that are given replace the variant's.
         backend: `torch`, or `lime` for that package, image by image, with the same settings and its own rows.
-        seed, indices: fix the rows of each image, whatever batch it comes in, and a `noise` fill; the seed the segments.
+        seed, indices: fix the rows of each image, whatever batch it is in, and a `noise` fill; the seed also fixes the
+            segments.
 
     Returns:
-        (B, H, W), signed, in units of the score; constant on each segment. The benchmark's variant: -1, 0 or 1.
+        (B, H, W), signed, in units of the score; constant on each segment. With the variant `saliency_benchmark`: -1, 0
+        or 1.
 
     Raises:
-        ValueError: segments that do not fit, an unknown variant, backend or score.
+        ValueError: the segments do not fit, or the variant, backend or score is unknown.
 
     Source: Ribeiro, Singh, Guestrin 2016, section 3.4; numbers of the package lime 0.2.
-    Differs: the variant `saliency_benchmark` (Parola et al.) takes the softmax of the probabilities and gives only the signs
-    of the 15 largest weights, 0 elsewhere; a weight of 0 stays 0, where the package would call it positive.
+    Differs: the variant `saliency_benchmark` (Parola et al.) takes the softmax of the probabilities and returns only the
+    signs of the 15 largest weights, 0 elsewhere. A weight of 0 stays 0, which the package would treat as positive.
     """
     images = check_images(images)
-    settings = chosen("lime", VARIANTS, variant, samples=samples, score=score)
+    settings = variant_settings("lime", VARIANT_SETTINGS, variant, samples=samples, score=score)
     if backend not in BACKENDS:
         raise no_such("backend of lime", backend, BACKENDS)
     samples, numbers = positive("samples", settings["samples"]), row_indices(images, indices)
@@ -246,6 +255,8 @@ def lime(
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
         hidden = mean_colours(images, regions) if fill is None else filled(fill, model, images, indices=indices, seed=seed)
-        options = dict(samples=samples, score=settings["score"], seed=seed, numbers=numbers, batch_size=batch_size)
+        options: dict[str, Any] = dict(
+            samples=samples, score=settings["score"], seed=seed, numbers=numbers, batch_size=batch_size
+        )
         found = BACKENDS[backend](model, images, targets, regions, hidden, **options)
     return settings["finish"](found).gather(1, regions.flatten(1)).view(regions.shape).to(images.dtype)

@@ -1,46 +1,47 @@
-"""Mask attribution: masks made a chunk at a time, each weighed by what the model says of the masked image, and summed."""
+"""The engine of mask attribution: masks made in chunks, each weighted by the model's answer to the masked image, and summed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.core.batching import arranged, chunk_size, exact, frozen, in_chunks
+from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks, without_autocast
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.registry import no_such
 
 
 @dataclass(frozen=True)
 class Masks:
-    """A family of masks that is never held whole.
+    """A set of masks that is never held in memory as a whole.
 
     Args:
-        count: how many masks an image gets.
-        at: `at(rows, numbers)` gives masks (b, m, H, W) in [0, 1] for image rows (b,) and mask numbers (m,), or
-            (1, m, H, W) where all images share them; 1 keeps a pixel, 0 fills it.
+        count: the number of masks per image.
+        at: `at(rows, numbers)` returns masks (b, m, H, W) in [0, 1] for image rows (b,) and mask numbers (m,), or
+            (1, m, H, W) if all images share them; 1 keeps a pixel, 0 fills it.
     """
 
     count: int
     at: Callable[[Tensor, Tensor], Tensor]
 
     def inverse(self) -> "Masks":
-        """The masks that keep what these fill."""
+        """Return the masks that keep what these fill."""
         return Masks(self.count, lambda rows, numbers: 1 - self.at(rows, numbers))
 
 
-SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+CLASS_SCORES: dict[str, Callable[[Tensor], Tensor]] = {
     "probability": lambda logits: logits.softmax(-1),
     "logit": lambda logits: logits,
     "softmax_twice": lambda logits: logits.softmax(-1).softmax(-1),
 }
 
 
-def score_of(score: str) -> Callable[[Tensor], Tensor]:
-    """The function from logits (n, K) to scores (n, K) of that name in SCORES."""
-    if score not in SCORES:
-        raise no_such("score", score, SCORES)
-    return SCORES[score]
+def class_scores(score: str) -> Callable[[Tensor], Tensor]:
+    """Return the function from logits (n, K) to scores (n, K) that has this name in CLASS_SCORES."""
+    if score not in CLASS_SCORES:
+        raise no_such("score", score, CLASS_SCORES)
+    return CLASS_SCORES[score]
 
 
 def masked_readings(
@@ -54,15 +55,15 @@ def masked_readings(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Tensor:
-    """What `read` finds in every masked copy M * x + (1 - M) * fill of every image, one call a chunk of copies.
+    """Apply `read` to every masked copy M * x + (1 - M) * fill of every image, one call per chunk of copies.
 
     Args:
         images: (B, C, H, W).
-        read: `read(copies, rows)` gives values (n, ...) for masked copies (n, C, H, W) of the image rows (n,).
-        batch_size: most copies in one forward pass; with it grows the memory, with the number of masks it does not.
+        read: `read(copies, rows)` returns values (n, ...) for masked copies (n, C, H, W) of the image rows (n,).
+        batch_size: most copies in one forward pass. Memory grows with it, not with the number of masks.
 
     Returns:
-        (B, count, ...), the images' dtype.
+        (B, count, ...), in the images' dtype.
     """
     substrate = filled(fill, model, images, indices=indices, seed=seed)
     size = chunk_size(images, batch_size)
@@ -74,7 +75,7 @@ def masked_readings(
         parts: list[Tensor] = []
 
         def chunk(first: int, last: int) -> None:
-            with exact(images):
+            with without_autocast(images):
                 stack = masks.at(rows[start:stop], numbers[first:last])[:, :, None]
                 copies = torch.lerp(behind, image, stack).flatten(0, 1)
             values = read(arranged(copies), rows[start:stop].repeat_interleave(last - first))
@@ -95,28 +96,29 @@ def mask_scores(
     masks: Masks,
     *,
     score: str = "probability",
-    **options: object,
+    **options: Any,
 ) -> Tensor:
-    """The target's score for every masked copy of every image, one forward pass each.
+    """Return the target's score for every masked copy of every image; each takes one forward pass.
 
     Args:
-        images: (B, C, H, W); targets: (B,).
+        images: (B, C, H, W).
+        targets: (B,) classes.
         score: `probability`, `logit`, or `softmax_twice` (the softmax of the probabilities).
-        options: fill, indices, seed and batch_size as those of `masked_readings`.
+        options: `fill`, `indices`, `seed` and `batch_size` of `masked_readings`.
 
     Returns:
         (B, count).
     """
-    scored = score_of(score)
+    scores = class_scores(score)
 
     def read(copies: Tensor, rows: Tensor) -> Tensor:
-        return scored(model(copies)).gather(1, targets[rows, None])[:, 0]
+        return scores(model(copies)).gather(1, targets[rows, None])[:, 0]
 
     return masked_readings(model, images, masks, read, **options)
 
 
 def weighted_sum(masks: Masks, weights: Tensor, images: Tensor, batch_size: int | None = None) -> Tensor:
-    """Sum over the masks of weight times mask, (B, H, W), for weights (B, count)."""
+    """Return the sum over the masks of weight times mask, (B, H, W), for weights (B, count)."""
     total = torch.zeros_like(images[:, 0])
     rows, numbers = torch.arange(len(images), device=images.device), torch.arange(masks.count, device=images.device)
 
@@ -127,17 +129,18 @@ def weighted_sum(masks: Masks, weights: Tensor, images: Tensor, batch_size: int 
         else:
             total.add_(torch.einsum("bm,bmhw->bhw", weights[:, first:last], stack))
 
-    with exact(images):
+    with without_autocast(images):
         in_chunks(chunk, masks.count, chunk_size(images, batch_size))
     return total
 
 
 def interpolation(small: int, large: int, edge: str, like: Tensor) -> Tensor:
-    """Weights (small, large), the columns of which sum to 1, that enlarge a row of `small` values linearly to `large`.
+    """Return weights (small, large) that enlarge a row of `small` values linearly to `large`; each column sums to 1.
 
     Args:
-        edge: what lies beyond the outermost values: their `mirror` image (scikit-image at order 1, mode reflect), themselves
-            (`clamp`: torch without align_corners), or nothing, since they sit on the `corners` (torch with align_corners).
+        edge: what is beyond the outermost values: their mirror image (`mirror`, scikit-image at order 1 with mode
+            `reflect`), the outermost values themselves (`clamp`, torch without align_corners), or nothing, because they are
+            at the corners (`corners`, torch with align_corners).
         like: gives the dtype and the device.
     """
     last, places = small - 1, torch.arange(large, dtype=torch.float64)
@@ -147,8 +150,8 @@ def interpolation(small: int, large: int, edge: str, like: Tensor) -> Tensor:
     return (1 - (places.clamp(0, last) - torch.arange(small)[:, None]).abs()).clamp_min(0).to(like)
 
 
-def chosen(method: str, variants: dict[str, dict], variant: str, **given: object) -> dict:
-    """The settings of a variant of a method, with those that are given (not None) in place of its own."""
+def variant_settings(method: str, variants: dict[str, dict], variant: str, **given: object) -> dict[str, Any]:
+    """Return the settings of a method's variant; options that are given (not None) replace the variant's own."""
     if variant not in variants:
         raise no_such(f"variant of {method}", variant, variants)
     return variants[variant] | {name: value for name, value in given.items() if value is not None}

@@ -1,9 +1,11 @@
-"""RISE: random grids, enlarged, as masks, each weighed by the score of what it keeps."""
+"""RISE: enlarged random grids as masks, each weighted by the score of what it keeps."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.masks import Masks, chosen, interpolation, mask_scores, weighted_sum
+from saliency_lib.attribution.masks import Masks, interpolation, mask_scores, variant_settings, weighted_sum
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, resolve_targets
 from saliency_lib.core.checks import check_images, positive
@@ -12,24 +14,24 @@ from saliency_lib.core.streams import generator
 
 
 def check_keep(keep: float) -> float:
-    """The probability; refused where it is not above 0 and at most 1."""
+    """Return the probability if it is above 0 and at most 1, and refuse it otherwise."""
     if not 0 < keep <= 1:
         raise ValueError(f"keep must be a probability above 0 and at most 1, got {keep}")
     return keep
 
 
 def random_grids(images: Tensor, count: int, cells: int, keep: float, seed: int = 0, *, edge: str = "mirror") -> Masks:
-    """Grids of cells x cells zeros and ones, enlarged bilinearly to one cell more than the image and cut at a random shift.
+    """Return RISE's masks: random grids of zeros and ones, enlarged to one cell more than the image and cut at a random shift.
 
     Args:
-        images: (B, C, H, W); all share the masks, which the seed fixes one by one whatever their count and the device.
-        count: how many.
-        cells: along each side; a cell covers ceil(H / cells) x ceil(W / cells) pixels.
+        images: (B, C, H, W). All images share the masks; each mask is fixed by the seed, whatever the count and the device.
+        count: the number of masks.
+        cells: cells along each side; a cell covers ceil(H / cells) x ceil(W / cells) pixels.
         keep: probability in (0, 1] that a cell is 1, which is also the expected mask at every pixel.
         edge: see `interpolation`.
 
     Raises:
-        ValueError: no mask, more cells than pixels along a side, or keep outside (0, 1].
+        ValueError: there is no mask, there are more cells than pixels along a side, or keep is outside (0, 1].
     """
     check_keep(keep)
     height, width = images.shape[2:]
@@ -56,12 +58,12 @@ def random_grids(images: Tensor, count: int, cells: int, keep: float, seed: int 
 
 
 def unit_range(maps: Tensor) -> Tensor:
-    """Each map (B, H, W) shifted and scaled to [0, 1]; a constant one becomes 0."""
+    """Shift and scale each map (B, H, W) to [0, 1]; a constant map becomes 0."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
-VARIANTS = {
+VARIANT_SETTINGS: dict[str, dict[str, Any]] = {
     "original": {
         "masks": 2000,
         "cells": 8,
@@ -101,43 +103,43 @@ def rise(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Random masks weighed by the class's probability for what they keep.
+    """Average random masks, weighted by the class probability of the image that each mask leaves.
 
-    S = 1 / (N p) * sum over N masks M of f_c(M * x + (1 - M) * fill) * M, with p the share that is kept.
+    S = 1 / (N p) * sum over N masks M of f_c(M * x + (1 - M) * fill) * M, where p is the share that a mask keeps.
 
     Args:
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
-        masks: N, one forward pass each; the noise of the map falls with its root.
-        cells: of the random grid along each side; more give a finer and noisier map.
+        masks: N, one forward pass each; the noise of the map falls with the square root of N.
+        cells: cells of the random grid along each side; more give a finer and noisier map.
         keep: p in (0, 1].
-        fill: what stands where a mask is 0, see `inputs.filled`.
+        fill: what replaces a pixel where a mask is 0, see `fills.filled`.
         score: `probability`, `logit` or `softmax_twice`.
-        variant: `original` (2000 masks, 8 cells, keep 0.5, fill mean) or `saliency_benchmark` (500, 7, 0.1, black); an
-            option that is given replaces the variant's.
+        variant: `original` (2000 masks, 8 cells, keep 0.5, fill mean) or `saliency_benchmark` (500, 7, 0.1, black). Options
+            that are given replace the variant's.
         seed: fixes the masks, which all images share.
-        indices: with the seed fix a `noise` fill.
+        indices: together with the seed, fix a `noise` fill.
 
     Returns:
-        (B, H, W), not negative; near the mean score of the masked copies where a pixel does not count. The benchmark's
-        variant: in [0, 1].
+        (B, H, W), not negative; near the mean score of the masked copies where a pixel does not matter. With the variant
+        `saliency_benchmark`: in [0, 1].
 
     Raises:
-        ValueError: an image smaller than the grid, no mask, keep outside (0, 1], an unknown variant.
+        ValueError: the image is smaller than the grid, there is no mask, keep is outside (0, 1], or the variant is unknown.
 
     Source: Petsiuk, Das, Saenko 2018, section 3; numbers of the released example in Keras. The released notebooks for
-    PyTorch take 6000 masks of 8 cells and 5000 of 10, both with keep 0.1; the paper 4000 (VGG-16) and 8000 (ResNet-50) of
-    7 with 0.5.
+    PyTorch use 6000 masks of 8 cells and 5000 of 10, both with keep 0.1; the paper uses 4000 (VGG-16) and 8000 (ResNet-50)
+    of 7 with 0.5.
     Differs: the variant `saliency_benchmark` (Parola et al.) enlarges with torch's border, draws cells from a normal
-    distribution and keeps those below `keep`, so that 0.54 of them stay and not 0.1, fills with black, takes the softmax
-    of the probabilities, and scales each map to [0, 1]; it draws new masks at every call, here the seed fixes them.
+    distribution and keeps those below `keep`, so that it keeps 0.54 of them instead of 0.1, fills with black, takes the
+    softmax of the probabilities, and scales each map to [0, 1]. It draws new masks at every call; here the seed fixes them.
     """
     images = check_images(images)
-    settings = chosen("rise", VARIANTS, variant, masks=masks, cells=cells, keep=keep, fill=fill, score=score)
-    count, keep = settings["masks"], check_keep(settings["keep"])
-    grids = random_grids(images, count, settings["cells"], settings["kept"](keep), seed, edge=settings["edge"])
+    settings = variant_settings("rise", VARIANT_SETTINGS, variant, masks=masks, cells=cells, keep=keep, fill=fill, score=score)
+    count, kept = settings["masks"], check_keep(settings["keep"])
+    grids = random_grids(images, count, settings["cells"], settings["kept"](kept), seed, edge=settings["edge"])
     options = dict(fill=settings["fill"], score=settings["score"], indices=indices, seed=seed, batch_size=batch_size)
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
         scores = mask_scores(model, images, targets, grids, **options)
-    return settings["finish"](weighted_sum(grids, scores, images, batch_size) / (count * keep))
+    return settings["finish"](weighted_sum(grids, scores, images, batch_size) / (count * kept))

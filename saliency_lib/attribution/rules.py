@@ -1,12 +1,14 @@
 """Backward rules: how a gradient passes the non-linear units of a network.
 
-A rule is a context manager around the forward pass. It meets the units as they are called, modules and functions alike, in
-place or not, however often a module is used; neither the network nor its hooks are touched, and nothing is left behind. It
-goes with the graph: what was computed inside may be differentiated outside, as often as wanted.
+A rule is a context manager around the forward pass. It acts on units as they are called, whether as modules or as functions,
+in place or not, and however often a module is used. It changes neither the network nor its hooks. What was computed inside
+may be differentiated outside, any number of times, because the rule is recorded in the graph.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,75 +18,44 @@ from torch.overrides import TorchFunctionMode
 from saliency_lib.core.registry import no_such
 
 Rule = Callable[[nn.Module, Tensor | None], AbstractContextManager]
+Output = Any  # a tensor, or a pair of tensors for a max-pool that returns its indices
 
-RELUS = {"relu", "relu_", "relu6"}
-CLAMPS = {
-    "hardtanh": -1,
-    "hardtanh_": -1,
-    "clamp": None,
-    "clamp_": None,
-    "clip": None,
-    "clip_": None,
-}  # with the floor that they have by default
-CURVES = {
-    *(
-        "abs",
-        "abs_",
-        "celu",
-        "celu_",
-        "clamp_max",
-        "clamp_max_",
-        "clamp_min",
-        "clamp_min_",
-        "elu",
-        "elu_",
-        "gelu",
-        "hardshrink",
-        "hardsigmoid",
-        "hardswish",
-        "leaky_relu",
-    ),
-    *(
-        "leaky_relu_",
-        "logsigmoid",
-        "mish",
-        "prelu",
-        "rrelu",
-        "rrelu_",
-        "selu",
-        "selu_",
-        "sigmoid",
-        "sigmoid_",
-        "silu",
-        "softplus",
-    ),
-    *("softshrink", "softsign", "tanh", "tanh_", "tanhshrink", "threshold", "threshold_"),
-}
-POOLS = {
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Functions by name, without the underscore of those that work in place.
+RELUS = _names("relu relu6")
+CLAMPS = {"hardtanh": -1, "clamp": None, "clip": None}  # with their default lower bound
+CURVES = _names(
+    "abs celu clamp_max clamp_min elu gelu hardshrink hardsigmoid hardswish leaky_relu logsigmoid mish prelu rrelu selu "
+    "sigmoid silu softplus softshrink softsign tanh tanhshrink threshold"
+)
+MIXERS = _names(
+    "fmax fmin masked_fill maximum minimum where "  # a ReLU may be written with these
+    "glu max_pool1d max_pool3d fractional_max_pool2d lstm gru rnn_tanh rnn_relu "
+    "multi_head_attention_forward scaled_dot_product_attention"
+)
+POOLS: dict[Callable[..., Output], Callable[..., tuple[Tensor, Tensor]]] = {
     F.max_pool2d: F.max_pool2d_with_indices,
     F.max_pool2d_with_indices: F.max_pool2d_with_indices,
     torch.max_pool2d: F.max_pool2d_with_indices,
     F.adaptive_max_pool2d: F.adaptive_max_pool2d_with_indices,
 }
-MIXERS = {
-    *("fmax", "fmin", "masked_fill", "masked_fill_", "maximum", "minimum", "where"),  # a ReLU may be written with these
-    "glu",
-    "max_pool1d",
-    "max_pool3d",
-    "fractional_max_pool2d",
-    "multi_head_attention_forward",
-    "scaled_dot_product_attention",
-    *("lstm", "gru", "rnn_tanh", "rnn_relu"),
-}
 
 
 def plain(model: nn.Module, reference: Tensor | None = None) -> AbstractContextManager:
-    """The true derivative."""
+    """Use the true derivative."""
     return nullcontext()
 
 
 class _Units(TorchFunctionMode):
-    """Sends each non-linear unit that a forward pass calls to a method of its kind, and all else on its way."""
+    """Pass each non-linear unit that a forward pass calls to the method of its kind, and call everything else unchanged."""
+
+    relu: Callable[..., Output]
+    curve: Callable[..., Output]
+    pool: Callable[..., Output]
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -92,56 +63,60 @@ class _Units(TorchFunctionMode):
         for name, module in model.named_modules():
             if isinstance(module, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
                 raise ValueError(
-                    f"{name or 'the model'} is scripted or compiled: its units cannot be seen; pass it as it was before"
+                    f"{name or 'the model'} is scripted or compiled, which hides its units; pass the original module"
                 )
 
-    def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
-        name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        name, kwargs = getattr(function, "__name__", "").removesuffix("_"), kwargs or {}
         if function in POOLS:
             unit = self.pool
-        elif name in RELUS or (name in CLAMPS and _floor(name, *args[1:], **kwargs) == 0):
+        elif name in RELUS or (name in CLAMPS and _lower_bound(name, *args[1:], **kwargs) == 0):
             unit = self.relu
         elif name in CURVES or name in CLAMPS:
             unit = self.curve
         elif name in MIXERS:
-            raise ValueError(f"the rule does not know {name}, which would pass untouched; use a method without a rule")
+            raise ValueError(
+                f"the rule does not support {name}, whose gradient would pass unchanged; use a method without a rule"
+            )
         else:
             return function(*args, **kwargs)
         self.met += 1
         return unit(function, *args, **kwargs)
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        super().__exit__(kind, error, traceback)
         if kind is None and not self.met:
-            raise ValueError("the rule met no unit that it knows (ReLU, ReLU6, Softplus, max-pool); it would change nothing")
+            raise ValueError("the rule found no unit that it supports (ReLU, ReLU6, Softplus, max-pool), so it changed nothing")
 
 
-def _floor(name: str, *bounds: object, **named: object) -> object:
-    """The lower bound of a clamp as it was called."""
-    lower = bounds[0] if bounds else CLAMPS[name]
-    return next((named[key] for key in ("min_val", "min") if key in named), lower)
+def _lower_bound(name: str, *bounds: object, **named: object) -> object:
+    """Return the lower bound of a clamp as it was called."""
+    positional = bounds[0] if bounds else CLAMPS[name]
+    return next((named[key] for key in ("min_val", "min") if key in named), positional)
 
 
 class guided(_Units):
-    """While active, only positive gradients pass the ReLU, ReLU6, Softplus and max-pool units of a forward pass.
+    """Let only positive gradients pass the ReLU, ReLU6, Softplus and max-pool units of a forward pass.
 
         ReLU, ReLU6:  g_in = 1[0 < z (< 6)] * max(g_out, 0)
-        Softplus:     g_in = sigmoid(beta z) * max(g_out, 0), which becomes that of ReLU as beta grows
-        max-pool:     the arg-max receives max(g_out, 0) (`exact`), or the true gradient where the pooled output's gradient,
-                      enlarged to the input by nearest neighbours, is positive (`released`)
+        Softplus:     g_in = sigmoid(beta z) * max(g_out, 0), which tends to the rule of ReLU as beta grows
+        max-pool:     the arg-max receives max(g_out, 0) (`exact`), or the true gradient where the gradient of the pooled
+                      output, enlarged to the input by nearest neighbours, is positive (`released`)
+
+    Linear layers, normalisation, softmax and arithmetic pass their derivative. A unit that is written as arithmetic, for
+    instance z * (z > 0), is not recognised.
 
     Args:
         model: the network that will be called.
-        pool_rule: `exact` or `released`. They agree on windows that do not overlap.
+        pool_rule: `exact` or `released`. Both agree on windows that do not overlap.
 
     Raises:
-        ValueError: at once for a scripted or compiled network; at the unit for a non-linearity that the rule does not know;
-            on leaving where it has met none. What passes by its derivative is linear layers, normalisation, softmax and
-            arithmetic, from which a unit written as such, like z * (z > 0), cannot be told.
+        ValueError: at once if the network is scripted or compiled; at the unit for a non-linearity that the rule does not
+            support; on leaving if the rule found no unit.
 
     Source: Kwon, Koo, Cho 2020; for ReLU the same as Springenberg et al. 2015, section 3.4 (guided backpropagation).
-    Differs: the released code hangs hooks on modules, which miss functional units (GoogLeNet's) and stay behind; the paper has no
-    Softplus, which networks of smooth units have (score matching).
+    Differs: the released code registers hooks on modules, which miss functional units (GoogLeNet's) and are not removed. The
+    paper has no rule for Softplus, which networks of smooth units need (score matching).
     """
 
     def __init__(self, model: nn.Module, pool_rule: str = "exact"):
@@ -150,21 +125,20 @@ class guided(_Units):
             raise no_such("pool_rule", pool_rule, POOL_RULES)
         self.pool = POOL_RULES[pool_rule]
 
-    def relu(self, function: Callable, *args: object, **kwargs: object) -> Tensor:
+    def relu(self, function: Callable, *args: Any, **kwargs: Any) -> Tensor:
         return _positive_part(function(*args, **kwargs))
 
-    def curve(self, function: Callable, *args: object, **kwargs: object) -> Tensor:
+    def curve(self, function: Callable, *args: Any, **kwargs: Any) -> Tensor:
         if function.__name__ == "softplus":
             return self.relu(function, *args, **kwargs)
         raise ValueError(
-            "the guided rule knows ReLU, ReLU6, Softplus and max-pooling; "
-            f"this network also has {function.__name__}, which would pass unguided; "
+            f"the guided rule supports ReLU, ReLU6, Softplus and max-pooling; this network also has {function.__name__}; "
             "use a network of ReLUs, or a method without the rule"
         )
 
 
 def guided_by(pool_rule: str) -> Rule:
-    """The rule `guided` with one of its pooling rules."""
+    """Return the rule `guided` with one of its pooling rules."""
     return lambda model, reference: guided(model, pool_rule)
 
 
@@ -174,16 +148,16 @@ def _positive_part(output: Tensor) -> Tensor:
     return output
 
 
-def _exact(function: Callable, *args: object, **kwargs: object) -> Tensor | tuple:
+def _exact(function: Callable, *args: Any, **kwargs: Any) -> Output:
     output = function(*args, **kwargs)
     _positive_part(output[0] if isinstance(output, tuple) else output)
     return output
 
 
-def _released(function: Callable, features: Tensor, *args: object, **kwargs: object) -> Tensor | tuple:
+def _released(function: Callable, features: Tensor, *args: Any, **kwargs: Any) -> Output:
     if not features.requires_grad:
         return function(features, *args, **kwargs)
-    inlet = features.view_as(features)  # a node of its own: other branches that use the features keep their gradient
+    inlet = features.view_as(features)  # a separate node, so that other branches that use the features keep their gradient
     output = function(inlet, *args, **kwargs)
     gates: list[Tensor] = []
 
@@ -202,30 +176,31 @@ POOL_RULES = {"exact": _exact, "released": _released}
 
 
 class rescaled(_Units):
-    """While active, a non-linear unit passes the ratio of what it changes to what it was changed by, from a reference on.
+    """Let each non-linear unit pass the ratio of the change of its output to the change of its input from a reference.
 
-        element-wise units:  g_in = g_out * (y - y') / (z - z'), the derivative where rounding alone parts z and z'
-        max-pool:            g_out (y - y') is split between the arg-maxima of z and of z', and divided by z - z' there
+        element-wise units:  g_in = g_out * (y - y') / (z - z'), or the derivative if z and z' differ by rounding alone
+        max-pool:            g_out (y - y') is split between the arg-maxima of z and of z', and divided there by z - z'
+
+    Normalisation, softmax and arithmetic (powers, products of features) pass their derivative.
 
     Args:
-        model: the network that will be called, once, with inputs of the reference's shape.
-        reference: (n, C, H, W); sent through the model first, without a graph.
+        model: the network that will be called once, with inputs of the reference's shape.
+        reference: (n, C, H, W); it is sent through the model first, without a graph.
 
     Raises:
-        ValueError: as `guided`, and for units that mix features otherwise (attention, GLU). Normalisation, softmax and
-            arithmetic (powers, products of features) are no units: they pass their derivative.
+        ValueError: as `guided`, and for units that mix features in other ways (attention, GLU).
 
-    Source: Shrikumar, Greenside, Kundaje 2017, section 3.5.1 (rescale rule); max-pool as Lundberg, Lee 2017 have it.
+    Source: Shrikumar, Greenside, Kundaje 2017, section 3.5.1 (rescale rule); max-pool as Lundberg, Lee 2017.
     """
 
-    def __init__(self, model: nn.Module, reference: Tensor):
+    def __init__(self, model: nn.Module, reference: Tensor | None):
         super().__init__(model)
         self.references: list[Tensor] = []
         with torch.no_grad(), _Recorded(model, self.references):
             model(reference)
         self.references.reverse()
 
-    def relu(self, function: Callable, z: Tensor, *args: object, **kwargs: object) -> Tensor:
+    def relu(self, function: Callable, z: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         other, point = self.references.pop(), z.detach().clone().requires_grad_()
         with torch.enable_grad():
             output = function(point.clone(), *args, **kwargs)
@@ -239,20 +214,20 @@ class rescaled(_Units):
 
     curve = relu
 
-    def pool(self, function: Callable, z: Tensor, *args: object, **kwargs: object) -> Tensor | tuple:
+    def pool(self, function: Callable, z: Tensor, *args: Any, **kwargs: Any) -> Output:
         if kwargs.get("return_indices"):
-            raise ValueError("the rescale rule does not know a max-pool that returns its indices")
+            raise ValueError("the rescale rule does not support a max-pool that returns its indices; use a method without a rule")
         return _RescaledPool.apply(z, self.references.pop(), lambda inputs: POOLS[function](inputs, *args, **kwargs))
 
 
 class _Recorded(_Units):
-    """Keeps what each unit of a forward pass is given."""
+    """Keep the input of each unit of a forward pass."""
 
     def __init__(self, model: nn.Module, kept: list[Tensor]):
         super().__init__(model)
         self.kept = kept
 
-    def relu(self, function: Callable, z: Tensor, *args: object, **kwargs: object) -> Tensor:
+    def relu(self, function: Callable, z: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         self.kept.append(z.clone())  # the unit may work in place
         return function(z, *args, **kwargs)
 
@@ -261,13 +236,13 @@ class _Recorded(_Units):
 
 class _RescaledPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z: Tensor, other: Tensor, pool: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    def forward(ctx: Any, z: Tensor, other: Tensor, pool: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
         (y, here), (y_other, there) = pool(z), pool(other)
         ctx.save_for_backward(z, other, y, y_other, here, there)
         return y
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple:
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
         z, other, y, y_other, here, there = ctx.saved_tensors
         top = torch.maximum(y, y_other)
         flow = _put(gradient * (top - y_other), here, z) + _put(gradient * (y - top), there, z)
@@ -275,9 +250,10 @@ class _RescaledPool(torch.autograd.Function):
 
 
 def _apart(z: Tensor, other: Tensor) -> Tensor:
+    """Return where two values differ by more than rounding."""
     return (z - other).abs() > 4 * torch.finfo(z.dtype).eps * torch.maximum(z.abs(), other.abs())
 
 
 def _put(values: Tensor, places: Tensor, like: Tensor) -> Tensor:
-    """Values added at the places (flat positions of their channel) in zeros of a tensor's shape."""
+    """Add values at their places (flat positions in their channel) to zeros of the shape of `like`."""
     return torch.zeros_like(like).flatten(2).scatter_add(2, places.flatten(2), values.flatten(2)).view(like.shape)

@@ -16,8 +16,9 @@ class Method(Entry):
 
     Args:
         family: `gradient`, `path`, `activation`, `mask` or `control`.
-        passes: passes of the network per image with the default options; F is a forward pass, B a backward pass.
-        paper: where the method comes from.
+        passes: the cost per image with the default options and a given target: F is a forward pass of the network, B a
+            backward pass. Finding the predicted class, if the target is None, may take one more forward pass.
+        paper: the paper that introduced the method.
     """
 
     family: str = "own"
@@ -26,7 +27,7 @@ class Method(Entry):
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
-        """Return the method, which then takes time series too."""
+        """Return the method, made to accept time series as well."""
         return of_series(function)
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor | int | None = None, **options: Any) -> Tensor:

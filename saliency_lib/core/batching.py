@@ -1,4 +1,4 @@
-"""Running a model in bounded memory and leaving it as it was found."""
+"""Run a model in bounded memory and leave it as it was found."""
 
 import weakref
 from collections.abc import Callable, Iterator
@@ -10,25 +10,25 @@ from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_logits, check_model, check_targets, positive
 
-# Pixels in one pass. A CPU is quickest with what stays near its cache (5 ImageNet images), a GPU wants to be full.
-AT_ONCE = {"cpu": 224 * 224 * 5, "cuda": 224 * 224 * 128}
-MOST_AT_ONCE = {"cpu": 512, "cuda": 4096}
+# A CPU is fastest when a pass stays near its cache (5 ImageNet images); a GPU is fastest when it is full.
+PIXELS_PER_PASS = {"cpu": 224 * 224 * 5, "cuda": 224 * 224 * 128}
+MOST_INPUTS_PER_PASS = {"cpu": 512, "cuda": 4096}
 
-
-_running: ContextVar[nn.Module | None] = ContextVar("the model that runs", default=None)
-_rows_first: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models that cannot read inputs with channels innermost
+_running: ContextVar[nn.Module | None] = ContextVar("the model that is running", default=None)
+_need_rows_first: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models that failed on channels-last inputs
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in evaluation mode with its parameters out of the autograd graph; all restored on leaving.
+    """Put the model into evaluation mode and its parameters out of the autograd graph, and restore both on leaving.
 
-    A backward pass then costs no weight gradients and touches no `.grad`, and BatchNorm and dropout are inert.
+    A backward pass then computes no weight gradients and changes no `.grad`; BatchNorm and dropout are inactive.
 
     Raises:
-        ValueError: the model is no torch.nn.Module.
+        ValueError: the model is not a torch.nn.Module.
     """
     check_model(model)
+    outer = _running.get()
     token = _running.set(model)
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -37,6 +37,10 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
         for parameter, _ in flags:
             parameter.requires_grad_(False)
         yield model
+    except BaseException:
+        if outer is not model:
+            _need_rows_first.discard(model)  # it failed in the other layout too, so the layout was not the reason
+        raise
     finally:
         _running.reset(token)
         for module, training in modes:
@@ -47,57 +51,62 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Autograd switched on, also under torch.no_grad.
+    """Switch autograd on, also inside torch.no_grad.
 
     Raises:
-        ValueError: inside torch.inference_mode, where no gradient can be taken.
+        ValueError: inside torch.inference_mode, where no gradient can be computed.
     """
     if torch.is_inference_mode_enabled():
-        raise ValueError("no gradient can be taken inside torch.inference_mode(); call outside it, or inside torch.no_grad()")
+        raise ValueError("no gradient can be computed inside torch.inference_mode(); call outside it, or use torch.no_grad()")
     with torch.enable_grad():
         yield
 
 
-def exact(images: torch.Tensor) -> AbstractContextManager:
-    """Arithmetic in the images' own precision, also under torch.autocast, which is for the model alone."""
+def without_autocast(images: Tensor) -> AbstractContextManager:
+    """Compute in the images' own precision, also inside torch.autocast, which is meant for the model alone."""
     return torch.autocast(images.device.type, enabled=False)
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are; the CPU for one without any."""
+    """Return the device of the model's parameters, or the CPU for a model without parameters."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def chunk_size(images: torch.Tensor, batch_size: int | None) -> int:
-    """How many inputs the size of `images` (B, C, H, W) go through the model at once.
+def chunk_size(images: Tensor, batch_size: int | None) -> int:
+    """Return how many inputs of the size of `images` (B, C, H, W) go through the model at once.
 
     Args:
-        batch_size: the caller's wish; None chooses by the size of an image and the device.
+        batch_size: the number that the caller asks for; None chooses it from the size of an image and the device.
     """
     if batch_size is None:
-        device = images.device.type if images.device.type in AT_ONCE else "cpu"
-        return max(1, min(MOST_AT_ONCE[device], AT_ONCE[device] // images[0, 0].numel()))
+        device = images.device.type if images.device.type in PIXELS_PER_PASS else "cpu"
+        return max(1, min(MOST_INPUTS_PER_PASS[device], PIXELS_PER_PASS[device] // images[0, 0].numel()))
     return positive("batch_size", batch_size)
 
 
-def arranged(inputs: torch.Tensor) -> torch.Tensor:
-    """Inputs (n, C, H, W) with their channels innermost in memory, in which convolutions run a fifth faster.
+def arranged(inputs: Tensor) -> Tensor:
+    """Return inputs (n, C, H, W) in the memory layout in which the running model is fastest.
 
-    One or two of which a gradient will be taken on the CPU keep rows first: there the backward pass takes half the time so.
-    A model that cannot read the other order (it calls `view` on features) is found out by `in_chunks` and gets rows first.
+    With channels last, convolutions run a fifth faster. Two layouts keep rows first: one or two inputs on the CPU whose
+    gradient will be taken, because their backward pass then takes half the time; and the inputs of a model that cannot read
+    channels last, for instance because it calls `view` on its features (see `in_chunks`).
     """
     few = len(inputs) <= 2 and torch.is_grad_enabled() and inputs.device.type == "cpu"
-    plain = few or _running.get() in _rows_first
-    return inputs.contiguous(memory_format=torch.contiguous_format if plain else torch.channels_last)
+    rows_first = few or _running.get() in _need_rows_first
+    return inputs.contiguous(memory_format=torch.contiguous_format if rows_first else torch.channels_last)
 
 
 def in_chunks(work: Callable[[int, int], None], total: int, size: int) -> None:
-    """Call `work(start, stop)` over range(total), `size` at a time; where memory runs out, halve the chunk and go on.
+    """Call `work(start, stop)` for consecutive chunks of range(total) of `size` numbers each.
 
-    `work` must add its result as its last act, so that a chunk that failed can be done again.
+    If memory runs out, the chunk is halved. If a frozen model fails for another reason, the chunk is repeated once with
+    inputs that have rows first in memory, see `arranged`.
+
+    Args:
+        work: must store its result as its last action, so that a chunk that failed can be repeated.
 
     Raises:
-        torch.OutOfMemoryError or RuntimeError: memory runs out for a single input too.
+        RuntimeError: the chunk failed with a single input, or in both layouts.
     """
     start = 0
     while start < total:
@@ -105,30 +114,35 @@ def in_chunks(work: Callable[[int, int], None], total: int, size: int) -> None:
         try:
             work(start, stop)
         except RuntimeError as error:
-            if _cannot_view(error):
-                _rows_first.add(_running.get())
-            elif stop - start == 1 or not _out_of_memory(error):
-                raise
-            else:
+            if is_out_of_memory(error):
+                if stop - start == 1:
+                    raise
                 size = (stop - start) // 2
-            stop = start
-        if stop == start and torch.cuda.is_available():
+            elif not _switch_to_rows_first():
+                raise
+        else:
+            start = stop
+            continue
+        if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        start = stop
 
 
-def _cannot_view(error: RuntimeError) -> bool:
-    """Whether a model fails for the order of its inputs in memory, and has not been given the other one yet."""
+def _switch_to_rows_first() -> bool:
+    """Give the running model inputs with rows first from now on, and return whether that is new."""
     model = _running.get()
-    return model is not None and model not in _rows_first and "view size is not compatible" in str(error)
+    if model is None or model in _need_rows_first:
+        return False
+    _need_rows_first.add(model)
+    return True
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether memory ran out. On the CPU torch has no type for this error, so its text decides."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def logits_of(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
-    """Logits (B, K) of a model that the caller has frozen, in chunks and without a graph."""
+    """Return the logits (B, K) of a frozen model, computed in chunks and without a graph."""
     chunks: list[Tensor] = []
     with torch.no_grad():
         size = chunk_size(images, batch_size)
@@ -136,14 +150,12 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int | None = None) -
     return torch.cat(chunks)
 
 
-def classes_of(logits: Tensor, targets: Tensor | None) -> Tensor:
-    """The targets (B,), checked against logits (B, K); the predicted classes where they are None."""
+def classes_of(logits: Tensor, targets: Tensor | int | None) -> Tensor:
+    """Return the targets (B,), checked against logits (B, K), or the predicted classes if the targets are None."""
     return check_logits(logits).argmax(1) if targets is None else check_targets(targets, check_logits(logits))
 
 
 def resolve_targets(model: nn.Module, images: Tensor, targets: Tensor | int | None, batch_size: int | None = None) -> Tensor:
-    """Targets (B,): the predicted classes where None is given, else the given ones, checked."""
+    """Return the targets (B,): the given ones, checked, or the classes that the model predicts if they are None."""
     logits = logits_of(model, images if targets is None else images[:1], batch_size)
-    if targets is None:
-        return logits.argmax(1)
-    return check_targets(targets, logits[:1].expand(len(images), -1))
+    return classes_of(logits if targets is None else logits[:1].expand(len(images), -1), targets)

@@ -1,80 +1,94 @@
-"""Checks of what a kernel is given."""
+"""Check what a kernel is given."""
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse what is no torch.nn.Module."""
+    """Refuse a model that is not a torch.nn.Module."""
     if not isinstance(model, nn.Module):
-        raise ValueError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap a function in one")
+        raise ValueError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap a function in a module")
 
 
 def positive(name: str, number: int) -> int:
-    """The number, refused where it is not whole and from 1."""
+    """Return the number if it is a whole number of at least 1, and refuse it otherwise."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
+        raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
+    return number
+
+
+def not_negative(name: str, number: float) -> float:
+    """Return the number if it is finite and at least 0, and refuse it otherwise."""
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {number!r}")
     return number
 
 
 def check_images(images: Tensor) -> Tensor:
-    """The images without a graph; refused where they are not a non-empty, finite batch (B, C, H, W) of floats.
+    """Return the images without a graph, and refuse what is not a non-empty, finite batch (B, C, H, W) of floats.
 
     Raises:
-        ValueError: with what was got and what to pass.
+        ValueError: the message says what was given and what to pass.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         got = f"{tuple(images.shape)} of {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"images must be floats of shape (B, C, H, W), got {got}; one image is images[None]")
+        raise ValueError(f"images must be floats of shape (B, C, H, W), got {got}; pass one image as images[None]")
     if images.numel() == 0:
         raise ValueError(f"images {tuple(images.shape)} are empty; pass at least one image")
-    if not torch.isfinite(images).all():
-        bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero().flatten().tolist()
-        raise ValueError(f"images hold NaN or infinity (images {bad[:5]}); check how they were loaded")
+    if damaged := rows_not_finite(images):
+        raise ValueError(f"images contain NaN or infinity (images {damaged}); check how they were loaded")
     return images.detach()
 
 
 def check_maps(maps: Tensor, images: Tensor) -> None:
-    """Refuse maps that do not fit the images one to one, or hold NaN or infinity.
+    """Refuse maps that do not fit the images one to one, or that contain NaN or infinity.
 
     Raises:
-        ValueError: with both shapes, or the maps that are damaged.
+        ValueError: the message gives both shapes, or says which maps are damaged.
     """
     if not isinstance(maps, Tensor) or maps.ndim != 3 or maps.shape != images[:, 0].shape:
         got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
         raise ValueError(f"maps {got} do not fit images {tuple(images.shape)}; maps must be (B, H, W)")
     if not maps.is_floating_point():
         raise ValueError(f"maps must be floats, got {maps.dtype}; convert them with maps.float()")
-    if not torch.isfinite(maps).all():
-        bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist()
-        raise ValueError(f"maps hold NaN or infinity (maps {bad[:5]}); look at the method and at the model's weights")
+    if damaged := rows_not_finite(maps):
+        raise ValueError(f"maps contain NaN or infinity (maps {damaged}); check the method and the model's weights")
+
+
+def rows_not_finite(values: Tensor) -> list[int]:
+    """Return the numbers of the first five rows of values (B, ...) that contain NaN or infinity."""
+    return (~torch.isfinite(values)).flatten(1).any(1).nonzero().flatten()[:5].tolist()
 
 
 def check_logits(logits: Tensor) -> Tensor:
-    """The logits, refused where they are not (B, K)."""
+    """Return the logits if they have the shape (B, K), and refuse them otherwise."""
     if not isinstance(logits, Tensor):
-        raise ValueError(
-            f"the model must give logits (B, K), got {type(logits).__name__}; wrap it in a module that gives one tensor"
-        )
+        kind = type(logits).__name__
+        raise ValueError(f"the model must return logits (B, K), got {kind}; wrap it in a module that returns one tensor")
     if logits.ndim != 2:
-        raise ValueError(f"the model must give logits (B, K), got {tuple(logits.shape)}")
+        raise ValueError(f"the model must return logits (B, K), got {tuple(logits.shape)}")
     return logits
 
 
 def check_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
-    """Targets (B,) as class indices that fit the logits (B, K); one number stands for all.
+    """Return targets (B,) as class indices that fit the logits (B, K); one number is used for all rows.
 
     Raises:
-        ValueError: wrong shape, not whole numbers, or outside 0..K-1.
+        ValueError: the targets have another shape, are not whole numbers, or are outside 0..K-1.
     """
     targets = as_targets(targets, logits)
     if targets.min() < 0 or targets.max() >= logits.shape[1]:
-        raise ValueError(f"targets run from {targets.min()} to {targets.max()}, the model has classes 0 to {logits.shape[1] - 1}")
+        raise ValueError(
+            f"targets must be classes of the model, from 0 to {logits.shape[1] - 1}; "
+            f"they range from {targets.min()} to {targets.max()}"
+        )
     return targets
 
 
 def as_targets(targets: Tensor | int, rows: Tensor) -> Tensor:
-    """Targets (B,) as whole numbers, one for each of the rows (B, ...); how many classes there are is not looked at."""
+    """Return targets (B,) as whole numbers, one for each of the rows (B, ...). The number of classes is not checked."""
     targets = torch.as_tensor(targets, device=rows.device)
     if targets.is_floating_point() or targets.dtype == torch.bool:
         raise ValueError(f"targets must be class indices (whole numbers), got {targets.dtype}")

@@ -1,4 +1,4 @@
-"""Fills: what stands where a pixel is taken away."""
+"""Fills: the values that replace removed pixels."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
-from saliency_lib.core.batching import exact
+from saliency_lib.core.batching import without_autocast
 from saliency_lib.core.registry import no_such
 from saliency_lib.core.streams import noise, row_indices
 
@@ -16,7 +16,10 @@ Fill = str | float | Tensor | Callable[[Tensor], Tensor]
 
 
 def pixel_mean(model: nn.Module, images: Tensor) -> Tensor:
-    """The colour (C, 1, 1) that is zero after the model's normalisation; 0 where the model does not say."""
+    """Return the colour (C, 1, 1) that is zero after the model's normalisation.
+
+    A model states it as `pixel_mean`. For a model without this attribute the colour is 0.
+    """
     mean = getattr(model, "pixel_mean", None)
     if mean is None:
         return images.new_zeros(images.shape[1], 1, 1)
@@ -24,15 +27,18 @@ def pixel_mean(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, *, size: int = 11, sigma: float = 5.0, outside: Tensor | float = 0.0) -> Tensor:
-    """Gaussian blur of images (B, C, H, W) with RISE's kernel: a delta of `size` pixels filtered with `sigma`.
+    """Blur images with RISE's kernel: a delta of `size` pixels filtered with a Gaussian of width `sigma`.
 
     Args:
+        images: (B, C, H, W).
+        size: side of the kernel in pixels, odd.
+        sigma: standard deviation of the Gaussian in pixels.
         outside: colour beyond the border, (C, 1, 1) or a number.
 
     Source: Petsiuk et al. 2018, released evaluation code: 11 pixels, sigma 5, zero padding of the normalised image.
     """
     if size % 2 == 0 or size < 1:
-        raise ValueError(f"size of the blur must be odd and positive, got {size}")
+        raise ValueError(f"the size of the blur must be odd and positive, got {size}")
     delta = np.zeros(size)
     delta[size // 2] = 1
     kernel = torch.as_tensor(gaussian_filter1d(delta, sigma)).to(images)
@@ -45,10 +51,10 @@ def blur(images: Tensor, *, size: int = 11, sigma: float = 5.0, outside: Tensor 
 
 
 def wide_blur(images: Tensor, *, size: int = 127, sigma: float = 17.0) -> Tensor:
-    """Gaussian blur of images (B, C, H, W) that are mirrored at their borders, however small they are.
+    """Blur images (B, C, H, W) with a Gaussian; beyond their borders they are mirrored, several times if they are small.
 
-    Source: the saliency benchmark's insertion (torchvision's gaussian_blur, 127 pixels, sigma 17). Differs: torchvision
-    refuses images of less than 64 pixels; here they are mirrored more than once.
+    Source: the saliency benchmark's insertion (torchvision's gaussian_blur, 127 pixels, sigma 17).
+    Differs: torchvision refuses images of less than 64 pixels.
     """
     places = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64)
     kernel = torch.exp(-places.square() / (2 * sigma**2))
@@ -64,19 +70,14 @@ def wide_blur(images: Tensor, *, size: int = 127, sigma: float = 17.0) -> Tensor
 
 
 def image_mean(images: Tensor) -> Tensor:
-    """The mean colour (B, C, 1, 1) of each image."""
+    """Return the mean colour (B, C, 1, 1) of each image."""
     return images.mean((2, 3), keepdim=True)
 
 
 def within(images: Tensor, shares: Tensor) -> Tensor:
-    """Values at these shares of the way from each channel's least value to its greatest, image by image."""
+    """Map shares in [0, 1] to the range of each image's channel: 0 to its smallest value, 1 to its largest."""
     least, greatest = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     return torch.lerp(least, greatest, shares)
-
-
-def _colour(images: Tensor, numbers: list[int], seed: int) -> Tensor:
-    """One normal draw (B, C, 1, 1) for each channel of each image."""
-    return noise(images[:, :, :1, :1], numbers, seed, "gaussian", torch.randn)
 
 
 FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
@@ -90,39 +91,44 @@ FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
     "corner": lambda model, images, numbers, seed: images[:, :, :1, :1],
     "image_mean": lambda model, images, numbers, seed: image_mean(images),
     "uniform": lambda model, images, numbers, seed: within(images, noise(images, numbers, seed, "uniform")),
-    "gaussian": lambda model, images, numbers, seed: image_mean(images) + _colour(images, numbers, seed),
+    "gaussian": lambda model, images, numbers, seed: (
+        image_mean(images) + noise(images[:, :, :1, :1], numbers, seed, "gaussian", law=torch.randn)
+    ),
 }
 
 
 def filled(fill: Fill, model: nn.Module, images: Tensor, *, indices: Tensor | None = None, seed: int = 0) -> Tensor:
-    """What stands where a pixel is taken away, expanded to the shape of images (B, C, H, W).
+    """Return the values that replace removed pixels, expanded to the shape of images (B, C, H, W).
 
     Args:
-        fill: `mean` (zero after the model's normalisation), `black`, `white`, `grey`, `blur` (RISE's), `wide_blur` (127
-            pixels, sigma 17, mirrored outside), `corner` (the image's top left pixel), `image_mean` (its mean colour),
-            `noise` (uniform in [0, 1]), `uniform` (in the range of the image's channel), `gaussian` (its mean colour plus
-            one normal draw a channel), a number, a tensor that broadcasts to the images, or a function of the images.
-            Random fills are fixed by seed and index.
+        fill: a name, a number, a tensor that broadcasts to the images, or a function of the images. The names:
+
+            - `mean`: the colour that is zero after the model's normalisation,
+            - `black`, `white`, `grey`: 0, 1 and 0.5,
+            - `blur`: RISE's blur of the image, `wide_blur`: a blur of 127 pixels and sigma 17,
+            - `corner`: the image's top left pixel, `image_mean`: its mean colour,
+            - `noise`: uniform in [0, 1], `uniform`: uniform in the range of the image's channel,
+            - `gaussian`: the image's mean colour plus one normal draw per channel.
+        seed, indices: fix the random fills; indices (B,) are the images' numbers in their data set.
 
     Raises:
-        ValueError: unknown name, a tensor that does not broadcast, or a result with NaN.
+        ValueError: the name is unknown, the tensor does not broadcast, or the result contains NaN.
     """
     if isinstance(fill, str):
         if fill not in FILLS:
             raise no_such("fill", fill, FILLS)
-        with exact(images):
+        with without_autocast(images):
             substrate = FILLS[fill](model, images, row_indices(images, indices), seed)
     else:
         substrate = fill(images) if callable(fill) else torch.tensor(fill) if isinstance(fill, (int, float)) else fill
         if not isinstance(substrate, Tensor):
-            raise ValueError(
-                f"fill must be a name, a number, a tensor or a function that gives a tensor, got {type(substrate).__name__}"
-            )
+            kind = type(substrate).__name__
+            raise ValueError(f"fill must be a name, a number, a tensor or a function that returns a tensor, got {kind}")
         substrate = substrate.to(images)
     try:
         substrate = substrate.expand(images.shape)
     except RuntimeError:
         raise ValueError(f"fill {tuple(substrate.shape)} does not broadcast to images {tuple(images.shape)}") from None
     if not torch.isfinite(substrate).all():
-        raise ValueError("fill holds NaN or infinity")
+        raise ValueError("the fill contains NaN or infinity")
     return substrate

@@ -1,4 +1,4 @@
-"""Random numbers that are fixed by what they are for, a seed and an image."""
+"""Draw random numbers that are fixed by their purpose, a seed and the image that they are for."""
 
 import hashlib
 import operator
@@ -7,40 +7,67 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Draw = Callable[..., Tensor]
+Distribution = Callable[..., Tensor]  # torch.rand or torch.randn
 
 
 def row_indices(images: Tensor, indices: Tensor | None) -> list[int]:
-    """The number of each image in its data set, which with a seed fixes its random numbers; 0..B-1 if left out."""
+    """Return the number of each image in its data set, 0..B-1 if `indices` is None.
+
+    Together with a seed, this number fixes the image's random numbers, whatever batch the image is in.
+    """
     if indices is None:
         return list(range(len(images)))
     numbers = [int(i) for i in indices]
     if len(numbers) != len(images):
-        raise ValueError(f"indices has {len(numbers)} entries for {len(images)} images")
+        raise ValueError(f"indices has {len(numbers)} entries for {len(images)} images; pass one per image")
     return numbers
 
 
-def stream(purpose: str, *key: int) -> int:
-    """A seed fixed by what it is for and by a key, for instance (seed, image, draw), unrelated to that of any other key."""
+def seed_of(purpose: str, *key: int) -> int:
+    """Return a seed that depends on a purpose and a key, for instance (seed, image, draw), and on nothing else."""
     try:
-        numbers = [operator.index(part) for part in key]  # NumPy's whole numbers count as Python's
+        numbers = [operator.index(part) for part in key]  # NumPy's integers count as Python's
     except TypeError:
         raise ValueError(f"seeds and indices must be whole numbers, got {key} for {purpose}") from None
     return int.from_bytes(hashlib.sha256(repr((purpose, *numbers)).encode()).digest()[:4])  # torch's CPU generator reads 32 bits
 
 
 def generator(device: torch.device, purpose: str, *key: int) -> torch.Generator:
-    """A generator whose random numbers are fixed by what they are for and by a key."""
-    return torch.Generator(device).manual_seed(stream(purpose, *key))
+    """Return a generator whose random numbers depend on a purpose and a key, and on nothing else."""
+    return torch.Generator(device).manual_seed(seed_of(purpose, *key))
 
 
-def noise(images: Tensor, numbers: list[int], seed: int, purpose: str = "noise", draw: Draw = torch.rand) -> Tensor:
-    """Random numbers the shape of the images (B, C, H, W), drawn for each in float32 from a stream of its own.
+def draw_one(like: Tensor, purpose: str, *key: int, law: Distribution = torch.rand) -> Tensor:
+    """Return random numbers (C, H, W) for one of the images `like` (B, C, H, W).
+
+    They are drawn in float32, so that images of every precision receive the same numbers.
+    """
+    return law(like.shape[1:], generator=generator(like.device, purpose, *key), device=like.device)
+
+
+def noise(
+    images: Tensor, numbers: list[int], seed: int, purpose: str = "noise", *draw: int, law: Distribution = torch.rand
+) -> Tensor:
+    """Return random numbers of the images' shape (B, C, H, W), drawn from one stream per image.
 
     Args:
-        numbers, seed, purpose: fix the numbers, see `stream`.
-        draw: torch.rand (uniform in [0, 1)) or torch.randn.
+        numbers, seed, purpose, draw: fix the numbers, see `seed_of`.
+        law: torch.rand (uniform in [0, 1)) or torch.randn (normal).
     """
-    sources = [generator(images.device, purpose, seed, number) for number in numbers]
-    draws = [draw(images.shape[1:], generator=source, device=images.device) for source in sources]
-    return torch.stack(draws).to(images.dtype)
+    return torch.stack([draw_one(images, purpose, seed, number, *draw, law=law) for number in numbers]).to(images.dtype)
+
+
+def noise_by_draw(
+    images: Tensor, purpose: str, law: Distribution, seed: int, indices: Tensor | None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a function of image rows (n,) and draw numbers (n,) that gives their random numbers (n, C, H, W).
+
+    Each is fixed by the seed, the image and the number of the draw, in whatever order they are asked for.
+    """
+    numbers = row_indices(images, indices)
+
+    def at(rows: Tensor, draws: Tensor) -> Tensor:
+        pairs = zip(rows.tolist(), draws.tolist(), strict=True)
+        return torch.stack([draw_one(images, purpose, seed, numbers[row], draw, law=law) for row, draw in pairs]).to(images)
+
+    return at

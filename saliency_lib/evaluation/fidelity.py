@@ -108,7 +108,7 @@ def road(
     images = check_images(images)
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a number from 0, got {sigma}")
-    field = sigma * noise(images, row_indices(images, indices), seed, "road", torch.randn)
+    field = sigma * noise(images, row_indices(images, indices), seed, "road", law=torch.randn)
     fill = Imputed(lambda rows, missing: imputed(images[rows], missing) + field[rows])
     most, least = (
         perturbation_curve(

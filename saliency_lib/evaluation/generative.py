@@ -49,7 +49,7 @@ def activation_maximisation(
     added on the way, though it is named after Langevin dynamics. Shmelkov, Schmid, Alahari 2018 have the test for generators.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps must be a whole number from 0, got {steps!r}")
+        raise ValueError(f"steps must be a whole number of at least 0, got {steps!r}")
     for name, value in (("rate", rate), ("decay", decay)):
         _not_negative(name, value)
     check_model(model)
@@ -60,7 +60,7 @@ def activation_maximisation(
     if len(shape) != 3:
         raise ValueError(f"shape must be (C, H, W), got {tuple(shape)}")
     blank = torch.empty((), dtype=like.dtype, device=like.device).expand(len(labels), *shape)
-    start = (0.5 + 0.2 * noise(blank, row_indices(blank, indices), seed, "samples", torch.randn)).clamp(0, 1)
+    start = (0.5 + 0.2 * noise(blank, row_indices(blank, indices), seed, "samples", law=torch.randn)).clamp(0, 1)
     made: list[Tensor] = []
     with frozen(model):
         labels = check_targets(labels, logits_of(model, start[:1]).expand(len(labels), -1))
@@ -144,5 +144,5 @@ def density_ratio(
 
 def _not_negative(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number from 0, got {value!r}")
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
     return value

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from saliency_lib.core.batching import frozen, resolve_targets
 from saliency_lib.core.checks import check_images, check_maps, positive
 from saliency_lib.core.optional import optional
-from saliency_lib.core.streams import generator, row_indices, stream
+from saliency_lib.core.streams import generator, row_indices, seed_of
 from saliency_lib.evaluation.curve import Curve, one_number
 from saliency_lib.evaluation.perturbation import choose
 from saliency_lib.evaluation.table import METRICS
@@ -196,7 +196,7 @@ def model_randomisation(
     values = [maps.new_ones(len(maps), dtype=torch.float64)]
     for group in groups:
         for number in group.tolist():
-            _initialise(layers[number], stream("model_randomisation", seed, number))
+            _initialise(layers[number], seed_of("model_randomisation", seed, number))
         with frozen(random):
             values.append(alike(maps.detach(), _explained(explain, random, images, targets)))
     ends = [0, *(int(group[-1]) + 1 for group in groups)]

@@ -32,7 +32,7 @@ class Model(Entry):
         @wraps(function)
         def checked(classes: int = 10, channels: int = taken[-1], pretrained: bool = False, **options: Any) -> nn.Module:
             if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-                raise ValueError(f"classes must be a whole number from 1, got {classes!r}")
+                raise ValueError(f"classes must be a whole number of at least 1, got {classes!r}")
             if channels not in taken:
                 words = " or ".join(COLOURS[number] for number in taken)
                 raise ValueError(f"channels must be {words}, got {channels!r}")
