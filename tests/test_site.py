@@ -20,7 +20,7 @@ from nbformat import v4
 from docs import site, site_content, site_pages
 from saliency_lib import paths
 from saliency_lib import notebook as report
-from saliency_lib.statistics import claims
+from saliency_lib import statistics
 from workflow import plans
 
 PLANS = {
@@ -58,7 +58,7 @@ def verdicts_of(gain):
     claimed, draws = report.claimed("active_gradients"), np.random.default_rng(0)
     level = {"gradient": 2, "active_gradient": 1, "inactive_gradient": 1, "positive_gradient": 0, "negative_gradient": 0}
     sides = {(row.quantity, name) for row in claimed.itertuples() for name in (row.higher, row.lower)}
-    return claims.verdicts(claimed, {side: gain * level[side[1]] + draws.normal(size=30) / 10 for side in sorted(sides)})
+    return statistics.claim_verdicts(claimed, {side: gain * level[side[1]] + draws.normal(size=30) / 10 for side in sorted(sides)})
 
 
 def both_ways():
@@ -323,7 +323,7 @@ def test_the_count_of_verdicts_stands_above_the_table(built):
 
 
 def test_verdicts_differ_by_word_and_mark():
-    words = {"reproduced", "not reproduced", claims.UNTESTED, site_content.NOT_RUN}
+    words = {"reproduced", "not reproduced", statistics.UNTESTED, site_content.NOT_RUN}
     assert set(site_pages.MARKS) == words and len(set(site_pages.MARKS.values())) == 4
 
 

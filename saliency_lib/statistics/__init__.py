@@ -1,73 +1,35 @@
-"""What may be said of scores: intervals, comparisons, verdicts, ranks. NumPy and pandas, never torch."""
+"""Statistics of scores: intervals, comparisons, verdicts, ranks. NumPy, SciPy and pandas, never torch."""
 
-from saliency_lib.statistics.claims import (
-    CONTROLS,
-    FEWEST,
-    LEVEL,
-    RESAMPLES,
-    UNTESTED,
-    against_controls,
-    agreement,
-    better_than_chance,
-    bootstrap_interval,
-    holm,
-    kinship,
-    leaderboard,
-    not_worse,
-    p_words,
-    paired,
-    paired_over,
-    shares,
-    summary,
-    verdicts,
-    wilcoxon,
-    with_control,
-)
-from saliency_lib.statistics.ranks import (
-    Areas,
-    block_ranks,
-    boards,
-    by_training,
-    cliques,
-    critical_difference,
-    duels,
-    friedman,
-    metric_agreement,
-    side_by_side,
-    standings,
-)
-
-__all__ = [
-    "CONTROLS",
-    "FEWEST",
-    "LEVEL",
-    "RESAMPLES",
-    "UNTESTED",
-    "Areas",
-    "against_controls",
-    "agreement",
-    "better_than_chance",
-    "block_ranks",
-    "boards",
-    "bootstrap_interval",
-    "by_training",
-    "cliques",
-    "critical_difference",
-    "duels",
-    "friedman",
-    "holm",
-    "kinship",
-    "leaderboard",
-    "metric_agreement",
-    "not_worse",
-    "p_words",
-    "paired",
-    "paired_over",
-    "shares",
-    "side_by_side",
-    "standings",
-    "summary",
-    "verdicts",
-    "wilcoxon",
-    "with_control",
-]
+from saliency_lib.statistics.comparisons import CONTROLS as CONTROLS
+from saliency_lib.statistics.comparisons import against_controls as against_controls
+from saliency_lib.statistics.comparisons import better_than_chance as better_than_chance
+from saliency_lib.statistics.comparisons import holm as holm
+from saliency_lib.statistics.comparisons import map_agreement as map_agreement
+from saliency_lib.statistics.comparisons import most_similar as most_similar
+from saliency_lib.statistics.comparisons import non_inferiority as non_inferiority
+from saliency_lib.statistics.comparisons import paired as paired
+from saliency_lib.statistics.comparisons import paired_by_metric as paired_by_metric
+from saliency_lib.statistics.comparisons import paired_by_training as paired_by_training
+from saliency_lib.statistics.comparisons import side_by_side as side_by_side
+from saliency_lib.statistics.comparisons import wilcoxon as wilcoxon
+from saliency_lib.statistics.comparisons import with_control as with_control
+from saliency_lib.statistics.intervals import LEVEL as LEVEL
+from saliency_lib.statistics.intervals import MIN_IMAGES as MIN_IMAGES
+from saliency_lib.statistics.intervals import RESAMPLES as RESAMPLES
+from saliency_lib.statistics.intervals import UNTESTED as UNTESTED
+from saliency_lib.statistics.intervals import Areas as Areas
+from saliency_lib.statistics.intervals import bootstrap_interval as bootstrap_interval
+from saliency_lib.statistics.intervals import format_p as format_p
+from saliency_lib.statistics.intervals import leaderboard as leaderboard
+from saliency_lib.statistics.intervals import proportions as proportions
+from saliency_lib.statistics.intervals import summary as summary
+from saliency_lib.statistics.intervals import wilson_interval as wilson_interval
+from saliency_lib.statistics.ranks import block_ranks as block_ranks
+from saliency_lib.statistics.ranks import cliques as cliques
+from saliency_lib.statistics.ranks import critical_difference as critical_difference
+from saliency_lib.statistics.ranks import friedman as friedman
+from saliency_lib.statistics.ranks import leaderboard_by_training as leaderboard_by_training
+from saliency_lib.statistics.ranks import mean_ranks as mean_ranks
+from saliency_lib.statistics.ranks import metric_agreement as metric_agreement
+from saliency_lib.statistics.ranks import ranks_by_training as ranks_by_training
+from saliency_lib.statistics.verdicts import claim_verdicts as claim_verdicts

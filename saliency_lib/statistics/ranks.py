@@ -1,4 +1,4 @@
-"""Many methods by many metrics: ranks with their uncertainty, critical differences, agreement between metrics. No torch."""
+"""Many methods under many metrics: mean ranks, critical differences, agreement between metrics."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,52 +6,59 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from saliency_lib.statistics.claims import FEWEST, LEVEL, UNTESTED, bootstrap_interval, leaderboard, paired_over
-
-Areas = Mapping[str, Mapping[str, np.ndarray]]  # per metric and method (B,), one number an image
+from saliency_lib.statistics.intervals import LEVEL, MIN_IMAGES, Areas, bootstrap_interval, leaderboard
 
 
 def block_ranks(areas: Areas, lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
-    """The rank of each method on each image: 1 is the best, ties share the mean of their ranks.
+    """Rank the methods on each image: 1 is the best, and ties share the mean of their ranks.
 
-    With several metrics a method's ranks on an image are averaged over the metrics, and these averages ranked again, so that each
+    With several metrics, a method's ranks on an image are averaged over the metrics, and these averages are ranked again. So each
     metric has the same weight whatever its unit.
 
     Args:
-        areas: per metric and method (B,), the same methods and images under every metric.
+        areas: per metric and method (B,), the same methods and images for every metric.
         lower_is_better: per metric.
 
     Returns:
-        (B, M), one row an image, one column a method.
+        (B, M), one row per image, one column per method.
 
     Raises:
         ValueError: no metric, fewer than two methods, methods or images that differ between metrics, or numbers that are not
             finite.
     """
     if not areas:
-        raise ValueError("there is no metric to rank by")
-    methods = list(next(iter(areas.values())))
+        raise ValueError("ranks need at least one metric, got none")
+    reference = next(iter(areas.values()))
+    methods = list(reference)
     if len(methods) < 2:
-        raise ValueError(f"ranks need two methods or more, got {methods}")
-    first = next(iter(areas.values()))[methods[0]]
-    total = np.zeros((len(first), len(methods)))
+        raise ValueError(f"ranks need at least two methods, got {methods}")
+    count = len(reference[methods[0]])
+    total = np.zeros((count, len(methods)))
     for metric, rows in areas.items():
-        if set(rows) != set(methods) or len({len(values) for values in rows.values()}) != 1:
-            raise ValueError(f"{metric} was not measured for the same methods on equally many images as the other metrics")
-        values = np.stack([np.asarray(rows[name], float) for name in methods], axis=1)
+        if set(rows) != set(methods):
+            raise ValueError(
+                f"{metric} was measured for {sorted(rows)}, the first metric for {sorted(methods)}; use the same methods"
+            )
+        counts = {name: len(values) for name, values in rows.items()}
+        if set(counts.values()) != {count}:
+            raise ValueError(
+                f"every method needs {count} images, as {methods[0]} has for the first metric; {metric} has {counts}"
+            )
+        values = np.stack([np.asarray(rows[name], dtype=float) for name in methods], axis=1)
         if not np.isfinite(values).all():
-            raise ValueError(f"{metric} holds NaN or infinity; no rank can be given")
-        if len(total) != len(values):
-            raise ValueError(f"{metric} was measured on {len(values)} images, the metrics before it on {len(total)}")
+            raise ValueError(f"{metric} contains NaN or infinity, which cannot be ranked; remove or recompute the values")
         total += stats.rankdata(values if lower_is_better[metric] else -values, axis=1)
     return pd.DataFrame(stats.rankdata(total, axis=1), columns=methods)
 
 
-def standings(areas: Areas, lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
-    """One row a method, the best first: its mean rank over the images with its 95 % bootstrap interval; see `block_ranks`.
+def mean_ranks(areas: Areas, lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
+    """Return one row per method, the best first: its mean rank over the images with its 95 % bootstrap interval.
+
+    Args:
+        areas, lower_is_better: as in `block_ranks`.
 
     Returns:
-        Columns method, rank, rank_low, rank_high, images; ranks lie in [1, M].
+        Columns method, rank, rank_low, rank_high, images; ranks are in [1, M].
     """
     ranks = block_ranks(areas, lower_is_better)
     low, high = bootstrap_interval(ranks.to_numpy())
@@ -60,138 +67,123 @@ def standings(areas: Areas, lower_is_better: Mapping[str, bool]) -> pd.DataFrame
 
 
 def critical_difference(methods: int, images: int, *, level: float = LEVEL) -> float:
-    """By how much two mean ranks must differ so that their methods do (Nemenyi's test, all pairs at once).
-
-    NaN where there are too few images for a verdict (`claims.FEWEST`).
+    """Return the smallest significant difference of two mean ranks (Nemenyi's test, all pairs at once).
 
     Args:
-        methods, images: how many were ranked, and on how many images.
-        level: 1 less the chance that any of the pairs is told apart wrongly.
+        methods, images: how many methods were ranked, on how many images.
+        level: 1 minus the chance that any pair of equal methods is called different.
+
+    Returns:
+        A difference of ranks; NaN for fewer than 20 images (`MIN_IMAGES`).
+
+    Raises:
+        ValueError: fewer than two methods, or no image.
 
     Source: Demsar 2006, section 3.2.2.
     """
     if methods < 2 or images < 1:
-        raise ValueError(f"a critical difference needs two methods or more and an image, got {methods} and {images}")
-    if images < FEWEST:
+        raise ValueError(f"a critical difference needs at least two methods and one image, got {methods} and {images}")
+    if images < MIN_IMAGES:
         return float("nan")
     studentized = stats.studentized_range.ppf(level, methods, np.inf) / np.sqrt(2)
     return float(studentized * np.sqrt(methods * (methods + 1) / (6 * images)))
 
 
 def friedman(areas: Areas, lower_is_better: Mapping[str, bool]) -> float:
-    """The p-value that all methods are alike, by their ranks over the images (Friedman's test); 1 where all ranks are tied.
+    """Return the p-value of Friedman's test that all methods have the same ranks; 1 if all ranks are tied.
 
-    NaN where the test has no use: fewer than three methods, or too few images for a verdict (`claims.FEWEST`).
+    Args:
+        areas, lower_is_better: as in `block_ranks`.
+
+    Returns:
+        A p-value; NaN for fewer than three methods or fewer than 20 images (`MIN_IMAGES`).
+
+    Source: Demsar 2006, section 3.2.2.
     """
-    ranks = block_ranks(areas, lower_is_better)
-    if ranks.shape[1] < 3 or len(ranks) < FEWEST:
+    ranks = block_ranks(areas, lower_is_better).to_numpy()
+    if ranks.shape[1] < 3 or len(ranks) < MIN_IMAGES:
         return float("nan")
-    if (ranks.to_numpy() == ranks.to_numpy()[:, :1]).all():
-        return 1.0
-    return float(stats.friedmanchisquare(*ranks.to_numpy().T).pvalue)
+    return 1.0 if (ranks == ranks[:, :1]).all() else float(stats.friedmanchisquare(*ranks.T).pvalue)
 
 
 def cliques(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
-    """The longest runs of ranks, best first, whose ends differ by less than the critical difference.
+    """Find the longest runs of ranks whose ends differ by less than the critical difference.
 
     Args:
         ranks: in rising order.
+        difference: as `critical_difference` returns it.
 
     Returns:
-        (first, last) positions of each run of two or more, none inside another.
+        (first, last) positions of each run of two or more; none is part of another.
     """
-    ranks = np.asarray(ranks, float)
     found: list[tuple[int, int]] = []
-    for first in range(len(ranks)):
-        last = int(np.searchsorted(ranks, ranks[first] + difference)) - 1
+    for first, rank in enumerate(ranks):
+        last = int(np.searchsorted(ranks, rank + difference)) - 1
         if last > first and (not found or last > found[-1][1]):
             found.append((first, last))
     return found
 
 
 def metric_agreement(areas: Mapping[str, Areas], lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
-    """How far metrics put the methods into one order: Spearman's rank correlation of the methods' mean scores.
+    """Return Spearman's rank correlation between the orders in which every two metrics put the methods.
 
     Args:
         areas: per training, metric and method (B,).
-        lower_is_better: per metric; every metric is turned so that more is better.
+        lower_is_better: per metric; every metric is signed so that larger is better.
 
     Returns:
-        One row a metric: its name, and its correlation with each metric, the mean over the trainings; NaN where a metric gives
-        all methods the same mean.
+        One row per metric: metric, and its correlation with each metric, averaged over the trainings; NaN if a metric gives all
+        methods the same mean.
     """
     metrics = list(next(iter(areas.values())))
-    order = {
-        (training, metric): [
-            (-1 if lower_is_better[metric] else 1) * float(np.mean(values)) for _, values in sorted(rows[metric].items())
+    correlations = np.zeros((len(metrics), len(metrics)))
+    for rows in areas.values():
+        signed = [
+            [(-1 if lower_is_better[metric] else 1) * float(np.mean(values)) for _, values in sorted(rows[metric].items())]
+            for metric in metrics
         ]
-        for training, rows in areas.items()
-        for metric in metrics
-    }
-
-    def correlation(training: str, one: str, other: str) -> float:
-        pair = order[training, one], order[training, other]
-        return float(stats.spearmanr(*pair).statistic) if min(map(np.ptp, pair)) else np.nan
-
-    rows = []
-    for one in metrics:
-        means = {other: float(np.mean([correlation(training, one, other) for training in areas])) for other in metrics}
-        rows.append({"metric": one} | means)
-    return pd.DataFrame(rows)
+        correlations += [[_spearman(one, other) for other in signed] for one in signed]
+    table = pd.DataFrame(correlations / len(areas), columns=metrics)
+    table.insert(0, "metric", metrics)
+    return table
 
 
-def by_training(areas: Mapping[str, Areas], lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
-    """The mean rank of each method (rows, the best over all trainings first) on the network of each training (columns).
-
-    Returns:
-        Indexed by method, one column a training.
-    """
-    table = pd.DataFrame(
-        {training: standings(rows, lower_is_better).set_index("method")["rank"] for training, rows in areas.items()}
-    )
-    return table.loc[table.mean(axis=1).sort_values(kind="stable").index]
+def _spearman(one: list[float], other: list[float]) -> float:
+    return float(stats.spearmanr(one, other).statistic) if min(np.ptp(one), np.ptp(other)) else np.nan
 
 
-def duels(areas: Mapping[str, Areas], pairs: Sequence[tuple[str, str]], lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
-    """Whether one method beats another on the network of each training, by each metric; see `claims.paired`.
-
-    Args:
-        areas: per training, metric and method (B,).
-        pairs: (better, worse) names, one claim each; Holm's correction is over the pairs within a training and a metric.
-
-    Returns:
-        Columns training, metric, claim, ours, p, verdict.
-    """
-    tables = [paired_over(rows, pairs, lower_is_better).assign(training=training) for training, rows in areas.items()]
-    return pd.concat(tables, ignore_index=True)[["training", "metric", "claim", "ours", "p", "verdict"]]
-
-
-def side_by_side(found: pd.DataFrame) -> pd.DataFrame:
-    """What `duels` found, one row a claim and a metric, one column a training: the mean difference, or `no`.
-
-    `no` stands where the claim does not hold. Claims that could not be tested have an empty cell.
-    """
-    said = found["ours"].where(found["verdict"] == "holds", "no").where(found["verdict"] != UNTESTED, "")
-    table = found.assign(said=said).pivot(index=["claim", "metric"], columns="training", values="said")
-    return table.loc[:, list(dict.fromkeys(found["training"]))].reset_index().rename_axis(columns=None)
-
-
-def boards(areas: Mapping[str, Areas], lower_is_better: Mapping[str, bool], options: Mapping[str, Mapping]) -> pd.DataFrame:
-    """Everything in one table: a row a training and a method, the best rank of each training first.
+def ranks_by_training(areas: Mapping[str, Areas], lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
+    """Return the mean rank of each method (rows, the best over all trainings first) for each training (columns).
 
     Args:
         areas: per training, metric and method (B,).
         lower_is_better: per metric.
-        options: per method the options that were not the defaults.
+
+    Returns:
+        Indexed by method, one column per training.
+    """
+    ranks = {training: mean_ranks(rows, lower_is_better).set_index("method")["rank"] for training, rows in areas.items()}
+    table = pd.DataFrame(ranks)
+    return table.loc[table.mean(axis=1).sort_values(kind="stable").index]
+
+
+def leaderboard_by_training(
+    areas: Mapping[str, Areas], lower_is_better: Mapping[str, bool], options: Mapping[str, Mapping[str, object]]
+) -> pd.DataFrame:
+    """Return one row per training and method with its ranks and all means, the best rank of each training first.
+
+    Args:
+        areas: per training, metric and method (B,).
+        lower_is_better: per metric.
+        options: per method the options that differ from the defaults.
 
     Returns:
         Columns training, method, options, images, rank with its bounds, and each metric's mean with its bounds.
     """
     tables = []
     for training, rows in areas.items():
-        ranks = standings(rows, lower_is_better)
-        means = leaderboard(rows, lower_is_better, options).drop(columns="images")
-        table = ranks.merge(means, on="method").assign(training=training)
+        means = leaderboard(rows, lower_is_better, options)
+        table = mean_ranks(rows, lower_is_better).drop(columns="images").merge(means, on="method").assign(training=training)
         first = ["training", "method", "options", "images", "rank", "rank_low", "rank_high"]
         tables.append(table[[*first, *(name for name in table if name not in first)]])
     return pd.concat(tables, ignore_index=True)
