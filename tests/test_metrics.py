@@ -517,7 +517,7 @@ def test_the_numbers_of_the_papers_are_the_defaults():
     """What papers.md of the project's sources states; where one changes, REVISION in specs.py is raised."""
     from saliency_lib.attribution import rise, sidu
     from saliency_lib.attribution.lime import superpixels
-    from saliency_lib.evaluation import deletion as curves
+    from saliency_lib.evaluation.deletion import PRESETS
 
     def plain(variants, name):
         return {key: value for key, value in variants[name].items() if not callable(value)}
@@ -535,7 +535,7 @@ def test_the_numbers_of_the_papers_are_the_defaults():
         "gnl": ("mean", "blur"),
         "saliency_benchmark": ("black", "wide_blur"),
     }.items():
-        assert (curves.PRESETS[preset]["deletion_fill"], curves.PRESETS[preset]["insertion_fill"]) == fills
+        assert (PRESETS[preset]["deletion_fill"], PRESETS[preset]["insertion_fill"]) == fills
     expected = {
         "smoothgrad": {"samples": 25, "sigma": 0.15},
         "integrated_gradients": {"steps": 50, "baseline": "mean"},
