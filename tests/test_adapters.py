@@ -81,7 +81,7 @@ def test_a_direction_that_does_not_fit_is_refused(smooth, images):
         sl.Shifted(smooth, [1.0])
     with pytest.raises(ValueError, match=r"got torch\.int64"):
         sl.Shifted(smooth, torch.ones(3, 16, 16, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"images \(5, 3, 16, 16\) do not fit the direction \(1, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"images \(5, 3, 16, 16\) do not have the shape of the direction \(1, 16, 16\)"):
         sl.Shifted(smooth, torch.ones(1, 16, 16))(images)
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from saliency_lib import paths
 from saliency_lib.data.table import DATASETS
-from saliency_lib.networks import models
+from saliency_lib.networks import pretrained
+from saliency_lib.networks.pixels import PixelModel, Resize
 from saliency_lib.networks.table import MODELS
 
 OURS = ("cnn", "sgt_cnn", "cifar_resnet9", "cifar_resnet18", "cifar_resnet34", "efficientnet_lite0")
@@ -68,7 +69,7 @@ def test_an_image_is_classified_alike_alone_and_in_a_batch_with_finite_gradients
 def test_a_grey_input_equals_the_same_repeated_to_three_channels(name):
     model = MODELS[name](channels=1).eval()
     grey = torch.rand(2, 1, 48, 48)
-    colour = models.PixelModel(model.network, [model.pixel_mean.item()] * 3, [model.normalise.std.item()] * 3).eval()
+    colour = PixelModel(model.network, [model.pixel_mean.item()] * 3, [model.normalise.std.item()] * 3).eval()
     torch.testing.assert_close(model(grey), colour(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
     if name == "efficientnet_lite0":  # its normalisation is that of grey in every channel
         torch.testing.assert_close(colour.pixel_mean, MODELS[name]().pixel_mean)
@@ -141,16 +142,16 @@ def test_a_cifar_resnet_uses_one_module_for_each_activation(activation, kind):
 
 def test_an_image_is_resized_only_where_the_network_cannot_take_it(on_meta):
     for name, fitted in (("resnet50", (28, 32)), ("vgg11", (32, 32)), ("alexnet", (63, 63)), ("vit_b_16", (224, 224))):
-        assert MODELS[name]().fit(torch.zeros(1, 3, 28, 32)).shape[2:] == fitted
-    assert MODELS["vit_b_16"]().fit(torch.zeros(1, 3, 256, 300)).shape[2:] == (224, 224)
+        assert MODELS[name]().resize(torch.zeros(1, 3, 28, 32)).shape[2:] == fitted
+    assert MODELS["vit_b_16"]().resize(torch.zeros(1, 3, 256, 300)).shape[2:] == (224, 224)
     images = torch.rand(1, 3, 28, 32, device="cpu")
-    assert torch.equal(models.Fit(3, 28)(images), images)
+    assert torch.equal(Resize(3, 28)(images), images)
 
 
 def test_efficientnet_lite0_pads_by_the_size_of_the_input():
     model = MODELS["efficientnet_lite0"](channels=1).eval()
     for side in (28, 33, 64):
-        features = model.network.extract_features(model.fit(torch.zeros(1, 1, side, side)))
+        features = model.network.extract_features(model.resize(torch.zeros(1, 1, side, side)))
         assert features.shape[-1] == -(-side // 32)
 
 
@@ -180,7 +181,7 @@ def _keep(state: dict[str, torch.Tensor], folder, monkeypatch):
     torch.save(state, folder / "weights" / "new")
     digest = hashlib.sha256((folder / "weights" / "new").read_bytes()).hexdigest()
     file = (folder / "weights" / "new").rename(folder / "weights" / f"net-{digest[:8]}.pth")
-    monkeypatch.setattr(models, "_weights", lambda name: SimpleNamespace(url=f"https://nowhere/{file.name}"))
+    monkeypatch.setattr(pretrained, "_weights", lambda name: SimpleNamespace(url=f"https://nowhere/{file.name}"))
     monkeypatch.setattr(paths, "DATA", folder)
     return file
 
@@ -208,7 +209,7 @@ def test_densenets_old_names_are_understood(tmp_path, monkeypatch):
     old = {re.sub(r"(denselayer.*(?:norm|conv))([12])", r"\1.\2", key): torch.zeros(1) for key in new}
     assert set(old) != set(new)
     file = _keep(old, tmp_path, monkeypatch)
-    assert list(models._downloaded(f"https://nowhere/{file.name}")) == new
+    assert list(pretrained._downloaded(f"https://nowhere/{file.name}")) == new
 
 
 def test_missing_weights_name_folder_file_command_and_ways_out(tmp_path, monkeypatch):
@@ -257,7 +258,7 @@ def test_impossible_classes_and_channels_are_refused(name):
 
 
 def test_images_of_other_channels_are_refused_rather_than_broadcast():
-    with pytest.raises(ValueError, match=r"takes pixels \(N, 3, H, W\), got \(2, 1, 28, 28\)"):
+    with pytest.raises(ValueError, match=r"needs pixels \(N, 3, H, W\), got \(2, 1, 28, 28\)"):
         MODELS["resnet18"]()(torch.rand(2, 1, 28, 28))
 
 

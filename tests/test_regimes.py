@@ -11,7 +11,7 @@ from torch import nn
 import saliency_lib as sl
 from saliency_lib import paths
 from saliency_lib.artefacts import pipeline, store
-from saliency_lib.networks import models
+from saliency_lib.networks.heads import HEADS, head_of, with_head
 from saliency_lib.training.selection import accuracy
 from saliency_lib.training.settings import DEFAULTS, Settings
 
@@ -60,7 +60,7 @@ def test_a_recipe_begins_with_the_weights_that_its_text_names(letters, outputs):
     before, after = begun.model.state_dict(), trained.model.state_dict()
     kept = [name for name in before if name in after and before[name].shape == after[name].shape]
     assert len(kept) == len(before) - 2 and all(torch.equal(before[name], after[name]) for name in kept)
-    kinds = [type(part) for part in models.head_of(trained.model).children()]
+    kinds = [type(part) for part in head_of(trained.model).children()]
     assert kinds == [nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
     assert trained.accuracy > 0.6  # the features of digits tell three squares apart
     chain = trained.artefact.provenance["upstream"]
@@ -116,17 +116,17 @@ def test_the_statistics_of_a_frozen_backbone_drift_only_where_the_recipe_lets_th
     # the old head stays, one level deeper, and a new layer reads its ten classes
     assert len(weights) == len(before) - len(statistics) - len([name for name in before if "tracked" in name]) - 2
     assert all(torch.equal(before[name], after[name]) for name in weights)
-    assert models.head_of(sl.train(spec).model).in_features == 10
+    assert head_of(sl.train(spec).model).in_features == 10
 
 
-@pytest.mark.parametrize("head", list(models.HEADS))
+@pytest.mark.parametrize("head", list(HEADS))
 @pytest.mark.parametrize(
     "name", ["resnet18", "vgg11", "densenet121", "mobilenet_v2", "convnext_tiny", "efficientnet_lite0", "cnn"]
 )
 def test_a_new_head_gives_as_many_logits_as_there_are_classes(name, head):
-    network = models.with_head(sl.MODELS[name](classes=20), 7, head).eval()
+    network = with_head(sl.MODELS[name](classes=20), 7, head).eval()
     assert network(torch.rand(2, 3, 64, 64)).shape == (2, 7)
-    trained = sum(parameter.numel() for parameter in models.head_of(network).parameters())
+    trained = sum(parameter.numel() for parameter in head_of(network).parameters())
     read = {"resnet18": 512, "vgg11": 25088, "mobilenet_v2": 1280, "cnn": 128}.get(name)
     if read and head == "two_layers":
         assert trained == read * 64 + 64 + 64 * 7 + 7
@@ -135,10 +135,10 @@ def test_a_new_head_gives_as_many_logits_as_there_are_classes(name, head):
 
 
 def test_a_network_without_a_linear_layer_has_no_head():
-    with pytest.raises(ValueError, match="has no linear layer, so no head that could be replaced or trained alone"):
-        models.with_head(sl.MODELS["squeezenet1_1"](classes=5), 3, "linear")
+    with pytest.raises(ValueError, match="has no linear layer, so it has no head to replace or to train alone"):
+        with_head(sl.MODELS["squeezenet1_1"](classes=5), 3, "linear")
     with pytest.raises(ValueError, match="head must be one of linear, appended, two_layers, got 'mlp'"):
-        models.with_head(sl.MODELS["cnn"](), 3, "mlp")
+        with_head(sl.MODELS["cnn"](), 3, "mlp")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_values_are_checked_before_anything_is_trained(changes, message):
 
 
 def test_the_heads_that_a_recipe_may_name_are_those_that_a_network_can_get():
-    assert set(get_args(Settings.model_fields["head"].annotation)) == {None, *models.HEADS}
+    assert set(get_args(Settings.model_fields["head"].annotation)) == {None, *HEADS}
 
 
 @pytest.mark.parametrize(

@@ -361,24 +361,3 @@ def test_the_control_has_the_salient_share_of_precision_and_half_of_recall():
     share = part.masks.float().mean().item()
     assert scored("aup", maps, part.masks).area.mean().item() == pytest.approx(0.8 * share, abs=0.005)
     assert scored("aur", maps, part.masks).area.mean().item() == pytest.approx(0.4, abs=0.005)
-
-
-def test_trainings_stand_side_by_side_in_every_case():
-    cases = {case: {"standard": np.full(5, place), "saliency_guided": np.full(5, place + 1)} for place, case in enumerate("abc")}
-    figure = sl.figures.intervals_by_training({"Diff(AUP)": cases, "Diff(AUR)": cases})
-    for axes in figure.axes:
-        dots = [(line.get_xdata()[0], round(line.get_ydata()[0])) for line in axes.lines if line.get_marker() == "o"]
-        assert dots == [(0, 2), (1, 2), (1, 1), (2, 1), (2, 0), (3, 0)]  # the first case at the top
-    assert [text.get_text() for text in figure.legends[0].texts] == ["standard", "saliency guided"]
-
-
-def test_what_a_paper_reports_of_a_training_stands_hollow_at_the_height_of_its_own_dot():
-    cases = {case: {"standard": np.zeros(5), "saliency_guided": np.ones(5)} for case in "ab"}
-    figure = sl.figures.intervals_by_training(
-        {"AUP": cases, "AUR": cases}, {("AUP", "b", "saliency_guided"): 0.4, ("AUP", "c", "tcn"): 9.0}
-    )
-    left, right = ([line for line in axes.lines if line.get_marker() in ("o", "D")] for axes in figure.axes)
-    assert [line.get_marker() for line in left] == [*"ooooD"] and [line.get_marker() for line in right] == [*"oooo"]
-    ours, hollow = left[-2:]
-    assert hollow.get_xdata() == [0.4] and hollow.get_ydata() == ours.get_ydata()
-    assert (hollow.get_markerfacecolor(), hollow.get_color()) == ("none", ours.get_color())

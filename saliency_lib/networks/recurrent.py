@@ -1,6 +1,6 @@
-"""Networks of multivariate time series: an LSTM, one with input-cell attention, a temporal CNN and a Transformer.
+"""Networks of multivariate time series: an LSTM, an LSTM with input-cell attention, a temporal CNN and a Transformer.
 
-Sizes are those of the released benchmark code. Dropout is 0.1 everywhere; initialisations are torch's own.
+Sizes are those of the released benchmark code. Dropout is 0.1 everywhere; weights are initialised as torch does.
 """
 
 import math
@@ -16,10 +16,10 @@ DROPOUT = 0.1
 
 
 class SeriesModel(nn.Module):
-    """A network of series: (B, T, F), or (B, 1, T, F) as the data sets give them, to logits (B, K).
+    """A network of series (B, T, F), or (B, 1, T, F) as the data sets return them, to logits (B, K).
 
     Args:
-        network: takes (B, T, F).
+        network: maps series (B, T, F) to logits.
         features: F.
     """
 
@@ -28,32 +28,36 @@ class SeriesModel(nn.Module):
         self.network, self.features = network, features
 
     def forward(self, series: Tensor) -> Tensor:
+        """Return the logits (B, K) of series (B, T, F) or (B, 1, T, F)."""
         shape, wanted = tuple(series.shape), self.features
         if shape[-1] != wanted or not (series.ndim == 3 or (series.ndim == 4 and shape[1] == 1)):
-            raise ValueError(f"the model takes series (B, T, {wanted}) or (B, 1, T, {wanted}), got {shape}; see its features=")
+            raise ValueError(
+                f"the model needs series (B, T, {wanted}) or (B, 1, T, {wanted}), got {shape}; build it with another features="
+            )
         return self.network(series.flatten(0, -3))
 
 
 class Recurrent(nn.LSTM):
-    """An LSTM that gives its last output: (B, T, F) to (B, hidden)."""
+    """An LSTM that returns its last output: (B, T, F) to (B, hidden)."""
 
-    def forward(self, series: Tensor) -> Tensor:
-        # cuDNN cannot go backwards through a recurrent network in evaluation mode, where saliency maps are made
+    def forward(self, series: Tensor) -> Tensor:  # type: ignore[override]  # an LSTM also takes and returns its states
+        """Return the output (B, hidden) at the last step of series (B, T, F)."""
+        # cuDNN has no backward pass for recurrent networks in evaluation mode, in which saliency maps are computed
         with nullcontext() if self.training else torch.backends.cudnn.flags(enabled=False):
             return super().forward(series)[0][:, -1]
 
 
 class CellAttention(nn.Module):
-    """At each time the mean of all steps up to it, weighted by attention: (B, T, F) to (B, T, F).
+    """The mean of all steps up to each step, weighted by attention: (B, T, F) to (B, T, F).
 
     M_t = 1/r sum_h sum_{i <= t} softmax_i(w_h . tanh(W x_i)) x_i
 
     Args:
         width: rows of W.
-        hops: r, how many w_h there are.
+        hops: r, the number of vectors w_h.
 
-    Source: Ismail et al. 2019, Input-cell attention reduces vanishing saliency of recurrent neural networks; as released,
-    where the r means are averaged.
+    Source: Ismail et al. 2019, Input-cell attention reduces vanishing saliency of recurrent neural networks; the r means are
+    averaged as in the released code.
     """
 
     def __init__(self, features: int, width: int = 50, hops: int = 10):
@@ -61,6 +65,7 @@ class CellAttention(nn.Module):
         self.score = nn.Sequential(nn.Linear(features, width), nn.Tanh(), nn.Linear(width, hops))
 
     def forward(self, series: Tensor) -> Tensor:
+        """Return the weighted means (B, T, F) of series (B, T, F)."""
         steps = torch.arange(series.shape[1], device=series.device)
         scores = self.score(series).transpose(1, 2)[:, :, None]
         attention = torch.where(steps > steps[:, None], -math.inf, scores).softmax(3).mean(1)
@@ -68,14 +73,15 @@ class CellAttention(nn.Module):
 
 
 class FeaturesFirst(nn.Module):
-    """Series (B, T, F) as images (B, F, T, 1), so that rules and class activation maps know the layers that follow."""
+    """Series (B, T, F) as images (B, F, T, 1), so that rules and class activation maps support the layers that follow."""
 
     def forward(self, series: Tensor) -> Tensor:
+        """Return the series as images (B, F, T, 1)."""
         return series.transpose(1, 2)[..., None]
 
 
 class CausalBlock(nn.Module):
-    """Two convolutions over the steps so far, on (B, C, T, 1), and a shortcut that is one of 1x1 where C changes."""
+    """Two convolutions over the steps so far, on (B, C, T, 1), and a shortcut that is a 1x1 convolution if C changes."""
 
     def __init__(self, inputs: int, outputs: int, dilation: int, kernel: int = 4):
         super().__init__()
@@ -88,6 +94,7 @@ class CausalBlock(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return features (B, outputs, T, 1)."""
         return self.activation(self.residual(features) + self.shortcut(features))
 
 
@@ -101,6 +108,7 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, series: Tensor) -> Tensor:
+        """Return the maximum over time (B, F) of the encoded series (B, T, F)."""
         _, steps, features = series.shape
         frequencies = 10000 ** (-torch.arange(0, features, 2).to(series) / features)
         angles = torch.arange(steps).to(series)[:, None] * frequencies
@@ -111,15 +119,15 @@ class Encoder(nn.Module):
 
 
 def _classifier(classes: int, features: int, width: int, *layers: nn.Module) -> SeriesModel:
-    """The layers, (B, T, F) to (B, width), with a linear head."""
+    """Return a model of the layers, which map (B, T, F) to (B, width), with a linear head."""
     return SeriesModel(nn.Sequential(*layers, nn.Linear(width, classes)), features)
 
 
 @MODELS.register(channels=(1,))
 def lstm(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
-    """One LSTM layer of 5 units whose last output is classified.
+    """Build one LSTM layer of 5 units whose last output is classified.
 
-    Source: Ismail et al. 2020, released code. Differs: gives logits, not their softmax.
+    Source: Ismail et al. 2020, released code. Differs: returns logits, not their softmax.
     """
     parts = nn.Dropout(DROPOUT), Recurrent(features, HIDDEN, batch_first=True), nn.Dropout(DROPOUT)
     return _classifier(classes, features, HIDDEN, *parts)
@@ -127,9 +135,9 @@ def lstm(classes: int = 10, channels: int = 1, pretrained: bool = False, *, feat
 
 @MODELS.register(channels=(1,))
 def lstm_cell_attention(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
-    """`lstm` that is fed what attention takes from all steps so far (10 hops of width 50), see `CellAttention`.
+    """Build an `lstm` whose input at each step is an attention over all steps so far (10 hops of width 50; `CellAttention`).
 
-    Source: Ismail et al. 2020, released code. Differs: as lstm.
+    Source: Ismail et al. 2020, released code. Differs: like lstm.
     """
     recurrent = Recurrent(features, HIDDEN, batch_first=True)
     parts = nn.Dropout(DROPOUT), CellAttention(features), recurrent, nn.Dropout(DROPOUT)
@@ -138,10 +146,10 @@ def lstm_cell_attention(classes: int = 10, channels: int = 1, pretrained: bool =
 
 @MODELS.register(channels=(1,))
 def tcn(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
-    """A temporal CNN: three causal residual blocks of 5, 5 and 50 features, dilated by 1, 2 and 4, and the maximum over time.
+    """Build a temporal CNN of three causal residual blocks (5, 5 and 50 features, dilation 1, 2 and 4) and a maximum over time.
 
-    Source: Ismail et al. 2020, released code; Bai, Kolter, Koltun 2018. Differs: as lstm; without weight normalisation, whose
-    weights no layer can be initialised anew or explained by.
+    Source: Ismail et al. 2020, released code; Bai, Kolter, Koltun 2018. Differs: like lstm; without weight normalisation, with
+    which layers can neither be reinitialised nor explained by rules.
     """
     blocks = CausalBlock(features, HIDDEN, 1), CausalBlock(HIDDEN, HIDDEN, 2), CausalBlock(HIDDEN, 50, 4)
     return _classifier(classes, features, 50, FeaturesFirst(), *blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten())
@@ -149,14 +157,14 @@ def tcn(classes: int = 10, channels: int = 1, pretrained: bool = False, *, featu
 
 @MODELS.register(channels=(1,))
 def transformer(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
-    """A Transformer encoder of six causal layers (5 heads, 400 wide) as wide as the series, and the maximum over time.
+    """Build a Transformer encoder of six causal layers (5 heads, 400 wide), as wide as the series, and a maximum over time.
 
     Args:
-        features: a multiple of 5, the heads.
+        features: of the series, a multiple of 5, the number of heads.
 
-    Source: Ismail et al. 2020, released code; Vaswani et al. 2017. Differs: as lstm; the waves of the positions have
-    Vaswani's lengths, where the released code squares them.
+    Source: Ismail et al. 2020, released code; Vaswani et al. 2017. Differs: like lstm; the waves of the positional encoding have
+    Vaswani's lengths, which the released code squares.
     """
     if features % 5:
-        raise ValueError(f"features of a transformer must be a multiple of 5, its heads, got {features!r}")
+        raise ValueError(f"features of a transformer must be a multiple of 5, the number of its heads, got {features!r}")
     return _classifier(classes, features, features, Encoder(features))
