@@ -2,17 +2,13 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from conftest import Linear
-from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.figures import plots
-from saliency_lib.statistics import claims
 
 SHAPE = (3, 16, 16)
 LABELS = torch.tensor([0, 3, 1, 1, 2])
@@ -163,7 +159,7 @@ def test_samples_have_the_models_precision(smooth):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": torch.tensor(3)}, r"labels must be \(B,\) classes, one an image to make, got \(\)"),
+        ({"labels": torch.tensor(3)}, r"labels must be \(B,\) classes, one per image to make, got \(\)"),
         ({"labels": torch.tensor([])}, r"labels must be \(B,\)"),
         ({"labels": torch.tensor([0.0, 1.0])}, "whole numbers"),
         ({"labels": torch.tensor([0, 4])}, "the model from 0 to 3"),
@@ -196,35 +192,9 @@ def test_what_no_ratio_can_be_taken_of_is_refused(linear, images, options, messa
 
 def test_a_broken_model_is_named_and_gives_no_numbers(images):
     broken = Linear(torch.full((4, *SHAPE), math.nan))
-    with pytest.raises(ValueError, match="the gradient of a logit is NaN or infinite"):
+    with pytest.raises(ValueError, match="the gradient of a logit became NaN or infinite"):
         made(broken)
     with pytest.raises(ValueError, match="the score is NaN or infinite for images"):
         ratio(broken, images)
     with pytest.raises(ValueError, match=r"must be a torch\.nn\.Module"):
         made(torch.relu)
-
-
-def test_the_figure_frames_what_the_proxy_does_not_recognise():
-    draws = np.random.default_rng(3)
-    names = ("softplus", "score_matching")
-    right = {"softplus": np.array([True, False, True, True]), "score_matching": np.array([True, True, True, False])}
-    pictures = {name: draws.random((4, 1, 8, 8)) for name in names}
-    labels, ratios = np.array([1, 0, 1, 0]), {name: draws.random((6, 3)) for name in names}
-    figure = plots.samples(pictures, labels, ["zero", "one"], right, np.array([0, 0.1, 0.2]), ratios)
-    assert isinstance(figure, Figure)
-    drawn = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in drawn] == ["zero", "one", "", ""]
-    assert np.array_equal(drawn[0].images[0].get_array(), pictures["softplus"][1][0])  # the first sample of class 0
-    assert [len(axes.patches) for axes in drawn] == [1, 0, 0, 0]
-    left, other = [axes for axes in figure.axes if not axes.images]
-    assert {label.get_text() for label in left.get_yticklabels()} == {"softplus", "score matching"}
-    assert "recognises" in left.get_xlabel() and "pixel value" in other.get_xlabel() and "logits" in other.get_ylabel()
-
-
-def test_a_share_has_wilsons_interval():
-    table = claims.shares({"all": np.ones(10, bool), "half": np.arange(10) % 2 == 0})
-    assert table["method"].tolist() == ["all", "half"] and table["mean"].tolist() == [1, 0.5]
-    z = norm.ppf(0.975)
-    assert table["high"][0] == pytest.approx(1) and table["low"][0] == pytest.approx(10 / (10 + z**2))
-    centre, reach = 0.5, z / (10 + z**2) * math.sqrt(10 / 4 + z**2 / 4)
-    assert (table["low"][1], table["high"][1]) == pytest.approx((centre - reach, centre + reach))
