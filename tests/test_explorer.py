@@ -21,8 +21,7 @@ import saliency_lib as sl
 from saliency_lib import paths
 from saliency_lib.artefacts import store
 from saliency_lib.attribution.table import METHODS
-from saliency_lib.notebook import explorer
-from saliency_lib.notebook.explorer import Explorer
+from saliency_lib.notebook.explorer import Explorer, choices, state, view, whereabouts
 
 METHOD = ("gradient", "edges")
 
@@ -105,11 +104,11 @@ def test_the_curve_is_drawn_as_it_is_computed(digits):
 
 
 def test_stop_ends_the_curve_and_the_button_begins_it_again(digits):
-    digits.progress.observe(lambda change: change["new"] == explorer.AT_ONCE and digits.stop.click(), "value")
+    digits.progress.observe(lambda change: change["new"] == state.AT_ONCE and digits.stop.click(), "value")
     digits.compute_deletion()
     digits.wait()
     digits.progress.unobserve_all()
-    assert len(digits.shown.curves["gradient"][0]) == explorer.AT_ONCE and "Stopped" in digits.activity.value
+    assert len(digits.shown.curves["gradient"][0]) == state.AT_ONCE and "Stopped" in digits.activity.value
     digits.delete.click()
     digits.wait()
     assert len(digits.shown.curves["gradient"][0]) == 8
@@ -117,15 +116,15 @@ def test_stop_ends_the_curve_and_the_button_begins_it_again(digits):
 
 def test_the_opacity_draws_again_and_computes_nothing(digits, monkeypatch):
     before, drawn = digits.shown.maps["gradient"], png_of(digits.maps.value)
-    monkeypatch.setattr(digits, "_explain", None)
+    monkeypatch.setattr(digits.state, "explain", None)
     digits.opacity.value = 0
     assert digits.wait().shown.maps["gradient"] is before
     assert np.abs(png_of(digits.maps.value).astype(int) - drawn).mean() > 3
 
 
 def test_a_method_is_added_without_computing_the_others_again(digits, monkeypatch):
-    asked, explain = [], digits._explain
-    monkeypatch.setattr(digits, "_explain", lambda method: asked.append(method) or explain(method))
+    asked, explain = [], digits.state.explain
+    monkeypatch.setattr(digits.state, "explain", lambda method, number: asked.append(method) or explain(method, number))
     digits.methods.value = (*METHOD, "input_x_gradient")
     digits.wait()
     assert asked == ["input_x_gradient"] and "input x gradient" in digits.maps.value
@@ -158,10 +157,10 @@ def test_another_picture_and_another_network(digits):
 
 
 def test_the_networks_are_those_with_weights():
-    assert set(explorer.networks("mnist5k").values()) >= {sl.Training(), sl.Training(recipe="saliency_guided")}
-    assert next(iter(explorer.networks("photos"))) == "efficientnet_lite0" and "resnet50" in explorer.networks("photos")
-    assert not [name for name in explorer.data_sets() if name.startswith("series_")]
-    assert explorer.data_sets()[:2] == ["photos", "mnist5k"]
+    assert set(choices.networks("mnist5k").values()) >= {sl.Training(), sl.Training(recipe="saliency_guided")}
+    assert next(iter(choices.networks("photos"))) == "efficientnet_lite0" and "resnet50" in choices.networks("photos")
+    assert not [name for name in choices.data_sets() if name.startswith("series_")]
+    assert choices.data_sets()[:2] == ["photos", "mnist5k"]
 
 
 def test_trainings_that_differ_in_anything_have_names_of_their_own(outputs):
@@ -179,11 +178,11 @@ def test_trainings_that_differ_in_anything_have_names_of_their_own(outputs):
     for training in trainings.values():
         store.place(training).mkdir(parents=True)
         (store.place(training) / store.PROVENANCE).write_text(json.dumps({"spec": training.to_dict()}))
-    assert explorer.networks("mnist5k") == trainings
+    assert choices.networks("mnist5k") == trainings
 
 
 def test_an_artefact_that_the_library_would_not_make_is_not_offered(outputs):
-    assert explorer.networks("mnist5k") == {}
+    assert choices.networks("mnist5k") == {}
     folder = outputs / "training" / "mnist5k-cnn-broken"
     folder.mkdir(parents=True)
     for content in (
@@ -192,7 +191,7 @@ def test_an_artefact_that_the_library_would_not_make_is_not_offered(outputs):
         '{"spec": {"kind": "training", "dataset": "mnist5k", "model": "cnn", "scale": "embedded", "seed": 0}}',
     ):
         (folder / "provenance.json").write_text(content)
-        assert explorer.networks("mnist5k") == {}
+        assert choices.networks("mnist5k") == {}
 
 
 @pytest.mark.parametrize(
@@ -249,12 +248,12 @@ def test_a_method_that_fails_is_named_and_the_others_are_shown_and_deleted(digit
 
 @pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "failed"])
 def test_the_maps_of_another_picture_never_stand_beside_its_words(digits, monkeypatch, stopped):
-    def end(method):
+    def end(method, number):
         if not stopped:
             raise ValueError("no layer")
         digits.stop.click()
 
-    monkeypatch.setattr(digits, "_explain", end)
+    monkeypatch.setattr(digits.state, "explain", end)
     before = png_of(digits.maps.value)
     digits.number.value = 3
     assert "mnist5k 3: cnn" in digits.wait().words.value and ("Stopped" in digits.activity.value) == stopped
@@ -262,16 +261,16 @@ def test_the_maps_of_another_picture_never_stand_beside_its_words(digits, monkey
 
 
 def test_what_a_wish_raises_is_not_said_of_the_next_one(digits, monkeypatch):
-    begun, go, explain = threading.Event(), threading.Event(), digits._explain
+    begun, go, explain = threading.Event(), threading.Event(), digits.state.explain
 
-    def slow(method):
+    def slow(method, number):
         if method == "smoothgrad":
             begun.set()
             go.wait(20)
             raise ValueError("no layer")
-        return explain(method)
+        return explain(method, number)
 
-    monkeypatch.setattr(digits, "_explain", slow)
+    monkeypatch.setattr(digits.state, "explain", slow)
     digits.methods.value = ("smoothgrad",)
     begun.wait(20)
     digits.methods.value = METHOD
@@ -280,14 +279,14 @@ def test_what_a_wish_raises_is_not_said_of_the_next_one(digits, monkeypatch):
 
 
 def test_a_new_wish_takes_the_place_of_the_last(digits, monkeypatch):
-    begun, go, explain = threading.Event(), threading.Event(), digits._explain
+    begun, go, explain = threading.Event(), threading.Event(), digits.state.explain
 
-    def slow(method):
+    def slow(method, number):
         begun.set()
         go.wait(20)
-        return explain(method)
+        return explain(method, number)
 
-    monkeypatch.setattr(digits, "_explain", slow)
+    monkeypatch.setattr(digits.state, "explain", slow)
     digits.methods.value = ("smoothgrad", "occlusion")
     begun.wait(20)
     digits.methods.value = ("input_x_gradient",)
@@ -298,14 +297,14 @@ def test_a_new_wish_takes_the_place_of_the_last(digits, monkeypatch):
 
 
 def test_a_wish_that_comes_while_classes_are_predicted_is_not_lost(digits, monkeypatch):
-    begun, go, predict = threading.Event(), threading.Event(), digits._predict
+    begun, go, predict = threading.Event(), threading.Event(), digits.state.look_at
 
     def slow(*arguments):
         begun.set()
         go.wait(20)
-        predict(*arguments)
+        return predict(*arguments)
 
-    monkeypatch.setattr(digits, "_predict", slow)
+    monkeypatch.setattr(digits.state, "look_at", slow)
     before = digits.target.value
     other = next(i for i, label in enumerate(sl.load("mnist5k").labels.tolist()) if label != before)
     digits.number.value = other
@@ -336,7 +335,7 @@ def test_dollars_in_names_are_no_formulas(digits, word):
     digits.compute_deletion()
     assert digits.wait().problem.value == ""
     for figure in (digits.maps_figure(), digits.curve_figure()):
-        assert png_of(explorer.picture(figure, "")).std() > 1
+        assert png_of(view.picture(figure, "")).std() > 1
         assert not [text for text in figure.findobj(Text) if word in text.get_text() and text.get_parse_math()]
 
 
@@ -348,9 +347,9 @@ def test_dollars_in_names_are_no_formulas(digits, word):
         (b"GIF89a" + bytes(100), "cannot be read as a PNG or JPEG"),
         (file(Image.new("RGB", (90, 90), "red"))[:200], "cannot be read as a PNG or JPEG"),
         (file(Image.new("L", (64, 64)), "jpeg")[:300], "cannot be read as a PNG or JPEG"),
-        (bytes(explorer.LARGEST_FILE + 1), "the file has 8.0 MB, at most 8 are taken"),
-        (file(Image.new("1", (10_000, 5_000))), "10000 x 5000 pixels, at most 40,000,000 are taken"),
-        (header(20_000, 10_000), "too many pixels, at most 40,000,000 are taken"),
+        (bytes(choices.LARGEST_FILE + 1), "the file has 8.0 MB, at most 8 are accepted"),
+        (file(Image.new("1", (10_000, 5_000))), "10000 x 5000 pixels, at most 40,000,000 are accepted"),
+        (header(20_000, 10_000), "too many pixels, at most 40,000,000 are accepted"),
     ],
 )
 def test_a_bad_file_gives_a_message_and_the_picture_stays(digits, content, message):
@@ -370,44 +369,44 @@ def halves(left, right, mode="RGB", size=(40, 40)):
 def test_a_picture_is_turned_as_its_camera_says():
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise by a quarter
-    upright = np.asarray(explorer.decode(file(halves("black", "white"), "jpeg", exif=exif)))
+    upright = np.asarray(choices.decode(file(halves("black", "white"), "jpeg", exif=exif)))
     assert upright[:15].mean() < 20 and upright[25:].mean() > 235
 
 
 def test_what_is_transparent_lies_on_white():
-    drawn = np.asarray(explorer.decode(file(halves((0, 0, 0, 0), (0, 0, 0, 255), "RGBA"))))
+    drawn = np.asarray(choices.decode(file(halves((0, 0, 0, 0), (0, 0, 0, 255), "RGBA"))))
     assert (drawn[:, :20] == 255).all() and (drawn[:, 20:] == 0).all()
 
 
 def test_grey_palettes_and_sixteen_bits_keep_their_brightness():
-    grey = np.asarray(explorer.decode(file(halves(51, 204, "L"))))
+    grey = np.asarray(choices.decode(file(halves(51, 204, "L"))))
     assert (grey[:, :20] == 51).all() and (grey[:, 20:] == 204).all()
-    deep = np.asarray(explorer.decode(file(Image.fromarray(np.full((9, 9), 204 * 257, np.uint16)))))
+    deep = np.asarray(choices.decode(file(Image.fromarray(np.full((9, 9), 204 * 257, np.uint16)))))
     assert (deep == 204).all()
-    palette = np.asarray(explorer.decode(file(halves("red", "blue").convert("P"))))
+    palette = np.asarray(choices.decode(file(halves("red", "blue").convert("P"))))
     assert (palette[0, 0] == (255, 0, 0)).all() and (palette[0, -1] == (0, 0, 255)).all()
 
 
 def test_a_picture_is_brought_to_what_the_network_takes():
     wide = halves("black", "white", size=(300, 100))
-    digit, photo = explorer.fit(wide, "mnist5k"), explorer.fit(wide, "photos")
+    digit, photo = choices.fit(wide, "mnist5k"), choices.fit(wide, "photos")
     assert digit.shape == (1, 1, 28, 28) and photo.shape == (1, 3, 224, 224) and photo.dtype == torch.float32
     for fitted in (digit, photo):
         assert fitted.min() == 0 and fitted.max() == 1
         assert fitted[..., : fitted.shape[-1] // 2 - 2].max() < 0.05 and fitted[..., fitted.shape[-1] // 2 + 2 :].min() > 0.95
     frame = Image.new("L", (256, 256), 255)
     frame.paste(0, (16, 16, 240, 240))
-    assert explorer.fit(frame, "photos").max() == 0 and explorer.fit(frame, "mnist5k").max() > 0.9
+    assert choices.fit(frame, "photos").max() == 0 and choices.fit(frame, "mnist5k").max() > 0.9
 
 
 def test_where_a_map_is_great_is_said_in_words():
     values = torch.zeros(30, 30)
-    assert explorer.whereabouts(values) == "nowhere, it is constant"
+    assert whereabouts(values) == "nowhere, it is constant"
     values[12:18, 22:30] = 1
-    assert explorer.whereabouts(values).startswith("right (")
+    assert whereabouts(values).startswith("right (")
     values = torch.zeros(30, 60)
     values[25:, :12] = 3
-    assert explorer.whereabouts(values).startswith("lower left (")
+    assert whereabouts(values).startswith("lower left (")
 
 
 def test_bad_arguments_are_refused_at_once():
@@ -440,12 +439,14 @@ def test_a_choice_by_hand_is_known_until_it_is_taken_back(digits):
 def test_the_notebook_speaks_of_what_was_chosen_by_hand():
     code = [cell.source for cell in nbformat.read(paths.NOTEBOOKS / "00_explore.ipynb", 4).cells if cell.cell_type == "code"]
     at = next(i for i, source in enumerate(code) if source.endswith("\nexplore"))
-    names, seen = {"In": code[:1]}, []
+    names, seen = {}, []
     exec(code[0], names)
     names |= {"dataset": "mnist5k", "model": "cnn", "methods": "gradient edges", "steps": 7}
     exec("\n".join(code[1 : at + 1]), names)
     names["run"] = SimpleNamespace(
         show=lambda figure, caption, artefacts, *name, dpi=160: seen.append((caption, artefacts)),
+        table=lambda frame, name, uncompared: seen.append((name, uncompared)),
+        agreement=lambda: None,
         colophon=lambda artefacts: seen.append(("", artefacts)),
     )
     explore, last = names["explore"].wait(), "\n".join(code[at + 1 :])
@@ -457,4 +458,5 @@ def test_the_notebook_speaks_of_what_was_chosen_by_hand():
     exec(last, names)
     assert "(cnn, saliency_guided)" in seen[0][0] and all("by hand" in caption for caption, _ in seen[:2])
     guided = store.find(sl.Training(recipe="saliency_guided"))
+    assert seen.pop(2) == ("areas", ["largest_values"])
     assert [artefacts for _, artefacts in seen] == [[guided]] * 3 and list(names["areas"]) == ["edges"]

@@ -1,0 +1,88 @@
+"""What the explorer offers: data sets, the networks of each, and pictures that the user uploads."""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from saliency_lib import paths
+from saliency_lib.artefacts import store
+from saliency_lib.artefacts.specs import Training
+from saliency_lib.data.table import DATASETS
+from saliency_lib.networks.table import MODELS
+
+LARGEST_FILE = 8 * 2**20  # bytes; Jupyter's connection takes about 10 MB in one message
+MOST_PIXELS = 40_000_000
+
+
+def data_sets() -> list[str]:
+    """Return the data sets of images: the embedded ones first, then the table's, and the folders of class folders in data/."""
+    folders = sorted(paths.DATA.iterdir()) if paths.DATA.is_dir() else []
+    own = [folder.name for folder in folders if (folder / "test").is_dir() and not folder.name.startswith(".")]
+    images = [name for name in DATASETS if not name.startswith("series_")]
+    return list(dict.fromkeys(("photos", "mnist5k", *sorted((*images, *own)))))
+
+
+def networks(dataset: str) -> dict[str, Training]:
+    """Return the networks for a data set by readable names: published weights, or those in the store."""
+    if DATASETS[dataset].imagenet:
+        published = sorted((name for name in MODELS if MODELS[name].weights), key=lambda name: name != "efficientnet_lite0")
+        return {name: Training(dataset, name) for name in published}
+    trainings = [spec for spec in store.known("training") if isinstance(spec, Training) and spec.dataset == dataset]
+    stored = {label(training): training for training in trainings}
+    return dict(sorted(stored.items(), key=lambda item: item[1].recipe != "standard"))
+
+
+def label(training: Training) -> str:
+    """Return a network's name, different from all others of its data set; published weights have the name of their model."""
+    if training.recipe == "pretrained":
+        return training.model
+    parts = [training.model, str(training.recipe)]
+    if training.start:
+        parts.append(f"from {training.start.dataset} ({label(training.start)})")
+    if (training.scale, training.seed) != ("embedded", 0):
+        parts.append(f"{training.scale}, seed {training.seed}")
+    return ", ".join(parts + [f"{name} {value}" for name, value in training.changes.items()])
+
+
+def decode(content: bytes) -> Image.Image:
+    """Return a PNG or JPEG file as an upright colour picture; transparent pixels become white.
+
+    Raises:
+        ValueError: the file is too large, damaged, or of another kind.
+    """
+    if len(content) > LARGEST_FILE:
+        size = f"{len(content) / 2**20:.1f} MB"
+        raise ValueError(f"the file has {size}, at most {LARGEST_FILE // 2**20} are accepted; save the picture smaller")
+    most = f"at most {MOST_PIXELS:,} are accepted; save it smaller"
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
+            width, height = picture.size
+            if width * height <= MOST_PIXELS:
+                upright = ImageOps.exif_transpose(picture)
+                if upright.mode.startswith("I"):  # 16 bits of grey, which convert() would cut off at 255
+                    upright = Image.fromarray((np.asarray(upright, np.float32) / 257).round().astype(np.uint8))
+                upright = upright.convert("RGBA")
+                return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which is above ours
+        raise ValueError(f"the picture has too many pixels, {most}") from error
+    except Exception as error:  # decoders raise anything for a damaged file
+        raise ValueError(
+            "the file cannot be read as a PNG or JPEG picture: it is damaged or of another kind; choose another"
+        ) from error
+    raise ValueError(f"the picture has {width} x {height} pixels, {most}")
+
+
+def fit(picture: Image.Image, dataset: str) -> Tensor:
+    """Return a picture like the images of a data set, (1, C, H, W) in [0, 1].
+
+    The centre square of the picture is resized (bicubic, antialiased), and grey if the images are. For ImageNet's classes the
+    outer sixteenth at each edge is left out, as in the evaluation of ImageNet's networks.
+    """
+    channels, side = DATASETS[dataset].shape
+    bleed = (1 - 224 / 256) / 2 if DATASETS[dataset].imagenet else 0
+    fitted = ImageOps.fit(picture.convert("L" if channels == 1 else "RGB"), (side, side), Image.Resampling.BICUBIC, bleed=bleed)
+    pixels = np.asarray(fitted, np.float32).reshape(side, side, channels) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()

@@ -1,0 +1,164 @@
+"""What the explorer shows and how it is computed: a picture, a network, a class, maps and deletion curves; no widgets."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saliency_lib.artefacts import pipeline
+from saliency_lib.artefacts.specs import Training
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.batching import frozen, logits_of
+from saliency_lib.core.checks import positive
+from saliency_lib.evaluation.deletion import PRESETS
+from saliency_lib.evaluation.perturbation import even_fractions, perturbation_curve
+
+AT_ONCE = 4  # points of the curves between two drawings
+TOP = 5  # classes to choose from
+QUICK: dict[str, dict] = {  # options that are cheaper than a method's own defaults, so that every map takes seconds
+    "active_gradient": {"classes": 5},
+    "inactive_gradient": {"classes": 5},
+    "active_smoothgrad": {"classes": 5, "samples": 10},
+    "active_integrated_gradients": {"classes": 5, "steps": 20},
+    "guided_path_integrated_gradients": {"steps": 50},
+    "rise": {"masks": 500},
+    "sidu_grids": {"masks": 200},
+    "lime": {"samples": 200},
+}
+
+
+@dataclass
+class Shown:
+    """What the explorer shows.
+
+    Args:
+        name: of the picture.
+        image: (1, C, H, W) in [0, 1].
+        training: the network.
+        words: the classes that the network finds likeliest, by class index, the likeliest first.
+        probabilities: of these classes.
+        target: the class that is explained.
+        maps: per method (H, W), not rescaled.
+        curves: per method the shares of the pixels removed so far, and the probability of the target at each.
+    """
+
+    name: str
+    image: Tensor
+    training: Training
+    words: dict[int, str]
+    probabilities: dict[int, float]
+    target: int
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    curves: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+
+    @property
+    def says(self) -> tuple[str, float]:
+        """The explained class in words, and its probability."""
+        return self.words[self.target], self.probabilities[self.target]
+
+    def area(self, method: str) -> float:
+        """Return the area under a method's curve, by the trapezoid rule."""
+        fractions, values = self.curves[method]
+        return float(np.trapezoid(values, fractions))
+
+    def reached(self, method: str) -> float | None:
+        """Return the share of the pixels that a method's curve has removed so far; None if it has no point."""
+        fractions = self.curves.get(method, ([], []))[0]
+        return fractions[-1] if fractions else None
+
+
+class State:
+    """The network and the picture in use, and what was computed of them.
+
+    Args:
+        options: per method its options, in place of those in QUICK.
+        steps: strides of the deletion curve.
+        seed: fixes the methods' random numbers.
+    """
+
+    def __init__(self, options: Mapping[str, Mapping] | None, steps: int, seed: int):
+        self.options = {**QUICK, **(options or {})}
+        self.steps, self.seed = positive("steps", steps), seed
+        self.training: Training | None = None
+        self._model: nn.Module = nn.Identity()
+        self._shown: Shown | None = None
+
+    @property
+    def shown(self) -> Shown:
+        """What is shown."""
+        if self._shown is None:
+            raise ValueError("the explorer shows nothing yet; its message says why")
+        return self._shown
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is shown yet."""
+        return self._shown is None
+
+    def use(self, training: Training) -> None:
+        """Load a network, or train it."""
+        self._model, self.training = pipeline.train(training).model, training
+
+    def look_at(self, name: str, image: Tensor) -> bool:
+        """Predict the classes of a picture (1, C, H, W) and return True, unless it is the one that is shown already."""
+        if self._shown and self._shown.training == self.training and torch.equal(self._shown.image, image):
+            self._shown.name = name
+            return False
+        if self.training is None:
+            raise ValueError("no network is loaded; call use(training) first")
+        with frozen(self._model):
+            shares = logits_of(self._model, image.to(pipeline.device()))[0].softmax(0).cpu()
+        best = shares.argsort(descending=True, stable=True)[:TOP].tolist()
+        classes = pipeline.load(self.training.dataset, "test", 0, 1).classes
+        words, probabilities = {i: classes[i] for i in best}, {i: float(shares[i]) for i in best}
+        self._shown = Shown(name, image, self.training, words, probabilities, best[0])
+        return True
+
+    def choose(self, target: int) -> None:
+        """Explain another class."""
+        if target != self.shown.target:
+            self._shown = replace(self.shown, target=target, maps={}, curves={})
+
+    def explain(self, method: str, number: int) -> None:
+        """Compute the map of a method; `number` is the image's number in its data set."""
+        options = METHODS.taken(method, {"seed": self.seed, "indices": torch.tensor([number])})
+        options |= self.options.get(method, {})
+        image, target = self.shown.image.to(pipeline.device()), torch.tensor([self.shown.target])
+        self.shown.maps[method] = METHODS[method](self._model, image, target, **options)[0].cpu()
+
+    def delete(self, chosen: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """Compute the curves of methods that have a map, some points at a time; yield how many of how many are there."""
+        shown, device = self.shown, pipeline.device()
+        fractions = even_fractions(shown.image[0, 0].numel(), self.steps)
+        methods = [name for name in chosen if name in shown.maps and shown.reached(name) != 1]
+        if not methods:
+            return
+        maps = torch.stack([shown.maps[name] for name in methods]).to(device)
+        images, targets = shown.image.to(device).expand(len(maps), -1, -1, -1), torch.full((len(maps),), shown.target)
+        shown.curves |= {name: ([], []) for name in methods}
+        done, fill = 0, PRESETS["rise"]["deletion_fill"]
+        while done < len(fractions):
+            yield done, len(fractions)
+            left = len(fractions) - done
+            some = fractions[done : done + (left if left <= AT_ONCE + 1 else AT_ONCE)]  # a curve has at least two points
+            curve = perturbation_curve(self._model, images, maps, targets, fractions=some, fill=fill)
+            done += len(some)
+            for name, values in zip(methods, curve.values.tolist(), strict=True):
+                before = shown.curves[name]
+                shown.curves[name] = (before[0] + curve.fractions.tolist(), before[1] + values)
+        yield done, len(fractions)
+
+
+def whereabouts(values: Tensor) -> str:
+    """Say in which ninth of a map (H, W) most of its largest tenth lies, and how much."""
+    if values.min() == values.max():
+        return "nowhere, it is constant"
+    pixels = values.numel()
+    best = values.flatten().argsort(descending=True, stable=True)[: max(1, pixels // 10)]
+    height, width = values.shape
+    ninths = 3 * (best // width * 3 // height) + best % width * 3 // width
+    counts = ninths.bincount(minlength=9)
+    words = [f"{y} {x}".strip() for y in ("upper", "", "lower") for x in ("left", "centre", "right")]
+    return f"{words[int(counts.argmax())]} ({counts.max() / len(best):.0%})"

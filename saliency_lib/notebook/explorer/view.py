@@ -1,0 +1,323 @@
+"""The explorer's widgets, and what they show in pictures and in words."""
+
+import base64
+import html
+import io
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from saliency_lib.artefacts import pipeline
+from saliency_lib.artefacts.specs import Training
+from saliency_lib.attribution.table import METHODS
+from saliency_lib.figures.maps import draw_image, draw_map
+from saliency_lib.figures.style import add_axes, colour, display_name, line_style, shorten, styled
+from saliency_lib.notebook.explorer.choices import data_sets, decode, fit, label, networks
+from saliency_lib.notebook.explorer.state import Shown, State, whereabouts
+from saliency_lib.notebook.explorer.worker import Worker
+
+# JupyterLab takes arrow keys and Enter for its own commands, also in a list of ours, unless the element in focus says not to.
+# ipywidgets cannot set attributes, and gives its slider no label. If this does not run, only the keyboard is the poorer.
+OWN_KEYS = """<style onload="this.closest('.saliency-explorer').addEventListener('focusin', ({target}) => {
+target.setAttribute('data-lm-suppress-shortcuts', 'true');
+if (target.matches('.noUi-handle')) target.setAttribute('aria-label', 'Opacity (%)'); });"></style>"""
+ALERT = "background: #fdecea; color: #8a1f11; border-left: 4px solid #8a1f11; padding: 6px 10px; line-height: 1.35"
+
+
+@styled
+def draw_maps(shown: Shown, methods: Sequence[str], opacity: float, columns: int = 4, side: float = 1.76) -> Figure:
+    """Draw the picture and its maps, on the grey picture with an opacity in [0, 1]; panels are `side` inches wide."""
+    image, (word, share) = shown.image[0].numpy(), shown.says
+    figure = Figure(figsize=(side * columns, (side + 0.45) * -(-(len(methods) + 1) // columns)))
+    first, *others = add_axes(figure, len(methods) + 1, columns)
+    draw_image(first, image)
+    title = f"{shorten(shown.name, 28)}\n{shorten(word, 20)} {share:.0%}"
+    first.set_title(title, fontsize=9, parse_math=False)
+    for axes, method in zip(others, methods, strict=True):
+        draw_map(axes, shown.maps[method].numpy(), image=image, opacity=opacity)
+        axes.set_title(display_name(method), fontsize=9)
+    return figure
+
+
+@styled
+def draw_curves(shown: Shown, methods: Sequence[str]) -> Figure:
+    """Draw the deletion curves as far as they were computed."""
+    figure = Figure(figsize=(7.05, 2.7))
+    (axes,) = add_axes(figure, 1, 1)
+    for method in methods:
+        fractions, values = shown.curves[method]
+        name = f"{display_name(method)} {shown.area(method):.3f}"
+        axes.plot(100 * np.asarray(fractions), values, label=name, color=colour(method), linestyle=line_style(method))
+    axes.set(xlim=(0, 100), ylim=(0, 1), xlabel="pixels removed (% of the image)")
+    axes.set_ylabel(f"probability of {shorten(shown.says[0], 20)}", parse_math=False)
+    axes.grid(axis="y")
+    figure.legend(title="method, area", loc="outside right upper")
+    return figure
+
+
+def picture(figure: Figure, alt: str) -> str:
+    """Return a figure as HTML that carries its own words; ipywidgets' Image has no place for them."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=100)
+    code = base64.b64encode(png.getvalue()).decode()
+    style = "max-width: 100%; height: auto"
+    return f'<img src="data:image/png;base64,{code}" alt="{html.escape(alt, quote=True)}" style="{style}">'
+
+
+def said(error: Exception) -> str:
+    """Return an error as the user reads it."""
+    known = isinstance(error, (ValueError, FileNotFoundError))  # those whose messages the library writes for users
+    return str(error) if known else f"{type(error).__name__}: {error}"
+
+
+class Explorer:
+    """Widgets that show one picture's maps and deletion curves; each also says in words what it shows.
+
+    A worker computes while the widgets answer. Errors are shown in the widgets.
+
+    Args:
+        training: the network to begin with; its data set is the one to begin with.
+        image: number of the test image to begin with.
+        methods: names in METHODS.
+        options: per method its options, in place of those in `state.QUICK`.
+        steps: strides of the deletion curve.
+        seed: fixes the methods' random numbers.
+    """
+
+    def __init__(
+        self,
+        training: Training | None = None,
+        *,
+        image: int = 0,
+        methods: Sequence[str] = ("gradient", "integrated_gradients", "gradcam", "random", "edges"),
+        options: Mapping[str, Mapping] | None = None,
+        steps: int = 28,
+        seed: int = 0,
+    ):
+        self._first = training or Training("photos", "efficientnet_lite0")
+        self.state = State(options, steps, seed)
+        for name in methods:
+            METHODS.check_options(name, self.state.options.get(name, {}))
+        self._uploaded: tuple[str, Image.Image] | None = None
+        self._choices: dict[str, Training] = {}
+        self._drawing = threading.RLock()
+        self._worker = Worker(self._failed, lambda: self._busy("Stopped."))
+        self._make_widgets(image, methods)
+        self._began = self._choice()
+        self._watch()
+        self.refresh()
+
+    def _make_widgets(self, image: int, methods: Sequence[str]) -> None:
+        wide = {"width": "auto"}
+        same: dict[str, Any] = {"layout": wide, "style": {"description_width": "100px"}}
+        names = list(dict.fromkeys((*data_sets(), self._first.dataset)))
+        self.dataset = widgets.Dropdown(options=names, value=self._first.dataset, description="Data set", **same)
+        self.number = widgets.BoundedIntText(value=image, min=0, max=10**7, description="Test image", **same)
+        self.upload = widgets.FileUpload(accept=".png,.jpg,.jpeg", description="Upload a PNG or JPEG", layout=wide)
+        self.network = widgets.Dropdown(description="Network", **same)
+        self.target = widgets.Dropdown(description="Class", **same)
+        self.methods = widgets.SelectMultiple(options=list(METHODS), value=tuple(methods), rows=9, description="Methods", **same)
+        self.opacity = widgets.IntSlider(value=70, max=100, step=5, description="Opacity (%)", continuous_update=False, **same)
+        self.delete = widgets.Button(description="Deletion curve", button_style="primary", layout={"flex": "1 1 auto"})
+        self.stop = widgets.Button(description="Stop", layout={"flex": "0 1 90px"})
+        self.progress = widgets.IntProgress(max=self.state.steps + 1, description="Progress", **same)
+        self.activity, self.problem, self.words, self.maps, self.curves = (widgets.HTML() for _ in range(5))
+        controls = [self.dataset, self.number, self.upload, self.network, self.target, self.methods, self.opacity]
+        controls += [widgets.HBox([self.delete, self.stop]), self.progress, self.activity, self.problem]
+        controls += [widgets.HTML(OWN_KEYS)]
+        left = widgets.VBox(controls, layout={"flex": "1 1 300px", "max_width": "420px", "padding": "0 12px 0 0"})
+        right = widgets.VBox([self.maps, self.curves, self.words], layout={"flex": "3 1 460px", "max_width": "760px"})
+        self.box = widgets.HBox([left, right], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        self.box.add_class("saliency-explorer")
+
+    def _watch(self) -> None:
+        for widget in (self.dataset, self.number):
+            widget.observe(self._from_data_set, "value")
+        for widget in (self.network, self.target, self.methods):
+            widget.observe(self._changed, "value")
+        self.upload.observe(self._receive, "value")
+        self.opacity.observe(self._draw_maps, "value")
+        self.delete.on_click(lambda button: self.compute_deletion())
+        self.stop.on_click(lambda button: self._worker.stop())
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
+        shown = self.box._repr_mimebundle_()
+        return shown | {"text/plain": "The explorer's widgets; they need a running kernel: run this notebook in JupyterLab."}
+
+    # What the user does.
+
+    def _changed(self, change: Mapping) -> None:
+        if not self._worker.is_here():  # the explorer sets choices too
+            self.refresh()
+
+    def _from_data_set(self, change: Mapping) -> None:
+        self._uploaded = None
+        self._changed(change)
+
+    def _receive(self, change: Mapping) -> None:
+        if not change["new"]:
+            return
+        file = change["new"][0]
+        self.upload.value = ()  # so that the same file can be chosen again
+        try:
+            self._uploaded = (str(file["name"]), decode(bytes(file["content"])))
+        except ValueError as error:
+            self._tell(said(error))
+        else:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Bring what is shown in line with the widgets."""
+        self._start(self._update())
+
+    def compute_deletion(self) -> None:
+        """Compute the deletion curves of the chosen methods, and draw them as they are computed."""
+        self._start(self._update_and_delete())
+
+    def _start(self, work: Iterator[None]) -> None:
+        self.problem.value = ""
+        self._worker.start(work)
+
+    def wait(self) -> "Explorer":
+        """Wait until nothing is being computed."""
+        self._worker.wait()
+        return self
+
+    @property
+    def shown(self) -> Shown:
+        """What is shown."""
+        return self.state.shown
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether what is shown was chosen in the widgets, so that the explorer's arguments alone do not lead to it."""
+        first = self.shown.training == self._first and not self._uploaded and self.shown.target == next(iter(self.shown.words))
+        return not first or self._choice() != self._began
+
+    def _choice(self) -> tuple:
+        return self.number.value, self.methods.value, self.opacity.value
+
+    # Work, a piece at a time.
+
+    def _update(self) -> Iterator[None]:
+        training = self._chosen_network()
+        if training != self.state.training:
+            self._busy(f"Loading {label(training)} ...")
+            self.state.use(training)
+        yield
+        if self.state.look_at(*self._chosen_image(training.dataset)):
+            shown = self.shown
+            self.target.options = [(f"{word}, {shown.probabilities[i]:.1%}", i) for i, word in shown.words.items()]
+            self.target.value = shown.target
+        self.state.choose(self.target.value)
+        self._draw_maps()
+        self._draw_curves()
+        yield
+        failed = []
+        for method in self.methods.value:
+            if method not in self.shown.maps:
+                self._busy(f"Computing {display_name(method)} ...")
+                try:
+                    self.state.explain(method, self.number.value)
+                except Exception as error:  # the other methods are shown all the same
+                    failed.append(f"{display_name(method)} gave no map: {said(error)}")
+                yield  # another wish may have come, to which this does not belong
+                self._draw_maps()
+                if failed:
+                    self._tell(*failed)
+        self._busy("")
+
+    def _update_and_delete(self) -> Iterator[None]:
+        yield from self._update()
+        for done, points in self.state.delete(self.methods.value):
+            self.progress.max, self.progress.value = points, done
+            self._draw_curves()
+            yield
+
+    def _chosen_network(self) -> Training:
+        dataset = self.dataset.value
+        if not self._choices or next(iter(self._choices.values())).dataset != dataset:
+            first = {label(self._first): self._first} if dataset == self._first.dataset else {}
+            choices = first | networks(dataset) | first  # the first one, even if the store has another of its name
+            if not choices:
+                raise ValueError(
+                    f"no network has been trained on {dataset} yet; run `papermill notebooks/01_train.ipynb out.ipynb "
+                    f"-p dataset {dataset}` first, or choose photos or mnist5k"
+                )
+            self._choices = choices
+            self.network.options = list(choices)
+            self.network.value = next(iter(choices))
+        return self._choices[self.network.value]
+
+    def _chosen_image(self, dataset: str) -> tuple[str, Tensor]:
+        if self._uploaded:
+            name, uploaded = self._uploaded
+            return name, fit(uploaded, dataset)
+        number = self.number.value
+        found = pipeline.load(dataset, "test", number, number + 1)
+        return found.names[0] if found.names else f"{dataset} {number}", found.images
+
+    # What is seen and said.
+
+    def _drawn(self) -> list[str]:
+        return [name for name in self.methods.value if name in self.shown.maps]
+
+    def _begun(self) -> list[str]:
+        return [name for name in self.methods.value if self.shown.reached(name) is not None]
+
+    def maps_figure(self, columns: int = 4, side: float = 1.76) -> Figure:
+        """Return the maps that are shown, as a figure of panels `side` inches wide."""
+        return draw_maps(self.shown, self._drawn(), self.opacity.value / 100, columns, side)
+
+    def curve_figure(self) -> Figure:
+        """Return the deletion curves that are shown, as a figure."""
+        return draw_curves(self.shown, self._begun())
+
+    def _draw_maps(self, change: Mapping | None = None) -> None:
+        with self._drawing:
+            if not self.state.is_empty:
+                methods = ", ".join(map(display_name, self._drawn())) or "no method"
+                self.maps.value = picture(self.maps_figure(), f"{self.shown.name} and its maps by {methods}")
+                self._say()
+
+    def _draw_curves(self) -> None:
+        with self._drawing:
+            some = self._begun()
+            self.curves.value = picture(self.curve_figure(), f"Deletion curves; {self._curves_in_words()}") if some else ""
+            if not some:
+                self.progress.value = 0
+            self._say()
+
+    def _curves_in_words(self) -> str:
+        parts = []
+        for name in sorted(self._begun(), key=self.shown.area):
+            reached = self.shown.reached(name)
+            so_far = "" if reached == 1 else f" ({reached:.0%} of the pixels so far)"
+            parts.append(f"{display_name(name)} {self.shown.area(name):.3f}{so_far}")
+        return f"areas, the smallest first: {', '.join(parts)}" if parts else "not computed yet"
+
+    def _say(self) -> None:
+        shown, (word, share) = self.shown, self.shown.says
+        maps = [f"{display_name(name)} {whereabouts(shown.maps[name])}" for name in self._drawn()]
+        lines = [
+            f"{shown.name}: {label(shown.training)} says {word} with {share:.1%}.",
+            f"Where most of the largest tenth of each map is: {', '.join(maps) or 'no map yet'}.",
+            f"Deletion: {self._curves_in_words()}.",
+        ]
+        self.words.value = f'<p role="status">{"<br>".join(map(html.escape, lines))}</p>'
+
+    def _busy(self, text: str) -> None:
+        self.activity.value = f'<p role="status" style="margin: 0">{html.escape(text)}</p>' if text else ""
+
+    def _tell(self, *messages: str) -> None:
+        self.problem.value = f'<p role="alert" style="{ALERT}">{"<br>".join(map(html.escape, messages))}</p>'
+
+    def _failed(self, error: Exception) -> None:
+        self._busy("")
+        self._tell(said(error))
