@@ -90,7 +90,7 @@ class Registry(Mapping[str, E], Generic[E]):
             return lambda function: self.register(function, name=name, **facts)
         name = name or function.__name__
         known = self._entries.get(name)
-        if known and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
+        if known and (known.__module__, known.function.__qualname__) != (function.__module__, function.__qualname__):
             raise ValueError(f"{self.kind} {name!r} is registered already, by {known.__module__}; choose another name")
         self._entries[name] = self.entry(function, name, **facts)
         return self._entries[name].function
