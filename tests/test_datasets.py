@@ -394,8 +394,8 @@ def test_images_show_themselves_in_one_line_and_as_thumbnails():
     digits, series = DATASETS["mnist5k"](stop=10), DATASETS[SERIES](stop=2)
     assert repr(digits) == "Images(10 of 1 x 28 x 28, 10 classes)"
     assert repr(series) == "Images(2 of 1 x 50 x 50, 2 classes, with masks)"
-    for part, width in ((digits, 8 * 64), (series, 2 * 64)):
+    for part, size in ((digits, (8 * 28, 28)), (series, (2 * 50, 50))):
         shown = part._repr_html_()
         assert repr(part) in shown and len(shown) < 20_000
         picture = Image.open(io.BytesIO(base64.b64decode(shown.partition("base64,")[2].partition('"')[0])))
-        assert picture.size == (width, 64) and np.asarray(picture).std() > 10
+        assert picture.size == size and np.asarray(picture).std() > 10

@@ -1,16 +1,22 @@
 """From a specification to its result: shards, batches, damage, data that changed, methods that fail."""
 
+import base64
 import dataclasses
 import functools
+import html
+import io
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import saliency_lib as sl
 from saliency_lib import paths
-from saliency_lib.artefacts import pipeline, store
+from saliency_lib.artefacts import inputs, pipeline, store
+from saliency_lib.core import previews
 
 TRAINING = sl.Training(changes={"epochs": 1, "model_options": {"width": 2}})
 
@@ -148,10 +154,8 @@ def test_a_method_that_gives_nan_stores_nothing(trained, outputs, monkeypatch):
 
 
 def test_images_that_changed_since_they_were_explained_are_noticed(outputs, tmp_path, monkeypatch):
-    from PIL import Image
-
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
-    pipeline.data.cache_clear()
+    inputs.load.cache_clear()
     for split in ("train", "test"):
         for number, name in enumerate(("dark", "light")):
             folder = tmp_path / "data" / "tones" / split / name
@@ -161,31 +165,33 @@ def test_images_that_changed_since_they_were_explained_are_noticed(outputs, tmp_
     spec = sl.Explanation(dataclasses.replace(TRAINING, dataset="tones"), "edges")
     sl.score(sl.Score(spec))
     Image.new("RGB", (28, 28), (255, 0, 0)).save(tmp_path / "data" / "tones" / "test" / "dark" / "0.png")
-    pipeline.data.cache_clear()
-    with pytest.raises(ValueError, match=r"the images of tones are not those that .* was made from; put them back or delete"):
+    inputs.load.cache_clear()
+    with pytest.raises(ValueError, match=r"the images of tones are not those that .* was made from; put them back, or delete"):
         sl.explain(spec)
     with pytest.raises(ValueError, match="the images of tones are not those"):
         sl.score(sl.Score(spec))
     for split in ("train", "test"):
         shutil.copytree(tmp_path / "data" / "tones" / split / "dark", tmp_path / "data" / "tones" / split / "third")
-    pipeline.data.cache_clear()
-    with pytest.raises(ValueError, match=r"tones has 3 classes, but .* was trained with 2; put the data back or delete"):
+    inputs.load.cache_clear()
+    with pytest.raises(ValueError, match=r"tones has 3 classes, but .* was trained with 2; put the data back, or delete"):
         sl.train(spec.training)
-    pipeline.data.cache_clear()
+    inputs.load.cache_clear()
 
 
 def test_missing_data_and_weights_name_the_remedy(outputs, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
-    pipeline.data.cache_clear()
+    inputs.load.cache_clear()
     with pytest.raises(FileNotFoundError, match=r"cifar10 is not in .*download=True.*mnist5k"):
         sl.train(sl.Training("cifar10"))
     assert not [path for path in outputs.rglob("*") if path.is_dir() and path.name not in ("training", ".locks")]
-    pipeline.data.cache_clear()
+    inputs.load.cache_clear()
 
 
 def test_the_default_model_comes_with_the_checkout():
     found = store.find(sl.Training())
-    assert found is not None, "the default model is not in outputs/training; run `make bless` and commit it"
+    assert found is not None, (
+        f"the default model is not in outputs/defaults; run `{store.rebuild_command(sl.Training())}` and move it"
+    )
     assert sl.train(sl.Training()).accuracy == found.facts["test_accuracy"] > 0.95
 
 
@@ -217,3 +223,35 @@ def test_many_scores_have_one_bar_and_are_each_what_score_gives(trained, capsys)
         assert torch.equal(found[steps].curve.values, sl.score(one).curve.values)
     sl.score(dataclasses.replace(specs[2], seed=9))
     assert "deletion of gradient" in capsys.readouterr().err
+
+
+def test_results_show_themselves_in_one_line_and_small(trained):
+    spec = sl.Explanation(TRAINING, "gradient", stop=26)
+    maps, score = sl.explain(spec), sl.score(sl.Score(spec, "deletion", {"steps": 9}))
+    game = sl.score(sl.Score(sl.Explanation(TRAINING, "edges", stop=4), "max_sensitivity", {"samples": 2}))
+    assert repr(trained) == f"Trained({store.place(TRAINING).name}, test accuracy {trained.accuracy:.3f})"
+    assert repr(trained.artefact).startswith("Artefact(") and len(repr(trained.artefact)) < 200
+    assert repr(maps) == "Explained(26 maps of 28 x 28 by gradient, targets (26,))"
+    area = f"{score.curve.area.mean():.3f}"
+    assert repr(score) == f"Scored(deletion, Curve(26 curves over 10 fractions, mean area {area}))"
+    assert repr(game) == f"Scored(max_sensitivity, Curve(4 numbers, mean {game.curve.area.mean():.3f}))"
+    for result, words in ((trained, "epochs"), (maps, "data:image/png;base64,"), (score, area), (score.curve, area)):
+        shown = result._repr_html_()
+        assert html.escape(repr(result)) in shown and words in shown and len(shown) < 20_000
+        assert "\n" not in repr(result)
+
+
+def test_names_are_escaped_where_results_show_themselves():
+    shown = previews.table("<b>", {"<i>": "<u>"}) + previews.strip("<s>", torch.zeros(3, 4, 4))
+    assert not re.search(r"<[bius]>", shown) and shown.count("&lt;") == 4
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_a_strip_has_at_most_eight_pictures_and_signed_maps_are_red_and_blue(count):
+    maps = torch.tensor([[[2.0, 0.0], [0.0, -1.0]]]).expand(count, 2, 2)
+    content = re.search(r"base64,([^\"]+)", previews.strip("maps", maps))[1]
+    picture = Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")
+    assert picture.size == (2 * min(count, 8), 2)
+    assert [picture.getpixel(place) for place in ((0, 0), (1, 0), (0, 1))] == [(255, 0, 0), (255, 255, 255), (255, 255, 255)]
+    assert picture.getpixel((1, 1)) == (127, 127, 255)
+    assert previews.SIDE == 64 and "height: 64px" in previews.strip("maps", maps)

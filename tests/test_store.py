@@ -66,6 +66,38 @@ def test_the_command_in_the_provenance_builds_the_artefact(outputs, tmp_path):
     assert store.find(spec).facts["test_accuracy"] > 0
 
 
+def test_the_default_models_are_read_and_never_written(outputs):
+    built = store.fetch(SPEC, write).folder
+    default = outputs / "defaults" / "training" / SPEC.name
+    default.parent.mkdir(parents=True)
+    built.rename(default)
+    assert store.fetch(SPEC, never).folder == store.find(SPEC).folder == default
+    store.fetch(sl.Training(seed=8), write)
+    assert [folder.name for folder in default.parent.iterdir()] == [SPEC.name]
+    (default / "numbers.safetensors").unlink()
+    with pytest.raises(ValueError, match=rf"defaults/training/{SPEC.name} is damaged or foreign: numbers.safetensors is missing"):
+        store.find(SPEC)
+
+
+def test_the_default_models_of_the_checkout_are_those_of_this_version():
+    folders = {folder.name for folder in (paths.OUTPUTS / "defaults" / "training").iterdir()}
+    found = [store.find(spec) for spec in store.known("training")]
+    assert {one.folder.name for one in found if "defaults" in one.folder.parts} == folders and len(folders) >= 9
+
+
+def test_what_is_known_are_the_specifications_of_both_places_without_what_cannot_be_found(outputs):
+    assert store.known("training") == []
+    other = sl.Training(seed=8)
+    store.fetch(other, write)
+    default = outputs / "defaults" / "training" / SPEC.name
+    default.parent.mkdir(parents=True)
+    store.fetch(SPEC, write).folder.rename(default)
+    for name, content in (("broken", "{"), ("list", "[]"), ("foreign", json.dumps({"spec": SPEC.to_dict()}))):
+        (outputs / "training" / name).mkdir()
+        (outputs / "training" / name / store.PROVENANCE).write_text(content)
+    assert store.known("training") == sorted([SPEC, other], key=lambda spec: spec.name) and store.known("score") == []
+
+
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "provenance", "facts", "foreign"])
 def test_a_damaged_artefact_is_an_error_that_names_the_file_and_the_way_out(damage, outputs):
     folder = store.fetch(SPEC, write).folder
@@ -100,7 +132,7 @@ def test_a_build_that_fails_leaves_nothing(outputs):
 
 def test_what_a_killed_process_left_is_cleared_away(outputs):
     code = (
-        "import os, signal, saliency_lib as sl\nfrom saliency_lib import store\n"
+        "import os, signal, saliency_lib as sl\nfrom saliency_lib.artefacts import store\n"
         "def build(folder):\n    (folder / 'half').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)\n"
         "store.fetch(sl.Training(seed=7), build)"
     )

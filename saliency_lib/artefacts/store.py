@@ -1,4 +1,7 @@
-"""The store: artefacts in outputs/<kind>/<name>/, written once, checked when read, never a pickle."""
+"""The store: artefacts in outputs/<kind>/<name>/, written once, checked when read, never a pickle.
+
+The default models come with the checkout and are only read: outputs/defaults/<kind>/<name>/.
+"""
 
 import functools
 import glob
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -21,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from saliency_lib import paths
-from saliency_lib.artefacts.specs import Spec
+from saliency_lib.artefacts.specs import Spec, from_dict
 from saliency_lib.core.files import explain_disk_errors
 
 PROVENANCE = "provenance.json"
@@ -30,18 +34,25 @@ PACKAGES = ("torch", "torchvision", "numpy", "captum", "safetensors", "saliency-
 
 @dataclass(frozen=True)
 class Artefact:
-    """One stored result: its folder and where it comes from."""
+    """A stored result: its folder, and where it comes from."""
 
     folder: Path
-    provenance: dict
+    provenance: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Artefact({paths.relative(self.folder)})"
 
     @property
-    def facts(self) -> dict:
-        """The few numbers that its maker wrote down, for instance the test accuracy."""
+    def facts(self) -> dict[str, Any]:
+        """Return the few values that were recorded when it was made, for instance the test accuracy."""
         return self.provenance["facts"]
 
     def tensors(self, file: str) -> dict[str, np.ndarray]:
-        """The arrays of one safetensors file of this artefact."""
+        """Return the arrays of one of its safetensors files.
+
+        Raises:
+            ValueError: the file cannot be read.
+        """
         try:
             return load_file(self.folder / file)
         except (SafetensorError, OSError) as error:
@@ -54,19 +65,42 @@ def _damaged(folder: Path, what: str) -> ValueError:
 
 
 def place(spec: Spec) -> Path:
-    """The folder in which the artefact of a specification lies or will lie."""
+    """Return the folder into which the artefact of a specification is written."""
     return paths.inside(paths.OUTPUTS, f"{spec.kind}/{spec.name}")
 
 
+def _tops() -> tuple[Path, Path]:
+    return paths.OUTPUTS, paths.OUTPUTS / "defaults"
+
+
 def find(spec: Spec) -> Artefact | None:
-    """The stored artefact of a specification, its files checked against their digests; None if there is none.
+    """Return the stored artefact of a specification, or None; its files are checked against their digests.
 
     Raises:
-        ValueError: the folder is there but damaged, or holds something else.
+        ValueError: its folder exists but is damaged, or holds something else.
     """
-    folder = place(spec)
-    if not folder.exists():
-        return None
+    folders = (paths.inside(top, f"{spec.kind}/{spec.name}") for top in _tops())
+    return next((_read(folder, spec) for folder in folders if folder.exists()), None)
+
+
+def known(kind: str) -> list[Spec]:
+    """Return the specifications of the stored artefacts of a kind, without those that this version would not find.
+
+    Args:
+        kind: for instance `training`.
+    """
+    specs: dict[str, Spec] = {}
+    for file in (file for top in _tops() for file in (top / kind).glob(f"*/{PROVENANCE}")):
+        try:
+            spec = from_dict(json.loads(file.read_text())["spec"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged, or written by another version
+        if file.parent.name == spec.name:
+            specs[spec.name] = spec
+    return [specs[name] for name in sorted(specs)]
+
+
+def _read(folder: Path, spec: Spec) -> Artefact:
     try:
         provenance = json.loads((folder / PROVENANCE).read_text())
         files, digest, _ = provenance["files"], provenance["digest"], provenance["facts"]
@@ -83,15 +117,18 @@ def find(spec: Spec) -> Artefact | None:
     return Artefact(folder, provenance)
 
 
-def fetch(spec: Spec, build: Callable[[Path], dict]) -> Artefact:
-    """The artefact of a specification, built if it is not there.
+def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
+    """Return the artefact of a specification, and build it if it is not stored.
 
-    `build(folder)` writes the files into an empty folder and returns facts (plain values, with device and seconds). The folder
-    gets its name only when it is complete. A second process that wants the same artefact waits for the first.
+    The folder gets its name only when it is complete. A second process that wants the same artefact waits for the first.
+
+    Args:
+        build: writes the files into the empty folder that it is given, and returns facts (plain values, with device and
+            seconds).
 
     Raises:
         ValueError: the stored artefact is damaged.
-        OSError: outputs/ cannot be written or is full; nothing half-written stays.
+        OSError: outputs/ is full or cannot be written; nothing half-written is left.
     """
     found = find(spec)
     if found:
@@ -115,11 +152,11 @@ def fetch(spec: Spec, build: Callable[[Path], dict]) -> Artefact:
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
-    return find(spec)
+    return _read(folder, spec)
 
 
 def _clear_drafts(folder: Path) -> None:
-    """Delete what killed processes left of an artefact, but not its checkpoint; the caller holds the lock."""
+    """Delete what killed processes left of an artefact, except its checkpoint. The caller holds the lock."""
     name = glob.escape(folder.name)
     for left in folder.parent.glob(f".{name}-*"):
         shutil.rmtree(left)
@@ -132,7 +169,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_provenance(folder: Path, spec: Spec, facts: dict) -> None:
+def _write_provenance(folder: Path, spec: Spec, facts: dict[str, Any]) -> None:
     content = {
         "spec": spec.to_dict(),
         "implied": spec.implied(),
@@ -148,12 +185,12 @@ def _write_provenance(folder: Path, spec: Spec, facts: dict) -> None:
 
 
 def rebuild_command(spec: Spec) -> str:
-    """The shell command that makes an artefact from nothing."""
+    """Return the shell command that makes an artefact from nothing."""
     return shlex.join(["python", "-m", "saliency_lib", json.dumps(spec.to_dict())])
 
 
-def surroundings() -> dict:
-    """The state of the code and the versions that an artefact or a notebook was made with."""
+def surroundings() -> dict[str, Any]:
+    """Return the commit of the code and the versions of the packages in use."""
     return {**_commit(), "python": platform.python_version(), "versions": {name: _version(name) for name in PACKAGES}}
 
 
@@ -165,12 +202,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> dict:
-    """The checkout's commit and whether its code differs from it; None outside a checkout."""
+def _commit() -> dict[str, Any]:
+    """Return the checkout's commit and whether the code differs from it; None outside a checkout."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
+    if paths.CHECKOUT is None:  # the working folder may be in another project's repository
+        return {"commit": None, "dirty": None}
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "saliency_lib", "params"))}
     except (OSError, subprocess.CalledProcessError):
@@ -178,6 +217,6 @@ def _commit() -> dict:
 
 
 def checkpoint(spec: Spec) -> Path:
-    """Where an unfinished training keeps its state; hidden beside the artefact to be."""
+    """Return the hidden file, beside the future artefact, in which an unfinished training keeps its state."""
     folder = place(spec)
     return folder.with_name(f".{folder.name}.checkpoint.safetensors")

@@ -1,16 +1,13 @@
 """The table of data sets, and what a data set returns."""
 
-import base64
-import html
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms import functional as pictures
 
+from saliency_lib.core.previews import strip
 from saliency_lib.core.registry import Entry, Registry
 
 TRAIN_AND_TEST = ("train", "test")
@@ -45,14 +42,7 @@ class Images:
         return f"Images({len(self)} of {shape}, {len(self.classes)} classes{masks})"
 
     def _repr_html_(self) -> str:
-        """Return the first eight images as one strip of thumbnails."""
-        strip = torch.cat(list(self.images[:8]), 2)
-        if strip.min() < 0 or strip.max() > 1:  # series
-            strip = (strip - strip.min()) / (strip.max() - strip.min())
-        picture, content = pictures.to_pil_image(strip), io.BytesIO()
-        picture.resize((64 * picture.width // picture.height, 64)).save(content, "PNG")
-        source = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
-        return f'<div>{html.escape(repr(self))}</div><img src="{source}" alt="the first images">'
+        return strip(repr(self), self.images)
 
     def words(self, labels: Tensor) -> list[str]:
         """Return the readable names of labels (B,)."""

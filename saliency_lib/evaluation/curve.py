@@ -1,18 +1,20 @@
-"""What a metric returns."""
+"""The curve that every metric returns."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from saliency_lib.core.previews import table
+
 
 @dataclass(frozen=True)
 class Curve:
-    """The score of a model as more and more of each image is changed.
+    """The score of a model as a growing share of each image is changed.
 
     A metric that gives one number per image is a curve of one point at fraction 1, whose area is that number.
 
     Args:
-        fractions: (S+1,) share of the pixels changed, never falling; with ties="together", the share asked for.
+        fractions: (S+1,) non-decreasing share of the pixels changed; with ties="together", the requested share.
         values: (B, S+1) score at each fraction.
         area: (B,) area under the curve.
     """
@@ -20,6 +22,22 @@ class Curve:
     fractions: Tensor
     values: Tensor
     area: Tensor
+
+    @property
+    def summary(self) -> dict[str, str]:
+        """Return the mean over the images of the score at up to six fractions, and of the area, as text by name."""
+        steps = len(self.fractions) - 1
+        shown = sorted({round(number * steps / 5) for number in range(6)}) if steps else []
+        scores = {f"mean score at fraction {self.fractions[k]:.2g}": f"{self.values[:, k].mean():.3f}" for k in shown}
+        return scores | {"mean area" if steps else "mean": f"{self.area.mean():.3f}", "images": str(len(self.area))}
+
+    def __repr__(self) -> str:
+        if len(self.fractions) == 1:
+            return f"Curve({len(self.area)} numbers, mean {self.area.mean():.3f})"
+        return f"Curve({len(self.area)} curves over {len(self.fractions)} fractions, mean area {self.area.mean():.3f})"
+
+    def _repr_html_(self) -> str:
+        return table(repr(self), self.summary)
 
 
 def one_number(values: Tensor) -> Curve:
