@@ -456,14 +456,14 @@ def objects(name, maps):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fractions": [0, 0.5, 0.4]}, "fractions must be at least two rising numbers"),
-        ({"fractions": [0, 1.5]}, "fractions must be at least two rising numbers within"),
+        ({"fractions": [0, 0.5, 0.4]}, "fractions must be at least two non-decreasing numbers"),
+        ({"fractions": [0, 1.5]}, "fractions must be at least two non-decreasing numbers in"),
         ({"fractions": [0.3]}, "fractions must be at least two"),
         ({"order": "most"}, "order 'most' is not known"),
         ({"start": "blur"}, "start 'blur' is not known"),
         ({"score": "accuracy"}, "score 'accuracy' is not known"),
         ({"ties": "apart"}, "ties 'apart' is not known"),
-        ({"fractions": [0, float("nan")]}, "fractions must be at least two rising numbers within"),
+        ({"fractions": [0, float("nan")]}, "fractions must be at least two non-decreasing numbers in"),
         ({"fill": "gray"}, "did you mean 'grey'"),
     ],
 )

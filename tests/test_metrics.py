@@ -17,8 +17,9 @@ from torch import nn
 import saliency_lib as sl
 from saliency_lib.core.fills import filled
 from saliency_lib.evaluation.allegiance import ALLEGIANCE_FRACTIONS
-from saliency_lib.evaluation.fidelity import imputed, squares
+from saliency_lib.evaluation.fidelity import squares
 from saliency_lib.evaluation.perturbation import ranks
+from saliency_lib.evaluation.road import imputed
 from saliency_lib.evaluation.sanity import average_ranks, rank_correlation, structure
 
 
@@ -435,9 +436,9 @@ def test_what_a_metric_needs_is_asked_for(smooth, images):
     for name in ("pointing_game", "relevance_mass", "relevance_rank"):
         with pytest.raises(ValueError, match="objects are missing; pass objects="):
             sl.METRICS[name](smooth, images, maps)
-        with pytest.raises(ValueError, match=r"objects must be bool masks \(5, 16, 16\) like the maps, got"):
+        with pytest.raises(ValueError, match=r"objects must be bool masks of the maps' shape \(5, 16, 16\), got"):
             sl.METRICS[name](smooth, images, maps, objects=maps)
-        with pytest.raises(ValueError, match=r"no pixel belongs to the object of images \[0, 2\]"):
+        with pytest.raises(ValueError, match=r"the object of images \[0, 2\] has no pixel"):
             sl.METRICS[name](smooth, images, maps, objects=torch.tensor([0, 1, 0, 1, 1]).bool().view(5, 1, 1).expand(5, 16, 16))
 
 
@@ -452,9 +453,9 @@ def test_what_a_metric_needs_is_asked_for(smooth, images):
         ("infidelity", {"scaling": "best"}, "scaling 'best' is not known"),
         ("infidelity", {"score": "accuracy"}, "score 'accuracy' is not known"),
         ("road", {"sigma": -1.0}, "sigma must be a finite number of at least 0"),
-        ("pointing_game", {"tolerance": -1}, "tolerance must be a number of pixels from 0"),
+        ("pointing_game", {"tolerance": -1}, "tolerance must be at least 0 pixels"),
         ("pixel_perturbation", {"variant": "paper"}, "variant 'paper' is not known"),
-        ("insertion", {"variant": "released"}, "variant 'released' belongs to the preset 'saliency_benchmark'"),
+        ("insertion", {"variant": "released"}, "variant 'released' needs preset 'saliency_benchmark'"),
         ("allegiance", {"fill": "blakc"}, "did you mean 'black'"),
     ],
 )
@@ -514,22 +515,21 @@ def test_maps_that_are_no_floats_are_refused(name, dtype, smooth, images):
 
 
 def test_the_numbers_of_the_papers_are_the_defaults():
-    """What papers.md of the project's sources states; where one changes, REVISION in specs.py is raised."""
-    from saliency_lib.attribution import rise, sidu
-    from saliency_lib.attribution.lime import superpixels
+    """If one of them changes, raise REVISION in specs.py."""
+    from saliency_lib.attribution import lime, rise, sidu
     from saliency_lib.evaluation.deletion import PRESETS
 
     def plain(variants, name):
         return {key: value for key, value in variants[name].items() if not callable(value)}
 
     grids = {"masks": 2000, "cells": 8, "keep": 0.5, "fill": "mean", "score": "probability", "edge": "mirror"}
-    assert plain(rise.VARIANTS, "original") == grids
+    assert plain(rise.VARIANT_SETTINGS, "original") == grids
     grids = {"masks": 500, "cells": 7, "keep": 0.1, "fill": "black", "score": "softmax_twice", "edge": "clamp"}
-    assert plain(rise.VARIANTS, "saliency_benchmark") == grids
-    assert sidu.VARIANTS["original"] == {"threshold": 0.1, "sigma": 0.25, "fill": "mean", "edge": "mirror"}
-    assert sidu.VARIANTS["pytorch_sidu"] == {"threshold": 0.15, "sigma": 0.1, "fill": "black", "edge": "corners"}
-    assert plain(superpixels.VARIANTS, "weights") == {"samples": 1000, "score": "probability"}
-    assert plain(superpixels.VARIANTS, "saliency_benchmark") == {"samples": 100, "score": "softmax_twice"}
+    assert plain(rise.VARIANT_SETTINGS, "saliency_benchmark") == grids
+    assert sidu.VARIANT_SETTINGS["original"] == {"threshold": 0.1, "sigma": 0.25, "fill": "mean", "edge": "mirror"}
+    assert sidu.VARIANT_SETTINGS["pytorch_sidu"] == {"threshold": 0.15, "sigma": 0.1, "fill": "black", "edge": "corners"}
+    assert plain(lime.VARIANT_SETTINGS, "weights") == {"samples": 1000, "score": "probability"}
+    assert plain(lime.VARIANT_SETTINGS, "saliency_benchmark") == {"samples": 100, "score": "softmax_twice"}
     for preset, fills in {
         "rise": ("mean", "blur"),
         "gnl": ("mean", "blur"),

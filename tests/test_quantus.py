@@ -85,8 +85,8 @@ def test_pixel_flipping_is_deletion_to_black(net, batch):
 
 
 def test_road_most_relevant_first_without_noise_is_quantus_road(net, batch):
-    from saliency_lib.evaluation.fidelity import imputed
     from saliency_lib.evaluation.perturbation import Imputed
+    from saliency_lib.evaluation.road import imputed
 
     images, maps, _ = batch
     images, net = images[:, :1], nn.Sequential(nn.Conv2d(1, 3, 1), *net).eval()  # theirs takes a map for one channel only

@@ -162,7 +162,7 @@ def test_samples_have_the_models_precision(smooth):
         ({"labels": torch.tensor(3)}, r"labels must be \(B,\) classes, one per image to make, got \(\)"),
         ({"labels": torch.tensor([])}, r"labels must be \(B,\)"),
         ({"labels": torch.tensor([0.0, 1.0])}, "whole numbers"),
-        ({"labels": torch.tensor([0, 4])}, "the model from 0 to 3"),
+        ({"labels": torch.tensor([0, 4])}, "classes of the model, from 0 to 3"),
         ({"shape": (16, 16)}, r"shape must be \(C, H, W\), got \(16, 16\)"),
         ({"steps": -1}, "steps must be a whole number of at least 0, got -1"),
         ({"rate": -0.1}, "rate must be a finite number of at least 0, got -0.1"),

@@ -1,6 +1,7 @@
 """Check what a kernel is given."""
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ def positive(name: str, number: int) -> int:
 
 def not_negative(name: str, number: float) -> float:
     """Return the number if it is finite and at least 0, and refuse it otherwise."""
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
+    if isinstance(number, bool) or not isinstance(number, Real) or not 0 <= number < math.inf:
         raise ValueError(f"{name} must be a finite number of at least 0, got {number!r}")
     return number
 

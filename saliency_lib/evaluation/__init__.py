@@ -1,10 +1,11 @@
-"""Metrics: each maps (model, images, maps, targets) to a Curve. Importing this fills METRICS."""
+"""Metrics of maps, each from (model, images, maps, targets) to a Curve. Importing this package fills METRICS."""
 
 # ruff: noqa: I001
 from saliency_lib.evaluation.table import METRICS, Metric
 from saliency_lib.evaluation import (
     deletion,
     insertion,
+    road,
     fidelity,
     localisation,
     allegiance,
@@ -23,5 +24,6 @@ __all__ = [
     "localisation",
     "masked_accuracy",
     "pixel_perturbation",
+    "road",
     "sanity",
 ]

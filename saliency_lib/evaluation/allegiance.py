@@ -1,4 +1,4 @@
-"""Allegiance: whether the prediction stays that of the whole image as relevant pixels turn black or white."""
+"""Allegiance: whether the prediction stays the same as relevant pixels turn black or white."""
 
 from torch import Tensor, nn
 
@@ -22,20 +22,23 @@ def allegiance(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Curve:
-    """Whether the prediction stays that of the whole image as the most relevant pixels turn black or white.
+    """Test whether the prediction stays that of the whole image as the most relevant pixels turn black or white.
 
     Args:
-        maps: (B, H, W), not negative; a pixel changes where its value is above that of the pixel at the cut, so pixels that
-            tie with it stay, and with them all zeros.
-        targets: not used; what counts is the class predicted for the whole image, right or wrong.
-        fill: `black` for maps of what speaks for the class by being bright, `white` for the inactive and negative ones.
+        images: (B, C, H, W) pixels in [0, 1].
+        maps: (B, H, W), not negative. A pixel changes if its value is above that of the pixel at the cut, so pixels that tie
+            with it stay, including all zeros.
+        targets: not used; the class predicted for the whole image counts, right or wrong.
+        fill: `black` for maps of pixels whose brightness is evidence for the class, `white` for inactive and negative
+            gradients.
+        seed, indices: fix a random fill.
 
     Returns:
-        Curve over 13 fractions from 0 to 0.9 as asked for; values 1 (unchanged) or 0, the first of them 1; area over
-        [0, 0.9] as it is, so that a model of one answer has 0.9.
+        Curve over 13 requested fractions from 0 to 0.9, with values 1 (unchanged) or 0, the first of them 1. The area is over
+        [0, 0.9], so that a model that always gives the same answer has 0.9; a small area is evidence for the map.
 
     Source: Llorente, Boal, Sanchez-Ubeda 2023, black and white deletion, and the released code. Differs: in maps with
-    negative values the released code also never takes a pixel whose value is exactly 0.
+    negative values the released code also never changes a pixel whose value is exactly 0.
     """
     return perturbation_curve(
         model, images, maps, targets,

@@ -1,15 +1,17 @@
-"""Deletion: the class probability as the most relevant pixels are taken away, with the presets of the papers that measure it."""
+"""Deletion: the class probability as the most relevant pixels are removed, with the presets of the papers that measure it."""
+
+from typing import Any
 
 from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill
 from saliency_lib.evaluation.curve import Curve
-from saliency_lib.evaluation.perturbation import Score, choose, even_fractions, perturbation_curve, strides
+from saliency_lib.evaluation.perturbation import ScoreFunction, choose, even_fractions, perturbation_curve, strides
 from saliency_lib.evaluation.table import METRICS
 
-# What the papers that measure deletion and insertion chose; a stride in pixels, None being one row of them.
-PRESETS: dict[str, dict] = {
+# The settings of the papers that measure deletion and insertion. Strides are in pixels; None is one row of the image.
+PRESETS: dict[str, dict[str, Any]] = {
     "rise": {"stride": None, "ranking": "signed", "score": "probability", "deletion_fill": "mean", "insertion_fill": "blur"},
     "gnl": {"stride": None, "ranking": "absolute", "score": "probability", "deletion_fill": "mean", "insertion_fill": "blur"},
     "saliency_benchmark": {
@@ -32,9 +34,17 @@ def preset_curve(
     preset: str,
     steps: int | None,
     fill: Fill | None,
-    score: str | Score | None,
-    **options,
+    score: str | ScoreFunction | None,
+    **options: Any,
 ) -> Curve:
+    """Compute the curve of a preset.
+
+    Args:
+        start: `image` (deletion) or `fill` (insertion).
+        preset: a name in PRESETS.
+        steps, fill, score: replace the preset's if they are not None.
+        options: `seed`, `indices` and `batch_size` of `perturbation_curve`.
+    """
     chosen = choose("preset", preset, PRESETS)
     images = check_images(images)
     check_maps(maps, images)
@@ -62,28 +72,30 @@ def deletion(
     preset: str = "rise",
     steps: int | None = None,
     fill: Fill | None = None,
-    score: str | Score | None = None,
+    score: str | ScoreFunction | None = None,
     seed: int = 0,
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Curve:
-    """The class probability as the most relevant pixels are taken away; a small area speaks for the map.
+    """Follow the class probability as the most relevant pixels are removed; a small area is evidence for the map.
 
     Args:
+        images: (B, C, H, W) pixels in [0, 1].
         maps: (B, H, W).
-        targets: (B,) classes; None for the predicted ones. The saliency benchmark follows the label.
-        preset: `rise`: one row's worth of pixels a step (224 steps at 224), filled with the mean colour; `gnl`: the same by
-            the absolute value of the map; `saliency_benchmark`: 500 pixels a step, black.
-        steps: strides from the whole image to none of it; 28 at 224 pixels is RISE's setting for whole data sets.
-        fill, score: in place of the preset's.
+        targets: (B,) classes; None for the predicted ones. The saliency benchmark uses the labels.
+        preset: `rise`: one row of pixels per step (224 steps at 224 pixels), filled with the mean colour; `gnl`: the same,
+            ranked by the absolute value of the map; `saliency_benchmark`: 500 pixels per step, filled with black.
+        steps: number of strides from the whole image to none of it; 28 at 224 pixels is RISE's setting for whole data sets.
+        fill, score: replace the preset's, see `perturbation_curve`.
+        seed, indices: fix a random fill.
 
     Returns:
         Curve over [0, 1], values and area in [0, 1].
 
     Source: Petsiuk, Das, Saenko 2018, section 4.1 and the released evaluation code; Kwon, Koo, Cho 2020, released code;
-    saliency-benchmark (Parola et al.), released code. Differs: ties go by index (there by an unstable sort, read
-    backwards), a shorter last step counts with its own width (there all steps are equally wide), and the benchmark's
-    probability is one softmax of the logits (there two or three), its maps are not rounded to float16.
+    saliency-benchmark (Parola et al.), released code. Differs: ties are broken by index (there by an unstable sort,
+    read backwards); a shorter last step counts with its own width (there all steps are equally wide); the benchmark's
+    probability is one softmax of the logits (there two or three), and its maps are not rounded to float16.
     """
     return preset_curve(
         "image", model, images, maps, targets,

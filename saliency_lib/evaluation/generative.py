@@ -1,14 +1,13 @@
-"""A classifier as a density of images: what it takes for its classes, and how fast that density changes around data."""
+"""A classifier as a density of images: what it considers typical, and how fast the density changes around the data."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks, logits_of, recording
-from saliency_lib.core.checks import check_images, check_logits, check_model, check_targets, positive
-from saliency_lib.core.streams import generator, noise, row_indices
+from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, logits_of, recording
+from saliency_lib.core.checks import check_images, check_logits, check_model, check_targets, not_negative, positive
+from saliency_lib.core.streams import noise, noise_by_draw, row_indices
 from saliency_lib.evaluation.perturbation import check_scores
 
 
@@ -24,39 +23,40 @@ def activation_maximisation(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Images that a model finds typical of their classes, by ascent of each class's logit from noise around grey.
+    """Make images that a model considers typical of their classes, by ascent of the class's logit from noise around grey.
 
     x_0 ~ N(1/2, 0.2^2) clipped to [0, 1];  x <- clip(x + rate (d f_y / d x - decay (x - 1/2))), `steps` times.
 
-    The share of them that a network of another training takes for their classes is the GAN-test,
-    `training.accuracy(proxy, samples, labels)`. One forward and one backward pass a step; memory grows with `batch_size`.
+    The share of them that a network with another training recognises is the GAN-test, the accuracy of that network on the
+    samples and their labels. Each step takes one forward and one backward pass; memory grows with `batch_size`.
 
     Args:
         labels: (B,) classes y.
         shape: (C, H, W) of an image.
-        steps: of the ascent, each from the image that the last one left; 0 gives the noise.
-        rate: how far a step goes, in pixel values per unit of the gradient.
-        decay: pull towards grey; larger keeps pixels that move the logit little nearer to it.
-        seed, indices: fix where each image begins; indices (B,) are 0..B-1 if left out.
+        steps: number of steps of the ascent; 0 returns the noise.
+        rate: length of a step, in pixel values per unit of the gradient.
+        decay: pull towards grey; a larger value keeps pixels with little effect on the logit nearer to grey.
+        seed, indices: fix the start of each image; indices (B,) are 0..B-1 if they are None.
 
     Returns:
         (B, C, H, W) in [0, 1], on the model's device and in its parameters' precision.
 
     Raises:
-        ValueError: labels that are not (B,) classes of the model, or a gradient that is NaN or infinite.
+        ValueError: the labels are not (B,) classes of the model, or a gradient is NaN or infinite.
 
-    Source: Srinivas and Fleuret 2021, GAN-test, released code (1024 samples; 1000 steps for pictures). As there, no noise is
-    added on the way, though it is named after Langevin dynamics. Shmelkov, Schmid, Alahari 2018 have the test for generators.
+    Source: Srinivas and Fleuret 2021, GAN-test, released code (1024 samples; 1000 steps for pictures). As in that code, no
+    noise is added during the ascent, although the code calls it Langevin dynamics. Shmelkov, Schmid, Alahari 2018 introduced
+    the test for generators.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise ValueError(f"steps must be a whole number of at least 0, got {steps!r}")
     for name, value in (("rate", rate), ("decay", decay)):
-        _not_negative(name, value)
+        not_negative(name, value)
     check_model(model)
     like = next(model.parameters(), torch.empty(0))
     labels = torch.as_tensor(labels, device=like.device)
     if labels.ndim != 1 or not len(labels):
-        raise ValueError(f"labels must be (B,) classes, one an image to make, got {tuple(labels.shape)}")
+        raise ValueError(f"labels must be (B,) classes, one per image to make, got {tuple(labels.shape)}")
     if len(shape) != 3:
         raise ValueError(f"shape must be (C, H, W), got {tuple(shape)}")
     blank = torch.empty((), dtype=like.dtype, device=like.device).expand(len(labels), *shape)
@@ -78,7 +78,7 @@ def activation_maximisation(
         in_chunks(climb, len(start), chunk_size(start, batch_size))
     images = torch.cat(made).contiguous()
     if not torch.isfinite(images).all():
-        raise ValueError("the gradient of a logit is NaN or infinite on the way to a sample; look at the model's weights")
+        raise ValueError("the gradient of a logit became NaN or infinite during the ascent; check the model's weights")
     return images
 
 
@@ -93,56 +93,46 @@ def density_ratio(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """How the density that a logit implies changes from an image to noisy copies of it: mean over n of f_c(x + n) - f_c(x).
+    """Measure how the density that a logit implies changes from an image to noisy copies: mean over n of f_c(x + n) - f_c(x).
 
-    With exp f_c(x) as a density of class c but for its constant, this is the logarithm of p(x + n | c) / p(x | c), on average
-    over n ~ N(0, sigma^2). To second order it is sigma^2 / 2 times the trace of the logit's Hessian. A density with its mass at
-    the data falls off around them: **smaller is better**.
+    If exp f_c(x) is a density of class c up to a constant, this is the logarithm of p(x + n | c) / p(x | c), averaged over
+    n ~ N(0, sigma^2). To second order it is sigma^2 / 2 times the trace of the logit's Hessian. A density with its mass at
+    the data decreases around them: **smaller is better**.
 
     Args:
-        images: (B, C, H, W) pixels in [0, 1]; noise may carry them outside.
+        images: (B, C, H, W) pixels in [0, 1]; the noise may move them outside.
         targets: (B,) classes c; None for the predicted ones.
         sigmas: (S,) standard deviations of the noise, in pixel values; 0 gives 0.
-        samples: draws of the noise an image, the same for every sigma but for its size; one forward pass each for each sigma.
+        samples: draws of the noise per image, scaled by each sigma; one forward pass per draw and sigma.
         seed, indices: fix the noise of each image.
 
     Returns:
         (B, S), signed, in logits.
 
-    Source: Srinivas and Fleuret 2021, density ratios (not in the released code). Differs: the mean of the logarithm, not of
-    the ratio itself, which overflows and of which the largest of a few draws decides.
+    Source: Srinivas and Fleuret 2021, density ratios (not in the released code). Differs: the mean of the
+    logarithm, not of the ratio, which overflows and is dominated by the largest of a few draws.
     """
     images = check_images(images)
     positive("samples", samples)
-    sigmas = [_not_negative("each of sigmas", float(sigma)) for sigma in sigmas]
+    sigmas = [not_negative("each of sigmas", float(sigma)) for sigma in sigmas]
     if not sigmas:
         raise ValueError("sigmas are empty; pass at least one standard deviation of the noise")
-    numbers = row_indices(images, indices)
+    noise_of = noise_by_draw(images, "density_ratio", torch.randn, seed, indices)
     precise = torch.promote_types(images.dtype, torch.float32)
     noisy = images.new_empty(len(images), samples, len(sigmas), dtype=precise)
 
-    def draw(row: int, sample: int) -> Tensor:
-        source = generator(images.device, "density_ratio", seed, numbers[row], sample)
-        return torch.randn(images.shape[1:], generator=source, device=images.device)
-
     with frozen(model), torch.no_grad():
         logits = logits_of(model, images, batch_size)
-        targets = logits.argmax(1) if targets is None else check_targets(targets, logits)
+        classes = classes_of(logits, targets)[:, None]
 
         def measure(begin: int, end: int) -> None:
             pairs = torch.arange(begin, end, device=images.device)
             rows, column = pairs // samples, pairs % samples
-            unit = torch.stack([draw(*pair) for pair in zip(rows.tolist(), column.tolist(), strict=True)]).to(images)
+            unit = noise_of(rows, column)
             for place, sigma in enumerate(sigmas):
                 found = check_logits(model(arranged(images[rows] + sigma * unit)))
-                noisy[rows, column, place] = found.gather(1, targets[rows, None])[:, 0].to(precise)
+                noisy[rows, column, place] = found.gather(1, classes[rows])[:, 0].to(precise)
 
         in_chunks(measure, len(images) * samples, chunk_size(images, batch_size))
     check_scores(noisy.flatten(1))
-    return (noisy - logits.gather(1, targets[:, None]).to(precise)[:, None]).mean(1)
-
-
-def _not_negative(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
-    return value
+    return (noisy - logits.gather(1, classes).to(precise)[:, None]).mean(1)

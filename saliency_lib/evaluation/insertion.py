@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from saliency_lib.core.fills import Fill
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.deletion import PRESETS, preset_curve
-from saliency_lib.evaluation.perturbation import VARIANTS, Score, choose
+from saliency_lib.evaluation.perturbation import ScoreFunction, is_released
 from saliency_lib.evaluation.table import METRICS
 
 
@@ -21,31 +21,33 @@ def insertion(
     variant: str = "corrected",
     steps: int | None = None,
     fill: Fill | None = None,
-    score: str | Score | None = None,
+    score: str | ScoreFunction | None = None,
     seed: int = 0,
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Curve:
-    """The class probability as the most relevant pixels appear on a blurred image; a large area speaks for the map.
+    """Follow the class probability as the most relevant pixels appear on a blurred image; a large area is evidence for the map.
 
     Args:
+        images: (B, C, H, W) pixels in [0, 1].
         maps: (B, H, W).
-        targets: (B,) classes; None for the predicted ones. The saliency benchmark follows the label.
-        preset: `rise`: one row's worth of pixels a step, from a Gaussian blur (11 pixels, sigma 5); `gnl`: the same by the
-            absolute value of the map; `saliency_benchmark`: 500 pixels a step, from a blur of 127 pixels, sigma 17.
-        variant: `corrected`, or `released`: the benchmark's first point, which is the score of the whole image.
-        steps: strides from the blurred image to the whole one.
-        fill, score: in place of the preset's; areas over different fills must not be compared.
+        targets: (B,) classes; None for the predicted ones. The saliency benchmark uses the labels.
+        preset: `rise`: one row of pixels per step, from a Gaussian blur (11 pixels, sigma 5); `gnl`: the same, ranked by the
+            absolute value of the map; `saliency_benchmark`: 500 pixels per step, from a blur of 127 pixels, sigma 17.
+        variant: `corrected`, or `released`, in which the first point is the score of the whole image, as in the benchmark.
+        steps: number of strides from the blurred image to the whole one.
+        fill, score: replace the preset's, see `perturbation_curve`; areas with different fills cannot be compared.
+        seed, indices: fix a random fill.
 
     Returns:
         Curve over [0, 1], values and area in [0, 1].
 
-    Source: as deletion. Differs: as deletion; and the curve starts at the blurred image, where the saliency benchmark's
-    code scores the whole one.
+    Source: as in deletion. Differs: as in deletion; and the curve starts at the blurred image, while the saliency
+    benchmark's code scores the whole image there.
     """
-    released = choose("variant", variant, VARIANTS)
+    released = is_released(variant)
     if released and preset != "saliency_benchmark":
-        raise ValueError(f"variant 'released' belongs to the preset 'saliency_benchmark', got preset {preset!r}")
+        raise ValueError(f"variant 'released' needs preset 'saliency_benchmark', got preset {preset!r}")
     curve = preset_curve(
         "fill", model, images, maps, targets,
         preset=preset, steps=steps, fill=fill, score=score, seed=seed, indices=indices, batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""Localisation: does the map lie on the object, where the object is known?"""
+"""Localisation: is the map's relevance on the object, if the object is known?"""
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +9,19 @@ from saliency_lib.evaluation.perturbation import ranks
 from saliency_lib.evaluation.table import METRICS
 
 
-def _check_objects(objects: Tensor | None, images: Tensor, maps: Tensor) -> Tensor:
+def _checked(objects: Tensor | None, images: Tensor, maps: Tensor) -> Tensor:
+    """Return the objects' masks on the maps' device, and refuse what does not fit."""
     check_maps(maps, check_images(images))
     if objects is None:
         raise ValueError(
-            "objects are missing; pass objects=, the true masks (B, H, W), from a data set that has them (shapes, series_...)"
+            "objects are missing; pass objects=, the true masks (B, H, W), of a data set that has them (shapes, series_...)"
         )
     if not isinstance(objects, Tensor) or objects.dtype != torch.bool or objects.shape != maps.shape:
         got = f"{tuple(objects.shape)} of {objects.dtype}" if isinstance(objects, Tensor) else type(objects).__name__
-        raise ValueError(f"objects must be bool masks {tuple(maps.shape)} like the maps, got {got}")
+        raise ValueError(f"objects must be bool masks of the maps' shape {tuple(maps.shape)}, got {got}")
     empty = (~objects.flatten(1).any(1)).nonzero().flatten().tolist()
     if empty:
-        raise ValueError(f"no pixel belongs to the object of images {empty[:5]}; leave these images out")
+        raise ValueError(f"the object of images {empty[:5]} has no pixel; leave these images out")
     return objects.to(maps.device)
 
 
@@ -34,25 +35,26 @@ def pointing_game(
     objects: Tensor | None = None,
     tolerance: float = 0,
 ) -> Curve:
-    """Whether the largest value of the map lies on the object.
+    """Test whether the largest value of the map is on the object.
 
     Args:
-        maps: (B, H, W); the first of several largest values counts.
+        images: (B, C, H, W) pixels in [0, 1].
+        maps: (B, H, W); the first of several equal largest values counts.
         objects: (B, H, W) bool, true on the object.
-        tolerance: how far, in pixels, the object may be; the original allows 15 at ImageNet's size.
+        tolerance: how many pixels away the object may be; the original allows 15 at ImageNet's size.
 
     Returns:
         Curve of one point, 1 (hit) or 0; its mean over images is the accuracy.
 
     Raises:
-        ValueError: objects that are missing, do not fit, or are empty.
+        ValueError: the objects are missing, do not fit, or are empty.
 
-    Source: Zhang et al. 2018, section 4.2. Differs: their accuracy is the mean over classes of hits / (hits + misses), here
-    images count alike; the distance is to the object's mask, which their data give as a box.
+    Source: Zhang et al. 2018, section 4.2. Differs: their accuracy is the mean over classes of hits / (hits + misses);
+    here all images count alike. The distance is to the object's mask, which their data give as a box.
     """
-    objects = _check_objects(objects, images, maps)
+    objects = _checked(objects, images, maps)
     if not tolerance >= 0:
-        raise ValueError(f"tolerance must be a number of pixels from 0, got {tolerance!r}")
+        raise ValueError(f"tolerance must be at least 0 pixels, got {tolerance!r}")
     height, width = maps.shape[1:]
     rows, columns = torch.arange(height, device=maps.device)[:, None], torch.arange(width, device=maps.device)
     peak = maps.flatten(1).argmax(1).view(-1, 1, 1)
@@ -65,9 +67,10 @@ def pointing_game(
 def relevance_mass(
     model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None
 ) -> Curve:
-    """Share of the map's positive relevance that lies on the object.
+    """Measure the share of the map's positive relevance that is on the object.
 
     Args:
+        images: (B, C, H, W) pixels in [0, 1].
         maps: (B, H, W); negative values count as 0.
         objects: (B, H, W) bool, true on the object.
 
@@ -75,11 +78,11 @@ def relevance_mass(
         Curve of one point in [0, 1]; 0 for a map without positive values, the object's share of the area for a constant one.
 
     Raises:
-        ValueError: objects that are missing, do not fit, or are empty.
+        ValueError: the objects are missing, do not fit, or are empty.
 
     Source: Arras, Osman, Samek 2022, relevance mass accuracy.
     """
-    objects = _check_objects(objects, images, maps)
+    objects = _checked(objects, images, maps)
     positive = maps.detach().to(torch.promote_types(maps.dtype, torch.float32)).clamp_min(0)
     positive = positive / positive.amax((1, 2), keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
     total = positive.sum((1, 2))
@@ -90,21 +93,22 @@ def relevance_mass(
 def relevance_rank(
     model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None
 ) -> Curve:
-    """Share of the K most relevant pixels that lie on the object, K being the object's size.
+    """Measure the share of the K most relevant pixels that are on the object, where K is the object's size.
 
     Args:
-        maps: (B, H, W); ties go by index.
+        images: (B, C, H, W) pixels in [0, 1].
+        maps: (B, H, W); ties are broken by index.
         objects: (B, H, W) bool, true on the object.
 
     Returns:
         Curve of one point in [0, 1].
 
     Raises:
-        ValueError: objects that are missing, do not fit, or are empty.
+        ValueError: the objects are missing, do not fit, or are empty.
 
     Source: Arras, Osman, Samek 2022, relevance rank accuracy.
     """
-    objects = _check_objects(objects, images, maps).flatten(1)
+    objects = _checked(objects, images, maps).flatten(1)
     size = objects.sum(1)
     hits = (objects & (ranks(maps) < size[:, None])).sum(1)
     return one_number(hits.to(torch.promote_types(maps.dtype, torch.float32)) / size)
@@ -114,9 +118,12 @@ LEVELS = tuple(tenth / 10 for tenth in range(1, 10))  # shares of a map's releva
 
 
 def _relevance(maps: Tensor, objects: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the relevance above the map's least: what the most relevant pixels hold that reach each level (B, 9), how much of it
-    lies on the object (B, 9), and how much the object holds in all (B, 1)."""
-    objects = _check_objects(objects, images, maps).flatten(1)
+    """Sum the relevance above each map's smallest value over its most relevant pixels, up to each level of the total.
+
+    Returns:
+        The sum over these pixels (B, 9), the part of it on the object (B, 9), and the sum over the whole object (B, 1).
+    """
+    objects = _checked(objects, images, maps).flatten(1)
     weights = maps.detach().double().abs().flatten(1)
     weights, order = (weights - weights.amin(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
     reached, found = weights.cumsum(1), (weights * objects.gather(1, order)).cumsum(1)
@@ -132,25 +139,26 @@ def _over_levels(part: Tensor, whole: Tensor, maps: Tensor) -> Curve:
 
 @METRICS.register(lower_is_better=False, paper="Ismail et al. 2020")
 def aup(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None) -> Curve:
-    """Area under the precision: of the relevance of the most relevant pixels, the share that lies on what is salient.
+    """Compute the area under the precision: the share of the most relevant pixels' relevance that is on what is salient.
 
-    P(p) = sum_{i in S_p and O} w_i / sum_{i in S_p} w_i, where w = |map| - min |map| and S_p are the fewest pixels, the most
-    relevant first, that hold a share p of the sum of w.
+    P(p) = sum_{i in S_p and O} w_i / sum_{i in S_p} w_i, where w = |map| - min |map| and S_p is the smallest set of the most
+    relevant pixels that holds a share p of the sum of w.
 
     Args:
-        maps: (B, H, W), or (B, T, F) of series; ranked and weighed by absolute value, ties by index.
+        images: (B, C, H, W) pixels, or (B, T, F) series.
+        maps: (B, H, W), or (B, T, F) for series; ranked and weighted by absolute value, ties are broken by index.
         objects: (B, H, W) bool, O, true on what is salient.
 
     Returns:
-        Curve over p = 0.1, ..., 0.9, values in [0, 1]; area over these, at most 0.8; 0 for a constant map. A map that knows
-        nothing has the salient share of the pixels, times 0.8.
+        Curve over p = 0.1, ..., 0.9, with values in [0, 1]. The area is over these, at most 0.8, and 0 for a constant map;
+        a random map has on average the salient share of the pixels, times 0.8.
 
     Raises:
-        ValueError: objects that are missing, do not fit, or are empty.
+        ValueError: the objects are missing, do not fit, or are empty.
 
     Source: Ismail, Gunady, Corrada Bravo, Feizi 2020, section 4 and the released code; its difference from the control
-    `random` is the Diff(AUP) of Ismail, Corrada Bravo, Feizi 2021. Differs: there the mean over series leaves out those
-    whose precision is 0 / 0, and the control is another method's maps, shuffled.
+    `random` is the Diff(AUP) of Ismail, Corrada Bravo, Feizi 2021. Differs: in that code the mean over series
+    excludes those whose precision is 0 / 0, and the control is another method's maps, shuffled.
     """
     reached, found, _ = _relevance(maps, objects, images)
     return _over_levels(found, reached, maps)
@@ -158,21 +166,22 @@ def aup(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None =
 
 @METRICS.register(lower_is_better=False, paper="Ismail et al. 2020")
 def aur(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None) -> Curve:
-    """Area under the recall: of the relevance on what is salient, the share that the most relevant pixels hold.
+    """Compute the area under the recall: the share of the relevance on what is salient that the most relevant pixels hold.
 
     R(p) = sum_{i in S_p and O} w_i / sum_{i in O} w_i, in the symbols of aup.
 
     Args:
-        maps, objects: as aup's.
+        images, maps, objects: as in aup.
 
     Returns:
-        Curve over p = 0.1, ..., 0.9, values in [0, 1]; area over these, at most 0.8; 0 for a map that is least on all that is
-        salient. A map that knows nothing has 0.4, and so has one whose relevance is all on what is salient.
+        Curve over p = 0.1, ..., 0.9, with values in [0, 1]. The area is over these, at most 0.8, and 0 for a map whose
+        smallest value is on everything that is salient. A random map has 0.4 on average, and so has a map whose relevance is
+        all on what is salient.
 
     Raises:
-        ValueError: as aup.
+        ValueError: as in aup.
 
-    Source: as aup. Differs: as aup.
+    Source: as in aup. Differs: as in aup.
     """
     _, found, whole = _relevance(maps, objects, images)
     return _over_levels(found, whole.expand_as(found), maps)

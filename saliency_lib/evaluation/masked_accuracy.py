@@ -21,20 +21,22 @@ def masked_accuracy(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Curve:
-    """Whether the prediction is right as the pixels of largest |map| are masked, without training again.
+    """Test whether the prediction is right as the pixels of largest |map| are masked, without training again.
 
     Args:
-        maps: (B, H, W); ranked by absolute value.
+        images: (B, C, H, W) pixels in [0, 1].
+        maps: (B, H, W), ranked by absolute value.
         targets: (B,) labels; None for the predicted classes.
-        fill: `corner` (the image's top left pixel), `image_mean`, `uniform`, `gaussian`, a constant tensor, or another.
+        fill: `corner` (the image's top left pixel), `image_mean`, `uniform`, `gaussian`, a constant tensor, or another fill.
+        seed, indices: fix a random fill.
 
     Returns:
-        Curve over 0, then max(1, int(H W d)) pixels for d = 0.1, ..., 0.9; values 1 (right) or 0; area over these, at most
-        0.9.
+        Curve over 0, then max(1, int(H W d)) pixels for d = 0.1, ..., 0.9; with values 1 (right) or 0. The area is over
+        these, at most 0.9; a small area is evidence for the map.
 
-    Source: Ismail, Corrada Bravo, Feizi 2021, accuracy drop, and the released MNIST code. Differs: the released code gives
-    the curve only; it averages the attribution over channels before it ranks; its `gaussian` adds a constant that the user
-    chooses where ours adds the image's mean colour; in colour the corner and the mean are taken channel by channel.
+    Source: Ismail, Corrada Bravo, Feizi 2021, accuracy drop, and the released MNIST code. Differs: the released code
+    computes only the curve; it averages the attribution over channels before ranking; its `gaussian` adds a constant that the
+    user chooses, ours adds the image's mean colour. In colour images the corner and the mean are those of each channel.
     """
     images = check_images(images)
     check_maps(maps, images)

@@ -1,14 +1,15 @@
-"""Perturbation curves: rank pixels by a map, change a growing fraction of them, score the model."""
+"""The engine of perturbation curves: rank pixels by a map, change a growing fraction of them, score the model."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks, logits_of
-from saliency_lib.core.checks import check_images, check_maps, check_targets, positive
+from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, logits_of
+from saliency_lib.core.checks import check_images, check_maps, positive, rows_not_finite
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.registry import no_such
 from saliency_lib.evaluation.curve import Curve
@@ -19,21 +20,23 @@ class Imputed:
     """A fill that depends on which pixels are missing.
 
     Args:
-        at: `at(rows, missing)` gives what stands in the missing pixels (n, H, W) of the image rows (n,): (n, C, H, W).
+        at: `at(rows, missing)` returns the values (n, C, H, W) that replace the missing pixels (n, H, W) of the image rows
+            (n,).
     """
 
     at: Callable[[Tensor, Tensor], Tensor]
 
 
-Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+ScoreFunction = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits (n, K), targets (n,), predicted (n,) -> (n,)
+Choice = TypeVar("Choice")
 
 
 def _answers(logits: Tensor, classes: Tensor) -> Tensor:
-    return (logits.argmax(1) == classes) + 0 * logits.amax(1)  # NaN, which argmax takes for a class, stays NaN
+    return (logits.argmax(1) == classes) + 0 * logits.amax(1)  # keeps NaN, which argmax would treat as a class
 
 
-# Each scores logits (n, K) given targets (n,) and the classes (n,) predicted for the images as they were.
-SCORES: dict[str, Score] = {
+# `predicted` are the classes predicted for the unchanged images.
+SCORES: dict[str, ScoreFunction] = {
     "probability": lambda logits, targets, predicted: logits.softmax(1).gather(1, targets[:, None])[:, 0],
     "logit": lambda logits, targets, predicted: logits.gather(1, targets[:, None])[:, 0],
     "unchanged": lambda logits, targets, predicted: _answers(logits, predicted),
@@ -45,10 +48,10 @@ TIES = {"index": False, "together": True}
 
 
 def ranks(maps: Tensor, *, descending: bool = True, together: bool = False) -> Tensor:
-    """The place (B, H*W) of each pixel in the order of its map (B, H, W).
+    """Return the place (B, H*W) of each pixel in the order of its map (B, H, W).
 
     Args:
-        together: pixels of one value share the last of their places, else they go by index.
+        together: pixels of equal value share the last of their places; otherwise they are ordered by index.
     """
     values, order = maps.flatten(1).sort(dim=1, descending=descending, stable=True)
     places = torch.arange(order.shape[1], device=maps.device).expand_as(order)
@@ -59,7 +62,7 @@ def ranks(maps: Tensor, *, descending: bool = True, together: bool = False) -> T
 
 
 def tied(maps: Tensor) -> Tensor:
-    """Share (B,) of the pixels whose value another pixel of the map has too; their order is arbitrary."""
+    """Return the share (B,) of the pixels whose value another pixel of the map also has; their order is arbitrary."""
     values = maps.flatten(1).sort(dim=1).values
     same = values[:, 1:] == values[:, :-1]
     edge = same.new_zeros(len(same), 1)
@@ -77,26 +80,28 @@ def perturbation_curve(
     start: str = "image",
     ties: str = "index",
     fill: Fill | Imputed = "mean",
-    score: str | Score = "probability",
+    score: str | ScoreFunction = "probability",
     seed: int = 0,
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Curve:
-    """Change the pixels of each image in the order of its map and score the model after each step.
+    """Change the pixels of each image in the order of its map, and score the model after each step.
 
     Args:
         images: (B, C, H, W) pixels in [0, 1].
-        maps: (B, H, W); only the order of their values counts.
-        targets: (B,) classes whose score is followed; None for those predicted for the whole images.
-        fractions: shares of the pixels changed, never falling within [0, 1]; each is rounded to whole pixels, and the curve
+        maps: (B, H, W); only the order of their values matters.
+        targets: (B,) classes whose score is followed; None for the classes predicted for the whole images.
+        fractions: non-decreasing shares in [0, 1] of the pixels to change. Each is rounded to whole pixels, and the curve
             states the share that was changed.
         order: `most_relevant_first` or `least_relevant_first`.
-        start: `image`, whose pixels the fill replaces (deletion), or `fill`, which the image's pixels replace (insertion).
-        ties: `index`, by which pixels of one value are ordered, or `together`: they change only when all of them are within
-            the fraction, so that fewer change than asked; the curve then states the fractions asked for.
-        fill: see `inputs.filled`; or `Imputed`, which is told what is missing.
-        score: `probability`, `logit`, `unchanged` (the prediction is that of the whole image: 1, else 0), `correct` (it
-            is the target: 1, else 0), or a function of logits (n, K), targets (n,), predicted (n,).
+        start: `image`: its pixels are replaced by the fill (deletion); `fill`: it is replaced by the image's pixels
+            (insertion).
+        ties: `index`: pixels of equal value are ordered by index; `together`: they change only when all of them are within
+            the fraction, so that fewer pixels change than requested, and the curve states the requested fractions.
+        fill: see `fills.filled`, or `Imputed`, whose values depend on which pixels are missing.
+        score: `probability`, `logit`, `unchanged` (1 if the prediction is that of the whole image, else 0), `correct` (1 if
+            it is the target, else 0), or a function of logits (n, K), targets (n,) and the classes (n,) predicted for the
+            whole images.
         seed, indices: fix a random fill.
         batch_size: most inputs in one forward pass; None chooses. Memory grows with it, not with the steps.
 
@@ -104,28 +109,27 @@ def perturbation_curve(
         Curve; `area` by the trapezoid rule over the fractions.
 
     Raises:
-        ValueError: maps that do not fit or hold NaN, fractions that fall, unknown order, start, ties, fill or score, or a
-            model whose score is not finite.
+        ValueError: the maps do not fit or contain NaN, the fractions decrease, the order, start, ties, fill or score is
+            unknown, or the model's score is not finite.
     """
     images = check_images(images)
     check_maps(maps, images)
     descending, together = choose("order", order, ORDERS), choose("ties", ties, TIES)
     deleting = choose("start", start, {"image": True, "fill": False})
-    score_of = score if callable(score) else choose("score", score, SCORES)
+    score_of = score_function(score)
     shares, pixels = _shares(fractions), maps[0].numel()
     counts = [round(share * pixels) for share in shares]
-    behind = fill.at if isinstance(fill, Imputed) else _fixed(filled(fill, model, images, indices=indices, seed=seed))
+    imputed = fill if isinstance(fill, Imputed) else _fixed(filled(fill, model, images, indices=indices, seed=seed))
     place = ranks(maps, descending=descending, together=together).view(maps.shape)
     gone = torch.tensor(counts, device=images.device)
-    if not deleting:  # a pixel not yet inserted is missing: deletion in the other order, read backwards
+    if not deleting:  # a pixel that is not yet inserted is missing: this is deletion in the other order, read backwards
         place, gone = pixels - 1 - place, pixels - gone
     precise = torch.promote_types(images.dtype, torch.float32)
     values = torch.empty(len(images), len(counts), dtype=precise, device=images.device)
 
     with frozen(model), torch.no_grad():
         logits = logits_of(model, images, batch_size)
-        predicted = logits.argmax(1)
-        targets = predicted if targets is None else check_targets(targets, logits)
+        predicted, targets = logits.argmax(1), classes_of(logits, targets)
         values[:, gone == 0] = score_of(logits, targets, predicted).to(precise)[:, None]
         inner = gone.nonzero()[:, 0]
 
@@ -133,7 +137,7 @@ def perturbation_curve(
             pairs = torch.arange(begin, end, device=images.device)
             rows, column = pairs // len(inner), inner[pairs % len(inner)]
             missing = place[rows] < gone[column].view(-1, 1, 1)
-            inputs = torch.where(missing[:, None], behind(rows, missing), images[rows])
+            inputs = torch.where(missing[:, None], imputed.at(rows, missing), images[rows])
             values[rows, column] = score_of(model(arranged(inputs)), targets[rows], predicted[rows]).to(precise)
 
         in_chunks(add, len(images) * len(inner), chunk_size(images, batch_size))
@@ -142,23 +146,28 @@ def perturbation_curve(
     return Curve(stated, values, torch.trapezoid(values, stated, dim=1))
 
 
-def _fixed(substrate: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda rows, missing: substrate[rows]
+def _fixed(substrate: Tensor) -> Imputed:
+    """Return the fill whose values do not depend on which pixels are missing."""
+    return Imputed(lambda rows, missing: substrate[rows])
 
 
 def check_scores(values: Tensor) -> None:
     """Refuse scores (B, ...) of a model that are not finite.
 
     Raises:
-        ValueError: with the images' rows.
+        ValueError: the message says for which images.
     """
-    if not torch.isfinite(values).all():
-        bad = (~torch.isfinite(values)).flatten(1).any(1).nonzero().flatten().tolist()
-        raise ValueError(f"the score is NaN or infinite for images {bad[:5]}; look at the model's weights")
+    if damaged := rows_not_finite(values):
+        raise ValueError(f"the score is NaN or infinite for images {damaged}; check the model's weights")
 
 
-def choose(kind: str, name: str, table: dict):
-    """The entry of a table of options, or the error that names the nearest."""
+def score_function(score: str | ScoreFunction) -> ScoreFunction:
+    """Return the score with this name in SCORES, or the function itself."""
+    return score if callable(score) else choose("score", score, SCORES)
+
+
+def choose(kind: str, name: str, table: Mapping[str, Choice]) -> Choice:
+    """Return an entry of a table of options, or raise the error that names the nearest entry."""
     if name not in table:
         raise no_such(kind, name, table)
     return table[name]
@@ -166,19 +175,22 @@ def choose(kind: str, name: str, table: dict):
 
 def _shares(fractions: Sequence[float]) -> list[float]:
     shares = [float(fraction) for fraction in fractions]
-    falling = any(a > b for a, b in itertools.pairwise(shares))
-    if len(shares) < 2 or falling or not (shares[0] >= 0 and shares[-1] <= 1):
-        raise ValueError(f"fractions must be at least two rising numbers within [0, 1], got {shares[:8]}")
+    decreasing = any(a > b for a, b in itertools.pairwise(shares))
+    if len(shares) < 2 or decreasing or not (shares[0] >= 0 and shares[-1] <= 1):
+        raise ValueError(f"fractions must be at least two non-decreasing numbers in [0, 1], got {shares[:8]}")
     return shares
 
 
 def even_fractions(pixels: int, steps: int) -> list[float]:
-    """0 to 1 in at most `steps` equal strides of whole pixels, the last one shorter where they do not divide."""
+    """Return fractions from 0 to 1 in at most `steps` equal strides of whole pixels; the last may be shorter."""
     return strides(pixels, -(-pixels // positive("steps", steps)))
 
 
 def strides(pixels: int, stride: int) -> list[float]:
+    """Return fractions from 0 to 1 in strides of `stride` pixels; the last may be shorter."""
     return [count / pixels for count in (*range(0, pixels, stride), pixels)]
 
 
-VARIANTS = {"corrected": False, "released": True}
+def is_released(variant: str) -> bool:
+    """Return whether the variant of a metric is `released` and not `corrected`."""
+    return choose("variant", variant, {"corrected": False, "released": True})

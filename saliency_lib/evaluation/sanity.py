@@ -1,17 +1,17 @@
-"""Sanity: does a map depend on the model's weights, and does it stay when the image hardly changes?"""
+"""Sanity: does a map depend on the model's weights, and does it stay the same when the image hardly changes?"""
 
 import copy
-import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import frozen, resolve_targets
-from saliency_lib.core.checks import check_images, check_maps, positive
+from saliency_lib.core.checks import check_images, check_maps, not_negative, positive
 from saliency_lib.core.optional import optional
-from saliency_lib.core.streams import generator, row_indices, seed_of
+from saliency_lib.core.streams import noise, row_indices, seed_of
 from saliency_lib.evaluation.curve import Curve, one_number
 from saliency_lib.evaluation.perturbation import choose
 from saliency_lib.evaluation.table import METRICS
@@ -19,18 +19,21 @@ from saliency_lib.evaluation.table import METRICS
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-def _explained(explain: Explain, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def _maps_of(explain: Explain, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     maps = explain(model, images, targets)
     check_maps(maps, images)
     return maps.detach()
 
 
-def _check(explain: Explain | None, images: Tensor, maps: Tensor) -> Tensor:
+def _checked(explain: Explain | None, images: Tensor, maps: Tensor) -> tuple[Explain, Tensor]:
+    """Return the method and the images without a graph, and refuse what does not fit."""
     images = check_images(images)
     check_maps(maps, images)
     if not callable(explain):
-        raise ValueError("explain is missing; pass explain=, a function of (model, images, targets) that gives the method's maps")
-    return images
+        raise ValueError(
+            "explain is missing; pass explain=, a function of (model, images, targets) that returns the method's maps"
+        )
+    return explain, images
 
 
 @METRICS.register(lower_is_better=True, paper="Yeh et al. 2019")
@@ -47,30 +50,30 @@ def max_sensitivity(
     indices: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Curve:
-    """The largest relative change of the map when the image changes by next to nothing.
+    """Measure the largest relative change of the map when the image changes by very little.
 
-    max over d of |map(x + d) - map(x)| / |map(x)| (Euclidean norms), each d uniform with |d_p| <= radius at every pixel p.
+    max over d of |map(x + d) - map(x)| / |map(x)| (Euclidean norms), where d is uniform with |d_p| <= radius at every pixel p.
 
     Args:
-        maps: (B, H, W), what `explain` gives for the images.
-        targets: (B,) classes that are explained; None for those predicted for the unchanged images.
-        explain: the method, (model, images, targets) -> maps, its own random numbers fixed.
+        images: (B, C, H, W) pixels in [0, 1].
+        maps: (B, H, W), the maps that `explain` returns for the images.
+        targets: (B,) classes to explain; None for those predicted for the unchanged images.
+        explain: the method, (model, images, targets) -> maps; its own random numbers must be fixed.
         radius: largest change of a pixel value.
         samples: draws of d; the maximum grows with their number.
         seed, indices: fix the draws of each image.
 
     Returns:
-        Curve of one point, not negative; a map that is 0 everywhere counts with the norm 1.
+        Curve of one point, not negative; a small value is evidence for the map. A map that is 0 everywhere has the norm 1.
 
     Raises:
-        ValueError: explain is missing, or one of its maps does not fit or holds NaN.
+        ValueError: explain is missing, or one of its maps does not fit or contains NaN.
 
-    Source: Yeh et al. 2019, section 4; constants as captum's sensitivity_max.
+    Source: Yeh et al. 2019, section 4; constants of captum's sensitivity_max.
     """
-    images = _check(explain, images, maps)
+    explain, images = _checked(explain, images, maps)
     positive("samples", samples)
-    if not (math.isfinite(radius) and radius >= 0):
-        raise ValueError(f"radius must be a number from 0, got {radius!r}")
+    not_negative("radius", radius)
     numbers = row_indices(images, indices)
     precise = torch.promote_types(maps.dtype, torch.float32)
     flat = maps.detach().flatten(1).to(precise)
@@ -78,27 +81,21 @@ def max_sensitivity(
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
         for sample in range(samples):
-            moved = images + radius * (2 * _uniform(images, numbers, seed, sample) - 1)
-            change = _explained(explain, model, moved, targets).flatten(1).to(flat) - flat
+            moved = images + radius * (2 * noise(images, numbers, seed, "max_sensitivity", sample) - 1)
+            change = _maps_of(explain, model, moved, targets).flatten(1).to(flat) - flat
             worst = torch.maximum(worst, change.norm(dim=1))
     norm = flat.norm(dim=1)
     return one_number(worst / norm.where(norm > 0, 1))
 
 
-def _uniform(images: Tensor, numbers: list[int], seed: int, sample: int) -> Tensor:
-    sources = [generator(images.device, "max_sensitivity", seed, number, sample) for number in numbers]
-    draws = [torch.rand(images.shape[1:], generator=source, device=images.device) for source in sources]
-    return torch.stack(draws).to(images.dtype)
-
-
 def average_ranks(values: Tensor) -> Tensor:
-    """Ranks (B, n) of values (B, n) from 0; equal values share the mean of theirs."""
+    """Return the ranks (B, n) of values (B, n) from 0; equal values share the mean of their ranks."""
     ordered = values.sort(1).values
     return (torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True) - 1).double() / 2
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Spearman's correlation (B,) of maps (B, H, W); of two constant maps it is 1, of a constant map and another 0."""
+    """Return Spearman's correlation (B,) of maps (B, H, W): 1 for two constant maps, 0 for a constant map and another."""
     ranked = [average_ranks(maps.flatten(1)) for maps in (one, other)]
     a, b = (values - values.mean(1, keepdim=True) for values in ranked)
     size = (a.square().sum(1) * b.square().sum(1)).sqrt()
@@ -107,10 +104,10 @@ def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
 
 
 def structure(one: Tensor, other: Tensor) -> Tensor:
-    """SSIM (B,) of the maps' absolute values, each scaled to [0, 1]; a constant map is 0 everywhere.
+    """Return the SSIM (B,) of the maps' absolute values, each scaled to [0, 1]; a constant map becomes 0.
 
     Raises:
-        ValueError: maps of less than 3 pixels a side.
+        ValueError: a side of the maps is shorter than 3 pixels.
     """
     window = min(7, (min(one.shape[1:]) - 1) // 2 * 2 + 1)
     if window < 3:
@@ -123,6 +120,7 @@ def structure(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _unit(maps: Tensor) -> np.ndarray:
+    """Scale the absolute values of each map to [0, 1]."""
     values = maps.abs().double()
     least, greatest = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
     spread = greatest - least
@@ -137,13 +135,13 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _initialise(layer: nn.Module, seed: int) -> None:
-    """New weights, drawn on the CPU in float32, where a seed gives the same ones for any device and precision."""
+    """Draw new weights on the CPU in float32, so that a seed gives the same weights for every device and precision."""
     weight = next(layer.parameters())
     device, dtype = weight.device, weight.dtype
     layer.to("cpu", torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        layer.reset_parameters()
+        cast(Any, layer).reset_parameters()
     layer.to(device, dtype)
 
 
@@ -160,45 +158,46 @@ def model_randomisation(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Curve:
-    """How alike the map stays as the model's layers are initialised anew, from the last to the first.
+    """Measure how similar the map stays as the model's layers are initialised again, from the last to the first.
 
     Args:
-        maps: (B, H, W), what `explain` gives for the images.
-        targets: (B,) classes that are explained; None for those predicted by the model as it is.
-        explain: the method, (model, images, targets) -> maps; it gets copies of the model, so name a layer, do not pass it.
-        steps: groups of layers, each explained once; fewer where the model has fewer layers.
+        images: (B, C, H, W) pixels in [0, 1].
+        maps: (B, H, W), the maps that `explain` returns for the images.
+        targets: (B,) classes to explain; None for those predicted by the unchanged model.
+        explain: the method, (model, images, targets) -> maps. It receives copies of the model, so give a layer by its name.
+        steps: number of groups of layers, each explained once; fewer if the model has fewer layers.
         similarity: `spearman` correlation of absolute values, `spearman_signed`, or `ssim` of absolute values in [0, 1].
         seed: fixes the new weights of each layer, whatever the steps.
 
     Returns:
-        Curve over the share of layers that are random, in [0, 1]; values at most 1, the first of them 1; a small area speaks
-        for the map, 1 is that of a method that does not look at the weights. A constant map is unlike any other, and like
-        another constant one.
+        Curve over the share of layers that are random, in [0, 1], with values of at most 1, the first of them 1. A small area
+        is evidence for the map; a method that ignores the weights has 1. A constant map has similarity 1 to another constant
+        map, and low similarity to any other.
 
     Raises:
-        ValueError: explain is missing, one of its maps does not fit or holds NaN, or the model has no layer that can be
-            initialised.
+        ValueError: explain is missing, one of its maps does not fit or contains NaN, or the model has no layer that can be
+            initialised again.
 
     Source: Adebayo et al. 2018, section 3.1, cascading randomisation. Differs: layers are the modules with
-    reset_parameters in the order of their definition, parameters outside of such modules stay; new weights are those of a
-    layer's own initialisation; SSIM has its usual 7-pixel window.
+    reset_parameters, in the order of their definition; parameters outside these modules stay. New weights are those of a
+    layer's own initialisation. SSIM has its usual 7-pixel window.
     """
-    images = _check(explain, images, maps)
-    alike = choose("similarity", similarity, SIMILARITIES)
+    explain, images = _checked(explain, images, maps)
+    similarity_of = choose("similarity", similarity, SIMILARITIES)
     positive("steps", steps)
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
     random = copy.deepcopy(model)
     layers = [layer for layer in random.modules() if hasattr(layer, "reset_parameters") and list(layer.parameters())][::-1]
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no module with reset_parameters, so no layer can be initialised anew")
+        raise ValueError(f"{type(model).__name__} has no module with reset_parameters, so no layer can be initialised again")
     groups = np.array_split(np.arange(len(layers)), min(steps, len(layers)))
     values = [maps.new_ones(len(maps), dtype=torch.float64)]
     for group in groups:
         for number in group.tolist():
             _initialise(layers[number], seed_of("model_randomisation", seed, number))
         with frozen(random):
-            values.append(alike(maps.detach(), _explained(explain, random, images, targets)))
+            values.append(similarity_of(maps.detach(), _maps_of(explain, random, images, targets)))
     ends = [0, *(int(group[-1]) + 1 for group in groups)]
     shares = torch.tensor(ends, dtype=torch.float64, device=images.device) / len(layers)
     curve = torch.stack(values, 1).to(torch.promote_types(images.dtype, torch.float32))

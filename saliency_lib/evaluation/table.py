@@ -16,9 +16,9 @@ class Metric(Entry):
     """A metric of maps: (model, images, maps, targets, **options) -> Curve.
 
     Args:
-        lower_is_better: whether a small area speaks for the map.
-        presets: the settings that each preset stands for; they enter a specification's digest.
-        paper: where the metric comes from.
+        lower_is_better: whether a small area is evidence for the map.
+        presets: the settings of each preset; they are part of a specification's digest.
+        paper: the paper that introduced the metric.
     """
 
     lower_is_better: bool
@@ -27,7 +27,7 @@ class Metric(Entry):
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
-        """Return the metric, which then takes time series too."""
+        """Return the metric, made to accept time series as well."""
         return of_series(function)
 
     def __call__(
