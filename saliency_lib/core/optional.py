@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,13 +29,23 @@ def optional(extra: str) -> Iterator[None]:
         raise missing(error.name, extra) from error
 
 
+def need(package: str, extra: str) -> ModuleSpec:
+    """Return where an optional package is installed, without importing it.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    found = find_spec(package)
+    if found is None:
+        raise missing(package, extra)
+    return found
+
+
 def packaged_file(package: str, *parts: str, extra: str) -> Path:
-    """Return the path of a file that an optional package ships, without importing the package.
+    """Return the path of a file that an optional package ships.
 
     Raises:
         ModuleNotFoundError: the package is not installed.
     """
-    found = find_spec(package)
-    if found is None or found.origin is None:
-        raise missing(package, extra)
-    return Path(found.origin).parent.joinpath(*parts)
+    (folder,) = need(package, extra).submodule_search_locations or ()
+    return Path(folder, *parts)

@@ -2,4 +2,9 @@
 
 import lazy_loader
 
+from saliency_lib.core.optional import need
+
+for _package in ("IPython", "ipywidgets", "matplotlib"):
+    need(_package, extra="notebooks")
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
