@@ -1,6 +1,6 @@
 """Attribution methods, each from (model, images, targets) to maps (B, H, W). Importing this package fills METHODS."""
 
-# ruff: noqa: I001
+# ruff: noqa: F401, I001
 from saliency_lib.attribution.table import METHODS, Method
 from saliency_lib.attribution import gradients
 from saliency_lib.attribution import integrated, adaptive_path, deeplift
@@ -8,17 +8,4 @@ from saliency_lib.attribution import cam
 from saliency_lib.attribution import occlusion, rise, sidu, lime
 from saliency_lib.attribution import controls
 
-__all__ = [
-    "METHODS",
-    "Method",
-    "adaptive_path",
-    "cam",
-    "controls",
-    "deeplift",
-    "gradients",
-    "integrated",
-    "lime",
-    "occlusion",
-    "rise",
-    "sidu",
-]
+__all__ = ["METHODS", "Method"]

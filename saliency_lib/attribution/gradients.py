@@ -1,6 +1,5 @@
 """Gradients at the image or around it: plain, guided, smoothed, and PAG's positive, negative, active and inactive gradients."""
 
-from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
@@ -137,7 +136,8 @@ def active_gradient(
     Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG) and its released code. Differs: as positive_gradient; a map without
     any active pixel is 0 instead of NaN.
     """
-    return _contrasted(where_active, model, images, targets, signed, classes, batch_size)
+    maps = gradient_maps(model, images, targets, signed=signed, classes=classes, batch_size=batch_size)
+    return maps["active_gradient"]
 
 
 @METHODS.register(family="gradient", passes="1 F + 1 B per class", paper="Llorente et al. 2023")
@@ -163,21 +163,8 @@ def inactive_gradient(
 
     Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG) and its released code. Differs: as active_gradient.
     """
-    return _contrasted(where_inactive, model, images, targets, signed, classes, batch_size)
-
-
-def _contrasted(
-    keep: Callable[[Tensor], Tensor],
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor | None,
-    signed: bool,
-    classes: int | None,
-    batch_size: int | None,
-) -> Tensor:
-    slope = partial(slopes_of_all_classes, classes=classes)
-    slopes = path_gradient(model, images, targets, point(images), slope=slope, batch_size=batch_size)
-    return reduced(keep(slopes), "max" if signed else "max_abs")
+    maps = gradient_maps(model, images, targets, signed=signed, classes=classes, batch_size=batch_size)
+    return maps["inactive_gradient"]
 
 
 def gradient_maps(

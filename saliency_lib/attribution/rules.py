@@ -126,9 +126,11 @@ class guided(_Units):
         self.pool = POOL_RULES[pool_rule]
 
     def relu(self, function: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """Pass the positive part of the gradient."""
         return _positive_part(function(*args, **kwargs))
 
     def curve(self, function: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """Treat Softplus as a ReLU, and refuse other activations."""
         if function.__name__ == "softplus":
             return self.relu(function, *args, **kwargs)
         raise ValueError(
@@ -201,6 +203,7 @@ class rescaled(_Units):
         self.references.reverse()
 
     def relu(self, function: Callable, z: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Replace the unit's derivative by the ratio of its changes."""
         other, point = self.references.pop(), z.detach().clone().requires_grad_()
         with torch.enable_grad():
             output = function(point.clone(), *args, **kwargs)
@@ -215,6 +218,7 @@ class rescaled(_Units):
     curve = relu
 
     def pool(self, function: Callable, z: Tensor, *args: Any, **kwargs: Any) -> Output:
+        """Split the change of the output between the arg-maxima of the input and of the reference."""
         if kwargs.get("return_indices"):
             raise ValueError("the rescale rule does not support a max-pool that returns its indices; use a method without a rule")
         return _RescaledPool.apply(z, self.references.pop(), lambda inputs: POOLS[function](inputs, *args, **kwargs))

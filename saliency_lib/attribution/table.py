@@ -31,6 +31,7 @@ class Method(Entry):
         return of_series(function)
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor | int | None = None, **options: Any) -> Tensor:
+        """Call the function."""
         return self.function(model, images, targets, **options)
 
     @property

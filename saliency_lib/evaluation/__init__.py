@@ -1,29 +1,10 @@
 """Metrics of maps, each from (model, images, maps, targets) to a Curve. Importing this package fills METRICS."""
 
-# ruff: noqa: I001
+# ruff: noqa: F401, I001
 from saliency_lib.evaluation.table import METRICS, Metric
-from saliency_lib.evaluation import (
-    deletion,
-    insertion,
-    road,
-    fidelity,
-    localisation,
-    allegiance,
-    masked_accuracy,
-    pixel_perturbation,
-    sanity,
-)
+from saliency_lib.evaluation import deletion, insertion, road, fidelity
+from saliency_lib.evaluation import localisation
+from saliency_lib.evaluation import allegiance, masked_accuracy, pixel_perturbation
+from saliency_lib.evaluation import sanity
 
-__all__ = [
-    "METRICS",
-    "Metric",
-    "allegiance",
-    "deletion",
-    "fidelity",
-    "insertion",
-    "localisation",
-    "masked_accuracy",
-    "pixel_perturbation",
-    "road",
-    "sanity",
-]
+__all__ = ["METRICS", "Metric"]

@@ -33,6 +33,7 @@ class Metric(Entry):
     def __call__(
         self, model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | int | None = None, **options: Any
     ) -> Curve:
+        """Call the function."""
         return self.function(model, images, maps, targets, **options)
 
     @property
