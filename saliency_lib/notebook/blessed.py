@@ -120,7 +120,7 @@ def summary(blessed: Mapping[str, Table], found: Sequence[Difference]) -> str:
     entries, tolerances = _entries(blessed).values(), sorted({table.tolerance for table in blessed.values()})
     count = sum(len(NUMBER.findall(value)) if isinstance(value, str) else value is not None for value in entries)
     tables = "1 table" if len(blessed) == 1 else f"{len(blessed)} tables"
-    within = " to ".join(f"{value:g}" for value in dict.fromkeys((*tolerances[:1], *tolerances[-1:])))
+    within = " to ".join(f"{value:.2g}" for value in dict.fromkeys((*tolerances[:1], *tolerances[-1:])))
     return f"Agrees with the blessed run: {tables}, {count} numbers, each within {within}."
 
 

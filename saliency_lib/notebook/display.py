@@ -8,13 +8,14 @@ from IPython.display import HTML
 from saliency_lib.artefacts.recipes import recipes
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.artefacts.tables import claimed, measured, reported
+from saliency_lib.statistics import labelled
 
 __all__ = ["claimed", "measured", "reported", "row", "rows", "settings", "table", "with_intervals"]
 
 
 def table(frame: pd.DataFrame) -> HTML:
-    """Return a table as a notebook shows it: numbers with three digits, nothing for a missing value, no index."""
-    return HTML(frame.to_html(index=False, float_format=lambda number: f"{number:.3f}", na_rep="", border=0))
+    """Return a table as a notebook shows it: full headers, numbers with three digits, nothing for a missing value, no index."""
+    return HTML(labelled(frame).to_html(index=False, float_format=lambda number: f"{number:.3f}", na_rep="", border=0))
 
 
 def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +42,7 @@ def rows(values: Mapping[str, Mapping[str, float]], name: str) -> pd.DataFrame:
 
 def settings(training: Training) -> HTML:
     """Return a table of the settings that a training's recipe gives, and their source."""
-    source = recipes()[training.recipe].get(training.scale, {}).get("source", "")
+    source = recipes()[str(training.recipe)].get(training.scale, {}).get("source", "")
     known = {name: value for name, value in training.settings.items() if value is not None}
     values = {"recipe": training.recipe, "scale": training.scale, **known, "source": source}
     return HTML(pd.DataFrame(list(values.items()), columns=["setting", "value"]).to_html(index=False, border=0))
