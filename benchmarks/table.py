@@ -1,6 +1,5 @@
 """One row a case: run it, put the rows into a table, write the table with where it comes from."""
 
-import hashlib
 import json
 import platform
 import statistics
@@ -12,8 +11,7 @@ import torch
 from benchmarks.cases import Case
 from benchmarks.measure import Clock, Race, Unavailable, interleaved, peak, ratio
 from saliency_lib import paths
-from saliency_lib.artefacts import store
-from saliency_lib.core.files import replace_file
+from saliency_lib.artefacts import store, tables
 
 CSV = paths.ROOT / "data" / "measured" / "benchmarks.csv"
 COLUMNS = ["case", "quantity", "setting", "peer", "ratio", "at_least", "aim", "met", "ceiling", "ours", "theirs", "unit"]
@@ -110,8 +108,4 @@ def write(table: pd.DataFrame, file: Path = CSV, command: str = "make bench", *,
         new = table.set_index("case")
         order = [*kept.index, *new.index.difference(kept.index, sort=False)]
         table = pd.concat([kept.drop(new.index, errors="ignore"), new]).loc[order].reset_index()
-    content = table.to_csv(index=False, float_format="%.4g")
-    origin["sha256"] = hashlib.sha256(content.encode()).hexdigest()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, lambda draft: draft.write_text(content))
-    replace_file(file.with_suffix(".json"), lambda draft: draft.write_text(json.dumps(origin, indent=1) + "\n"))
+    tables.keep(file, table, origin, float_format="%.4g")

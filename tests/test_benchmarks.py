@@ -157,7 +157,7 @@ def test_a_table_changed_by_hand_is_refused(tmp_path, monkeypatch):
     assert sl.notebook.measured("mine")[0]["ratio"].tolist() == [2.0]
     assert json.loads(file.with_suffix(".json").read_text())["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     file.write_text(file.read_text().replace("2", "9"))
-    with pytest.raises(ValueError, match=r"mine.csv was changed after it was measured; run `make bench` again"):
+    with pytest.raises(ValueError, match=r"mine.csv was changed after it was made: .*; run `make bench` to make it again"):
         sl.notebook.measured("mine")
 
 

@@ -73,6 +73,11 @@ def test_equal_specifications_are_one_key():
     assert sl.Explanation(TRAINING, "smoothgrad", {"samples": 4}, stop=10) != EXPLANATION
 
 
+def test_the_signature_can_be_read():
+    shown = str(inspect.signature(sl.Score))
+    assert "metric: str = 'deletion'" in shown and "seed: int = 0" in shown and len(shown) < 350
+
+
 def test_a_wrong_call_is_an_error_of_the_call():
     with pytest.raises(TypeError, match="unexpected keyword argument 'modell'"):
         sl.Training(modell="cnn")

@@ -212,16 +212,8 @@ def _sample(spec: Samples, folder: Path) -> dict[str, Any]:
     made = []
     for start in tqdm(range(0, spec.count, MADE), desc=f"samples of {spec.training.slug}", unit="block"):
         rows = torch.arange(start, min(start + MADE, spec.count))
-        block = activation_maximisation(
-            model,
-            labels[rows].to(device()),
-            shape=(channels, height, width),
-            steps=spec.steps,
-            rate=spec.rate,
-            decay=spec.decay,
-            seed=spec.seed,
-            indices=rows,
-        )
+        ascent: dict[str, Any] = {"steps": spec.steps, "rate": spec.rate, "decay": spec.decay, "seed": spec.seed, "indices": rows}
+        block = activation_maximisation(model, labels[rows].to(device()), shape=(channels, height, width), **ascent)
         made.append(block.cpu())
     tensors = {"images": torch.cat(made), "labels": labels, "indices": torch.arange(spec.count)}
     _write(folder / IMAGES, tensors)

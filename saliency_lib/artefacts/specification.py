@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import field
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
@@ -51,7 +51,9 @@ def specification(cls: type[S]) -> type[S]:
         except ValidationError as error:
             raise sentence(error, cls.__name__.lower()) from None
 
-    validated.__init__ = __init__
+    types = get_type_hints(cls, localns={cls.__name__: validated})  # without the constraints, which say little to a reader
+    shown = [parameter.replace(annotation=types[name]) for name, parameter in signature.parameters.items()]
+    validated.__init__, validated.__signature__ = __init__, signature.replace(parameters=shown)
     return validated
 
 
@@ -65,10 +67,8 @@ class Spec:
         fields: dict[str, Any] = {"kind": self.kind}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            if value is not None:
-                fields[name] = (
-                    value.to_dict() if isinstance(value, Spec) else dict(value) if isinstance(value, Mapping) else value
-                )
+            plain = value.to_dict() if isinstance(value, Spec) else dict(value) if isinstance(value, Mapping) else value
+            fields |= {} if plain is None else {name: plain}
         return fields
 
     @property
