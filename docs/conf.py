@@ -1,0 +1,91 @@
+"""Sphinx configuration of the site; `python -m docs` writes the pages and calls Sphinx."""
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
+
+from docs import pages
+
+project = html_title = "The saliency compendium"
+author = copyright = "the saliency compendium's authors"
+language = "en"
+extensions = ["myst_nb", "sphinx_design", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+suppress_warnings = ["mystnb.unknown_mime_type"]
+smartquotes = False
+
+html_theme = "sphinx_book_theme"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_theme_options = {
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "navbar_persistent": [],
+    "collapse_navbar": True,
+}
+html_context = {"default_mode": "auto"}
+html_math_renderer = "mathml"
+html_copy_source = html_use_index = html_show_sourcelink = False
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_render_markdown_format = "myst"  # the default knows no tables, which colophons are
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "dollarmath"]
+
+templates_path = [str(Path(__file__).parent / "templates")]  # autosummary takes others for folders of the source
+default_role = "literal"
+add_module_names = False
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+autosummary_context = {"facts": pages.facts()}
+autosummary_ignore_module_all = False
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Source", "Differs"]
+
+
+def _readable(app: Any, what: str, name: str, entry: Any, options: Any, lines: list[str]) -> None:
+    """Make formulas literal blocks and Source and Differs sections; escape what is markup outside of code: |map|, *args."""
+    result: list[str] = []
+    own = section = False
+    for line in "\n".join(lines).replace(" Source: ", "\nSource: ").replace(" Differs: ", "\nDiffers: ").split("\n"):
+        if line.startswith("    ") and not section:
+            result += [line] if result[-1] else ["::", "", line]
+            continue
+        section |= bool(re.match(r"[A-Z]\w+:", line))
+        own = bool(line) and (own or line.startswith(("Source: ", "Differs: ")))
+        parts = line.split("`")
+        parts[::2] = [re.sub(r"[*|]|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
+        head, found, text = "`".join(parts).partition(": ")
+        if own and head in ("Source", "Differs"):
+            result += ["", f"{head}:", f"    {text}"]
+        else:
+            result.append(("    " if own else "") + (head + found + text).lstrip() if own else head + found + text)
+    lines[:] = result
+
+
+def _without_validators(app: Any, what: str, name: str, entry: Any, options: Any, signature: str, returned: str) -> Any:
+    """Return the signature of a specification without the validators in its annotations."""
+    if what != "class" or "Annotated" not in (signature or ""):
+        return None
+    known = inspect.signature(entry)
+    plain = [parameter.replace(annotation=parameter.empty) for parameter in known.parameters.values()]
+    return str(known.replace(parameters=plain, return_annotation=known.empty)).replace("<factory>", "{}"), returned
+
+
+def _mathml(display: str) -> tuple[Callable[..., None], None]:
+    def visit(translator: Any, node: Any) -> None:
+        translator.body.append(convert(node.astext(), display=display))
+        raise SkipNode
+
+    return visit, None
+
+
+def setup(app: Any) -> None:
+    """Draw formulas as MathML, which needs neither a script nor a network, and prepare docstrings for napoleon."""
+    app.add_html_math_renderer("mathml", _mathml("inline"), _mathml("block"))
+    app.connect("autodoc-process-docstring", _readable, priority=400)
+    app.connect("autodoc-process-signature", _without_validators)

@@ -1,0 +1,259 @@
+"""Read executed notebooks, kept tables and papers.yaml into plain data for the templates."""
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from saliency_lib import paths
+from saliency_lib.artefacts import tables
+from saliency_lib.core.registry import no_such
+from workflow import plans
+
+NOT_RUN = "not run"
+RELEASED = "released_code"  # in the column `paper` of claims.csv: conclusions that defects of released codes could change
+RELEASED_NOTEBOOK = "05_released_against_corrected"
+PAPERS = yaml.safe_load((paths.ROOT / "docs" / "papers.yaml").read_text())
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of an executed notebook.
+
+    Args:
+        file: the name of its PNG in the site.
+        origin: the JSON file that the notebook kept beside it; None if another run has replaced it.
+    """
+
+    file: str
+    png: bytes
+    caption: str
+    command: str
+    headline: bool
+    origin: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """An executed notebook.
+
+    Args:
+        numbers: its outputs tagged `table`, HTML.
+        kept: the tables that it kept in outputs/tables/, by name.
+    """
+
+    step: plans.Step
+    title: str
+    figures: tuple[Figure, ...]
+    numbers: str
+    kept: dict[str, Path]
+
+    @property
+    def document(self) -> str:
+        """The page's path in the site, without ending."""
+        return f"{self.step.plan}/{self.step.combination}/{self.step.notebook}"
+
+    @property
+    def setting(self) -> str:
+        """The plan's title and the swept parameters, which tell two runs of one notebook apart."""
+        title = plans.read(self.step.plan).title
+        return title if self.step.combination == "run" else f"{title}, {self.step.combination}"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The claims of a paper with what one run found, or with what is to be run.
+
+    Args:
+        claims: the rows of data/reported/claims.csv, each with `findings`: per way of asking, `ours` and `verdict`.
+        setting: what was measured on what.
+        origin: the JSON file of the table of verdicts; None if there is no table.
+        command: the shell command that makes the table; empty if there is one.
+        measured: whether the table is one of data/measured/.
+    """
+
+    paper: str
+    claims: list[dict[str, Any]]
+    setting: str = ""
+    origin: dict[str, Any] | None = None
+    command: str = ""
+    measured: bool = False
+
+    @property
+    def ways(self) -> list[str]:
+        """How each claim was tested: once, with an empty name, or as released and corrected."""
+        return list(self.claims[0]["findings"])
+
+    def words(self, way: str) -> list[str]:
+        """Return the verdicts of one way, one per claim."""
+        return [claim["findings"][way]["verdict"] for claim in self.claims]
+
+    @property
+    def changed(self) -> int:
+        """How many verdicts differ between the ways."""
+        return sum(len({one["verdict"] for one in claim["findings"].values()}) > 1 for claim in self.claims)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A table of data/measured/ that a notebook kept: its rows as text, and its JSON file."""
+
+    name: str
+    rows: list[dict[str, str]]
+    origin: dict[str, Any]
+
+    @property
+    def notebook(self) -> str:
+        """The notebook that kept it; empty if another program did."""
+        program, source, *_ = shlex.split(self.origin["command"])
+        return Path(source).stem if program == "papermill" else ""
+
+    @property
+    def setting(self) -> str:
+        """On what it was measured, and what differs from the notebook's defaults in the training and the fill."""
+        known, usual = self.origin["parameters"], plans.defaults(self.notebook)
+        changed = [name for name in ("scale", "recipe", "fill") if name in known and known[name] != usual.get(name)]
+        named = [f"{name} {known[name]}" for name in changed]
+        return ", ".join([known["dataset"], known["model"], f"{known['images']} images", *named])
+
+    @property
+    def older(self) -> bool:
+        """Whether the notebook has other parameters today than when it made the table."""
+        return set(self.origin["parameters"]) != set(plans.defaults(self.notebook))
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    """Return the tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def read(step: plans.Step) -> Page:
+    """Read the title, the figures, the numbers and the kept tables of an executed notebook.
+
+    Raises:
+        ValueError: the notebook was not run to its end, or one of its cells failed.
+    """
+    notebook = nbformat.read(step.output, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [(output, tags(cell)) for cell in code for output in cell.outputs]
+    if any(cell.execution_count is None for cell in code) or any(output.output_type == "error" for output, _ in outputs):
+        raise ValueError(
+            f"{paths.relative(step.output)} was not run to its end; wait for it if it is being run; "
+            f"else delete it and run `{command_of(step.plan, step.scale)}`"
+        )
+    title = next(line[2:] for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("# "))
+    told = [(told_of(output), output, own) for output, own in outputs]
+    pictures = [(facts, output, own) for facts, output, own in told if "file" in facts]
+    figures = []
+    for number, (facts, output, own) in enumerate(pictures):
+        png = base64.b64decode(output["data"]["image/png"])
+        name = f"{step.plan}-{step.combination}-{step.notebook}-{number}.png"
+        figures.append(Figure(name, png, facts["caption"], facts["command"], "headline" in own, _origin(facts, png)))
+    kept = {Path(facts["table"]).name: facts["table"] for facts, *_ in told if "table" in facts}
+    numbers = "".join(output.get("data", {}).get("text/html", "") for output, own in outputs if "table" in own)
+    files = {name: paths.inside(paths.OUTPUTS / "tables", f"{place}.csv") for name, place in kept.items()}
+    return Page(step, title, tuple(figures), numbers, files)
+
+
+def told_of(output: nbformat.NotebookNode) -> dict[str, str]:
+    """Return what a notebook says of an output: `caption`, `command`, `file` of a figure; `table`, `command` of a kept table."""
+    return output.get("metadata", {}).get("compendium", {})
+
+
+def _origin(facts: dict[str, str], png: bytes) -> dict[str, Any] | None:
+    """Return the JSON file beside a figure in outputs/figures/; None if it is of another picture."""
+    kept = paths.inside(paths.OUTPUTS / "figures", facts["file"])
+    file = kept.with_name("provenance.json" if kept.name == "figure" else f"{kept.name}.json")
+    origin = json.loads(file.read_text()) if file.is_file() else {}
+    return origin if origin.get("sha256") == hashlib.sha256(png).hexdigest() else None
+
+
+def steps() -> list[plans.Step]:
+    """Return every step of every plan at every scale that it has."""
+    return [step for plan in plans.names() for scale in plans.scales(plan) for step in plans.steps(plan, scale)]
+
+
+def measured() -> list[Measured]:
+    """Return the tables of data/measured/ that a notebook kept, by name.
+
+    Raises:
+        ValueError: a table was changed after it was kept.
+    """
+    files = sorted((paths.ROOT / "data" / "measured").glob("*.csv"))
+    return [table for table in (Measured(file.stem, *tables.read_rows(file)) for file in files) if table.notebook]
+
+
+def verdicts(paper: str, pages: Sequence[Page], kept: Sequence[Measured]) -> list[Verdicts]:
+    """Return the verdicts on a paper's claims: of every run of its notebook, and of every table measured once.
+
+    The first is that of the first run. If there is no such run, it says which command makes it.
+
+    Raises:
+        ValueError: a kept table was changed.
+    """
+    notebook = notebook_of(paper)
+    found = []
+    for page in (page for page in pages if page.step.notebook == notebook):
+        file = page.kept.get("verdicts")
+        if file and file.is_file() and file.with_suffix(".json").is_file():
+            found.append(_verdicts(paper, page.setting, *tables.read_rows(file)))
+    once = [one for one in kept if one.notebook == notebook and one.name.endswith("_verdicts")]
+    return [
+        *(found or [_verdicts(paper, "", [], None, command=command_for(notebook))]),
+        *(_verdicts(paper, one.setting, one.rows, one.origin, measured=True) for one in once),
+    ]
+
+
+def _verdicts(paper: str, setting: str, rows: list[dict[str, str]], origin: dict[str, Any] | None, **facts: Any) -> Verdicts:
+    """Join the claims of a paper with the rows of a table of verdicts; a claim without a row was not run."""
+    columns = (
+        {"as released": ("released", "so"), "corrected": ("corrected", "now")} if paper == RELEASED else {"": ("ours", "verdict")}
+    )
+    by_name = {row["id" if paper == RELEASED else "claim"]: row for row in rows}
+    images = origin["parameters"].get("images", "") if origin else ""
+    claims = []
+    for claim in tables.claimed(paper).to_dict("records"):
+        row = by_name.get(claim["id" if paper == RELEASED else "statement"], {})
+        findings = {way: {"ours": row.get(ours, ""), "verdict": row.get(word, NOT_RUN)} for way, (ours, word) in columns.items()}
+        claims.append(claim | {"images": row.get("images", images if row else ""), "findings": findings})
+    return Verdicts(paper, claims, setting, origin, **facts)
+
+
+def blessed(notebook: str, table: str) -> list[dict[str, Any]]:
+    """Return the rows of a table of a notebook's stored run.
+
+    Raises:
+        ValueError: the notebook has no such table.
+    """
+    known = json.loads((paths.NOTEBOOKS / "blessed" / f"{notebook}.json").read_text())["tables"]
+    if table not in known:
+        raise no_such(f"table of {notebook}", table, known)
+    columns = known[table]["columns"]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def notebook_of(paper: str) -> str:
+    """Return the notebook that tests a paper's claims or, for `released_code`, those of released codes."""
+    return RELEASED_NOTEBOOK if paper == RELEASED else f"04_{paper}"
+
+
+def command_of(plan: str, scale: str = "embedded") -> str:
+    """Return the shell command that runs a plan."""
+    return f"snakemake --cores 2 --config plans={plan}{'' if scale == 'embedded' else f' scale={scale}'}"
+
+
+def command_for(notebook: str) -> str:
+    """Return the shell command that makes the results of a notebook, in the plan of its name or else the first that has it."""
+    own = sorted((step for step in steps() if step.notebook == notebook), key=lambda step: step.plan != notebook[3:])
+    step = next(iter(own), None)
+    if step is None:
+        return f"papermill notebooks/{notebook}.ipynb out.ipynb"
+    again = " --force" if step.output.is_file() else ""
+    return command_of(step.plan, step.scale).replace(" --cores", f" {paths.relative(step.output)}{again} --cores", 1)
