@@ -167,7 +167,7 @@ def test_a_notebook_without_its_parameters_or_its_defaults_is_refused():
     [
         (("modle", "cnn"), "parameter of 03_deletion 'modle' is not known; did you mean 'model'"),
         (("model", "resnet51"), "model 'resnet51' is not known"),
-        (("methods", "gradient edges"), "lack the control 'random', without which no area means anything; add it"),
+        (("methods", "gradient edges"), "lack the control 'random', the reference for every area; add 'random'"),
         (("methods", "random gradcma"), "method 'gradcma' is not known; did you mean 'gradcam'"),
     ],
 )
@@ -217,9 +217,9 @@ def test_bad_plans_are_refused(tmp_path, monkeypatch):
     for change, message in [
         ({"sweep": {"modle": ["cnn"]}}, "parameter of 01_train in plan 'mine' 'modle' is not known; did you mean 'model'"),
         ({"notebooks": {"03_deletoin": {}}}, "notebook '03_deletoin' is not known; did you mean '03_deletion'"),
-        ({"sweep": {"model": "cnn"}}, "sweep of model in plan 'mine' must be a list of values, got 'cnn'"),
-        ({"notebooks": None}, "plan 'mine' needs the fields parameters .* and notebooks"),
-        ({"swep": {}}, "field of plan 'mine' 'swep' is not known; did you mean 'sweep'"),
+        ({"sweep": {"model": "cnn"}}, "sweep.model must be a valid list, got 'cnn'"),
+        ({"notebooks": None}, "notebooks must be a valid dictionary, got None"),
+        ({"swep": {}}, "field of plan 'swep' is not known; did you mean 'sweep'"),
     ]:
         (tmp_path / "plans" / "mine.yaml").write_text(yaml.safe_dump(good | change))
         with pytest.raises(ValueError, match=message):

@@ -90,6 +90,15 @@ def test_wilcoxon_by_hand():
     assert statistics.wilcoxon(np.array([-1.0, -2.0, -3.0])) == 1
 
 
+def test_readers_see_full_headers_and_other_tables_stay_as_they_are():
+    claims = statistics.claim_verdicts(CLAIMED, {})
+    expected = ["claim", "place in the paper", "reported in the paper", "mean difference [95 % interval]"]
+    expected += ["effect size (Cohen's d)", "p-value", "images (n)", "verdict"]
+    assert list(statistics.labelled(claims)) == expected and "ours" in claims
+    benchmark = pd.DataFrame({"case": ["rise"], "ours": [1.0], "theirs": [2.0]})
+    assert statistics.labelled(benchmark) is benchmark
+
+
 def test_a_p_value_is_printed_with_three_digits():
     words = [statistics.format_p(p) for p in (0.0009, 0.001, 0.25, 1.0, np.nan)]
     assert words == ["< 0.001", "0.001", "0.250", "1.000", statistics.UNTESTED]
@@ -135,8 +144,8 @@ def test_most_similar_names_the_method_that_is_most_alike():
     maps = {"a": base, "b": base + 0.3 * rng.normal(size=(3, 6, 6)), "c": rng.normal(size=(3, 6, 6)), "flat": np.zeros((3, 6, 6))}
     agreement = statistics.map_agreement(maps)
     table = statistics.most_similar(agreement, ["a", "missing"]).set_index("method")
-    assert list(table.columns) == ["a", "most_alike", "images"]
-    assert table.loc["a", "most_alike"].startswith("b (0.9") and table.loc["flat", "most_alike"] == "none"
+    assert list(table.columns) == ["a", "most_similar", "images"]
+    assert table.loc["a", "most_similar"].startswith("b (0.9") and table.loc["flat", "most_similar"] == "none"
     assert table.loc["c", "a"] == agreement.set_index("method").loc["c", "a"]
 
 

@@ -13,6 +13,7 @@ from saliency_lib.statistics.comparisons import paired_by_training as paired_by_
 from saliency_lib.statistics.comparisons import side_by_side as side_by_side
 from saliency_lib.statistics.comparisons import wilcoxon as wilcoxon
 from saliency_lib.statistics.comparisons import with_control as with_control
+from saliency_lib.statistics.intervals import HEADERS as HEADERS
 from saliency_lib.statistics.intervals import LEVEL as LEVEL
 from saliency_lib.statistics.intervals import MIN_IMAGES as MIN_IMAGES
 from saliency_lib.statistics.intervals import RESAMPLES as RESAMPLES
@@ -20,6 +21,7 @@ from saliency_lib.statistics.intervals import UNTESTED as UNTESTED
 from saliency_lib.statistics.intervals import Areas as Areas
 from saliency_lib.statistics.intervals import bootstrap_interval as bootstrap_interval
 from saliency_lib.statistics.intervals import format_p as format_p
+from saliency_lib.statistics.intervals import labelled as labelled
 from saliency_lib.statistics.intervals import leaderboard as leaderboard
 from saliency_lib.statistics.intervals import proportions as proportions
 from saliency_lib.statistics.intervals import summary as summary

@@ -201,15 +201,19 @@ def better_than_chance(accuracy: float, images: int, classes: int) -> pd.DataFra
         classes: how many there are.
 
     Returns:
-        One row: claim, ours (accuracy with Wilson's 95 % interval), p (exact binomial test), verdict.
+        One row: claim, accuracy (with Wilson's 95 % interval), p (exact binomial test), verdict.
     """
     hits = round(accuracy * images)
     p = stats.binomtest(hits, images, 1 / classes, alternative="greater").pvalue
     low, high = wilson_interval(hits, images)
     verdict = "holds" if p < 1 - LEVEL else "does not hold"
-    ours = f"{accuracy:.3f} [{low:.3f}, {high:.3f}]"
-    row = (f"classifies better than chance ({1 / classes:.3f})", ours, format_p(p), verdict if images >= MIN_IMAGES else UNTESTED)
-    return pd.DataFrame([row], columns=COLUMNS)
+    row = {
+        "claim": f"classifies better than chance ({1 / classes:.3f})",
+        "accuracy": f"{accuracy:.3f} [{low:.3f}, {high:.3f}]",
+        "p": format_p(p),
+        "verdict": verdict if images >= MIN_IMAGES else UNTESTED,
+    }
+    return pd.DataFrame([row])
 
 
 def map_agreement(maps: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -248,15 +252,15 @@ def most_similar(table: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame
         references: names of methods; those that the table lacks are left out.
 
     Returns:
-        One row per method: method, a column per reference, most_alike with its correlation, images.
+        One row per method: method, a column per reference, most_similar with its correlation, images.
     """
     known = [name for name in references if name in set(table["method"])]
     rows = []
     for row in table.to_dict("records"):
         others = {name: row[name] for name in table["method"] if name != row["method"] and np.isfinite(row[name])}
         nearest = max(others, key=lambda name: others[name], default=None)
-        alike = f"{nearest} ({others[nearest]:.2f})" if nearest else "none"
+        similar = f"{nearest} ({others[nearest]:.2f})" if nearest else "none"
         rows.append(
-            {"method": row["method"], **{name: row[name] for name in known}, "most_alike": alike, "images": row["images"]}
+            {"method": row["method"], **{name: row[name] for name in known}, "most_similar": similar, "images": row["images"]}
         )
     return pd.DataFrame(rows)

@@ -11,6 +11,19 @@ MIN_IMAGES = 20  # fewer images get no verdict
 RESAMPLES = 2000  # of a bootstrap
 UNTESTED = "not tested at this scale"
 
+HEADERS = {  # of the columns of tables, for readers; kept files have the short names
+    "low": "95 % interval, lower end",
+    "high": "95 % interval, upper end",
+    "images": "images (n)",
+    "where": "place in the paper",
+    "reported": "reported in the paper",
+    "ours": "mean difference [95 % interval]",
+    "accuracy": "accuracy [95 % interval]",
+    "effect": "effect size (Cohen's d)",
+    "p": "p-value",
+    "most_similar": "most similar method (correlation)",
+}
+
 Areas = Mapping[str, Mapping[str, np.ndarray]]  # per metric and method (B,), one number per image
 
 
@@ -132,3 +145,8 @@ def format_p(value: float) -> str:
 def format_difference(mean: float, low: float, high: float) -> str:
     """Return a difference with its interval as they are printed, with signs."""
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of this package with full column headers, for readers; any other table is returned as it is."""
+    return table.rename(columns=HEADERS) if {"claim", "mean", "most_similar"} & set(table.columns) else table
