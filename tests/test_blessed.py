@@ -163,7 +163,7 @@ def test_a_value_of_the_blessed_run_shifted_by_twice_the_tolerance_is_found_and_
                     moved = replace(one, columns=one.columns | {column: values})
                     assert [found.column for found in differences({name: one}, {name: moved})] == [column] * (share == 2)
                     tried += 1
-    assert tried >= 4
+    assert tried >= 2
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_nbval_fails_on_a_wrong_number_and_passes_a_rounded_one(tmp_path, share)
     ratios = kept.tables["speed"].columns["ratio"]
     ratios[0] = shifted(ratios[0], share * kept.tables["speed"].tolerance)
     kept.write(tmp_path / "blessed" / f"{name}.json")
-    words = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-o", "addopts=", tmp_path / f"{name}.ipynb"]
+    words = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", "addopts=", tmp_path / f"{name}.ipynb"]
     environment = os.environ | {"SALIENCY_OUTPUTS": str(tmp_path / "outputs")}
     ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)

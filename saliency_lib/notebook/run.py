@@ -66,7 +66,7 @@ class Run:
             if name not in namespace:
                 raise ValueError(f"parameter {name} of {notebook} is missing; set it in the cell of parameters, {name} = ...")
             self._check_type(name, namespace[name])
-        self.parameters = {name: namespace[name] for name in self._defaults}
+        self.parameters: dict[str, Any] = {name: namespace[name] for name in self._defaults}
 
     def _check_type(self, name: str, value: object) -> None:
         wanted = self._defaults[name]
@@ -138,10 +138,16 @@ class Run:
             slug = f"{slug[:111]}-{hashlib.sha256(slug.encode()).hexdigest()[:8]}"
         return paths.inside(paths.OUTPUTS / "figures", slug).name
 
-    def table(self, frame: pd.DataFrame, name: str, **comparison: Any) -> HTML:
-        """Return a table as a notebook shows it, and remember it for the comparison with the blessed run; see `remember`."""
+    def table(self, frame: pd.DataFrame, name: str, *, most: int | None = None, **comparison: Any) -> HTML:
+        """Return a table as a notebook shows it, and remember it for the comparison with the blessed run.
+
+        Args:
+            name: of the table, one per notebook.
+            most: rows that are shown; left out, all.
+            comparison: options of `remember`.
+        """
         self.remember(frame, name, **comparison)
-        return table(frame)
+        return table(frame.head(most or len(frame)))
 
     def remember(
         self, frame: pd.DataFrame, name: str, *, images: int | None = None, line: float = 0.0, uncompared: Iterable[str] = ()
@@ -152,7 +158,7 @@ class Run:
 
         Args:
             name: of the table, one per notebook.
-            images: over which the numbers are means; left out, the table's column `images` or the parameter of that name.
+            images: over which the numbers are means; left out, the least of the column `images`, or the parameter `images`.
             line: the value that decides the verdicts of the table, see `blessed.Table`.
             uncompared: columns that are not compared, for instance because a tie decides them.
         """
