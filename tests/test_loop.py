@@ -185,6 +185,11 @@ def test_where_the_head_alone_is_trained_nothing_else_moves_but_what_batch_norm_
         assert same["1.running_mean"] is not moves and same["1.num_batches_tracked"] is not moves
 
 
+def test_a_head_that_nobody_names_cannot_be_trained_alone(blobs):
+    with pytest.raises(ValueError, match="the settings train the head alone; pass head="):
+        fit(network(), *blobs, SETTINGS | {"trainable": "head"}, seed=0)
+
+
 @pytest.mark.slow
 def test_two_devices_share_a_batch_and_end_with_the_weights_of_one(blobs):
     def plain():

@@ -27,7 +27,9 @@ def on_meta(monkeypatch):
         yield
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - set(SERIES)))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for name in sorted(set(MODELS) - set(SERIES))]
+)
 def test_every_model_maps_grey_28_and_colour_224_pixels_to_logits(name, on_meta):
     grey, colour = (MODELS[name](classes=7, channels=channels) for channels in (1, 3))
     assert grey.train()(torch.zeros(2, 1, 28, 28)).shape == (2, 7)  # one tensor of logits in training mode too

@@ -15,7 +15,7 @@ from saliency_lib.training.selection import accuracy
 
 STARTING = [name for name, recipe in sl.recipes().items() if recipe.get("start")]
 FROM_NOTHING = [name for name in sl.recipes() if name not in STARTING and name != "pretrained"]
-BEGUN = sl.Training(changes={"epochs": 2, "model_options": {"width": 6, "batch_norm": True}})
+BEGUN = sl.Training(changes={"epochs": 2, "images": 1000, "model_options": {"width": 6, "batch_norm": True}})
 
 
 @pytest.fixture
@@ -93,6 +93,7 @@ def test_what_is_stored_needs_what_it_began_with_no_more(letters, outputs):
     assert store.find(BEGUN) is None
 
 
+@pytest.mark.slow
 def test_a_network_with_published_weights_is_trained_on_other_classes(letters, outputs, monkeypatch):
     changes = {"epochs": 3, "batch_size": 15, "model_options": {"side": 64}, "learning_rate": 0.01}
     spec = sl.Training(letters, "efficientnet_lite0", "feature_extraction", changes=changes)

@@ -93,6 +93,7 @@ def test_a_step_of_the_transformer_knows_nothing_of_later_ones(series):
     assert gradient[:, :7].any() and not gradient[:, 7:].any()
 
 
+@pytest.mark.slow
 def test_a_network_learns_whether_the_box_is_raised():
     settings = sl.Training().settings | {"epochs": 3, "batch_size": 50}
     train, test = (sl.DATASETS["series_gaussian_moving_middle"](split, stop=500) for split in ("train", "test"))

@@ -3,7 +3,7 @@
 import pytest
 
 import saliency_lib as sl
-from saliency_lib.training.settings import DEFAULTS
+from saliency_lib.training.settings import DEFAULTS, Settings
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,12 @@ def test_settings_that_a_recipe_leaves_out_rename_nothing():
     """A setting that was added later, at the value that it had before it was there, is not part of the digest."""
     assert sl.Training(changes={"batch_norm": "frozen"}).digest != sl.Training().digest
     assert not set(sl.Training().implied()["settings"]) & set(DEFAULTS)
+
+
+def test_settings_that_are_missing_or_unknown_are_named():
+    whole = sl.Training().settings
+    with pytest.raises(ValueError, match=r"^epochs is missing$"):
+        Settings.model_validate({name: value for name, value in whole.items() if name != "epochs"})
+    with pytest.raises(ValueError, match="field of settings 'epoch' is not known; did you mean 'epochs'"):
+        Settings.model_validate(whole | {"epoch": 1})
+    assert Settings.model_validate(whole).epochs == whole["epochs"]
