@@ -8,7 +8,6 @@ from IPython.display import HTML
 from saliency_lib.artefacts.recipes import recipes
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.artefacts.tables import claimed, measured, reported
-from saliency_lib.statistics.intervals import labelled
 from saliency_lib.statistics import labelled
 
 __all__ = ["claimed", "measured", "reported", "row", "rows", "settings", "table", "with_intervals"]
