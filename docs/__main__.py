@@ -57,7 +57,7 @@ def write(run: list[Page], missing: list[plans.Step], source: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(readable(page, run), target)
         for figure in page.figures:
-            (source / "pictures" / figure.file).write_bytes(figure.png)
+            (source / "pictures" / figure["picture"]).write_bytes(figure["png"])
 
 
 def readable(page: Page, run: list[Page]) -> nbformat.NotebookNode:

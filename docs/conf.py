@@ -1,6 +1,5 @@
 """Sphinx configuration of the site; `python -m docs` writes the pages and calls Sphinx."""
 
-import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -48,32 +47,14 @@ napoleon_custom_sections = ["Source", "Differs"]
 
 
 def _readable(app: Any, what: str, name: str, entry: Any, options: Any, lines: list[str]) -> None:
-    """Make formulas literal blocks and Source and Differs sections; escape what is markup outside of code: |map|, *args."""
-    result: list[str] = []
-    own = section = False
-    for line in "\n".join(lines).replace(" Source: ", "\nSource: ").replace(" Differs: ", "\nDiffers: ").split("\n"):
-        if line.startswith("    ") and not section:
-            result += [line] if result[-1] else ["::", "", line]
-            continue
-        section |= bool(re.match(r"[A-Z]\w+:", line))
-        own = bool(line) and (own or line.startswith(("Source: ", "Differs: ")))
-        parts = line.split("`")
-        parts[::2] = [re.sub(r"[*|]|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
-        head, found, text = "`".join(parts).partition(": ")
-        if own and head in ("Source", "Differs"):
-            result += ["", f"{head}:", f"    {text}"]
-        else:
-            result.append(("    " if own else "") + (head + found + text).lstrip() if own else head + found + text)
-    lines[:] = result
-
-
-def _without_validators(app: Any, what: str, name: str, entry: Any, options: Any, signature: str, returned: str) -> Any:
-    """Return the signature of a specification without the validators in its annotations."""
-    if what != "class" or "Annotated" not in (signature or ""):
-        return None
-    known = inspect.signature(entry)
-    plain = [parameter.replace(annotation=parameter.empty) for parameter in known.parameters.values()]
-    return str(known.replace(parameters=plain, return_annotation=known.empty)).replace("<factory>", "{}"), returned
+    """Make Source and Differs sections and indented formulas literal; escape what is markup elsewhere: |map|, *args, name_."""
+    text, *rest = re.split(r"(?:^|\s)(Source|Differs): ", "\n".join(lines))
+    for section, told in zip(rest[::2], rest[1::2], strict=True):
+        text += f"\n\n{section}:\n    {' '.join(told.split())}"
+    parts = re.split(r"(`[^`]*`|\n\n {4}(?:.+\n?)+)", text)
+    parts[::2] = [re.sub(r"[*|]|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
+    parts[1::2] = [part if part.startswith("`") else f"\n\n::{part}" for part in parts[1::2]]
+    lines[:] = "".join(parts).split("\n")
 
 
 def _mathml(display: str) -> tuple[Callable[..., None], None]:
@@ -88,4 +69,3 @@ def setup(app: Any) -> None:
     """Draw formulas as MathML, which needs neither a script nor a network, and prepare docstrings for napoleon."""
     app.add_html_math_renderer("mathml", _mathml("inline"), _mathml("block"))
     app.connect("autodoc-process-docstring", _readable, priority=400)
-    app.connect("autodoc-process-signature", _without_validators)

@@ -19,25 +19,11 @@ from workflow import plans
 
 NOT_RUN = "not run"
 RELEASED = "released_code"  # in the column `paper` of claims.csv: conclusions that defects of released codes could change
-RELEASED_NOTEBOOK = "05_released_against_corrected"
+SITE = yaml.safe_load((paths.ROOT / "docs" / "site.yaml").read_text())
 PAPERS = yaml.safe_load((paths.ROOT / "docs" / "papers.yaml").read_text())
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of an executed notebook.
-
-    Args:
-        file: the name of its PNG in the site.
-        origin: the JSON file that the notebook kept beside it; None if another run has replaced it.
-    """
-
-    file: str
-    png: bytes
-    caption: str
-    command: str
-    headline: bool
-    origin: dict[str, Any] | None
+CHAPTERS = {
+    one["key"]: one | {"title": one["short"], "notebooks": f"04_{one['key']}", "claims": one["key"]} for one in PAPERS
+} | SITE["chapters"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +31,15 @@ class Page:
     """An executed notebook.
 
     Args:
+        figures: what the notebook says of each figure (`caption`, `command`), the bytes of its `png` and their name in the site
+            (`picture`), whether it is the `headline`, and the JSON file beside it (`origin`, None if another run replaced it).
         numbers: its outputs tagged `table`, HTML.
         kept: the tables that it kept in outputs/tables/, by name.
     """
 
     step: plans.Step
     title: str
-    figures: tuple[Figure, ...]
+    figures: list[dict[str, Any]]
     numbers: str
     kept: dict[str, Path]
 
@@ -94,11 +82,6 @@ class Verdicts:
     def words(self, way: str) -> list[str]:
         """Return the verdicts of one way, one per claim."""
         return [claim["findings"][way]["verdict"] for claim in self.claims]
-
-    @property
-    def changed(self) -> int:
-        """How many verdicts differ between the ways."""
-        return sum(len({one["verdict"] for one in claim["findings"].values()}) > 1 for claim in self.claims)
 
 
 @dataclass(frozen=True)
@@ -149,27 +132,28 @@ def read(step: plans.Step) -> Page:
             f"else delete it and run `{command_of(step.plan, step.scale)}`"
         )
     title = next(line[2:] for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("# "))
-    told = [(told_of(output), output, own) for output, own in outputs]
-    pictures = [(facts, output, own) for facts, output, own in told if "file" in facts]
-    figures = []
-    for number, (facts, output, own) in enumerate(pictures):
-        png = base64.b64decode(output["data"]["image/png"])
-        name = f"{step.plan}-{step.combination}-{step.notebook}-{number}.png"
-        figures.append(Figure(name, png, facts["caption"], facts["command"], "headline" in own, _origin(facts, png)))
-    kept = {Path(facts["table"]).name: facts["table"] for facts, *_ in told if "table" in facts}
     numbers = "".join(output.get("data", {}).get("text/html", "") for output, own in outputs if "table" in own)
-    files = {name: paths.inside(paths.OUTPUTS / "tables", f"{place}.csv") for name, place in kept.items()}
-    return Page(step, title, tuple(figures), numbers, files)
+    figures, kept = [], {}
+    for output, own in outputs:
+        facts = told_of(output)
+        if "file" in facts:
+            png = base64.b64decode(output["data"]["image/png"])
+            picture = f"{step.plan}-{step.combination}-{step.notebook}-{len(figures)}.png"
+            known = {"picture": picture, "png": png, "headline": "headline" in own, "origin": _origin(facts["file"], png)}
+            figures.append(facts | known)
+        if "table" in facts:
+            kept[Path(facts["table"]).name] = paths.inside(paths.OUTPUTS / "tables", f"{facts['table']}.csv")
+    return Page(step, title, figures, numbers, kept)
 
 
 def told_of(output: nbformat.NotebookNode) -> dict[str, str]:
     """Return what a notebook says of an output: `caption`, `command`, `file` of a figure; `table`, `command` of a kept table."""
-    return output.get("metadata", {}).get("compendium", {})
+    return dict(output.get("metadata", {}).get("compendium", {}))
 
 
-def _origin(facts: dict[str, str], png: bytes) -> dict[str, Any] | None:
+def _origin(name: str, png: bytes) -> dict[str, Any] | None:
     """Return the JSON file beside a figure in outputs/figures/; None if it is of another picture."""
-    kept = paths.inside(paths.OUTPUTS / "figures", facts["file"])
+    kept = paths.inside(paths.OUTPUTS / "figures", name)
     file = kept.with_name("provenance.json" if kept.name == "figure" else f"{kept.name}.json")
     origin = json.loads(file.read_text()) if file.is_file() else {}
     return origin if origin.get("sha256") == hashlib.sha256(png).hexdigest() else None
@@ -241,7 +225,13 @@ def blessed(notebook: str, table: str) -> list[dict[str, Any]]:
 
 def notebook_of(paper: str) -> str:
     """Return the notebook that tests a paper's claims or, for `released_code`, those of released codes."""
-    return RELEASED_NOTEBOOK if paper == RELEASED else f"04_{paper}"
+    return next(facts["notebooks"] for facts in CHAPTERS.values() if facts.get("claims") == paper)
+
+
+def chapter_of(notebook: str) -> str:
+    """Return the chapter below which the runs of a notebook are listed."""
+    found = (name for name, facts in CHAPTERS.items() if "notebooks" in facts and notebook.startswith(facts["notebooks"]))
+    return next(found, "plans")
 
 
 def command_of(plan: str, scale: str = "embedded") -> str:
