@@ -1,5 +1,6 @@
 """Frozen records of plain values whose errors are one plain sentence."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -50,4 +51,5 @@ def sentence(error: ValidationError, whole: str = "the value") -> ValueError:
     name = ".".join(map(str, first["loc"])) or whole
     if first["type"] == "missing":
         return ValueError(f"{name} is missing")
-    return ValueError(f"{first['msg'].replace('Input should', f'{name} must', 1)}, got {first['input']!r}")
+    said = re.sub(r"^[A-Z]\w+ should", "must", first["msg"])
+    return ValueError(f"{name} {said}, got {first['input']!r}")

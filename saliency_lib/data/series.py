@@ -25,12 +25,7 @@ class Box:
     steps: int
     features: int
     corner: tuple[int | None, int | None] = (None, None)
-    other_corner: tuple[int | None, int | None] | None = None  # in class 1, if it is another
-
-    @property
-    def positional(self) -> bool:
-        """Whether the class is the position of the box, and not its sign."""
-        return self.other_corner is not None
+    other_corner: tuple[int | None, int | None] | None = None  # in class 1, if the class is the position and not the sign
 
 
 BOXES = {
@@ -48,14 +43,6 @@ BOXES = {
 
 
 # Each process makes series (N, T, F) from the times (N, T) at which it is observed and two arrays of normal numbers (N, T, F).
-
-
-def _harmonic(times: np.ndarray, normal: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(np.sin(2 * np.pi * 2 * times)[:, :, None], normal.shape)
-
-
-def _pseudo_periodic(times: np.ndarray, normal: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (1 + 0.5 * normal) * np.sin((2 + 0.01 * other) * times[:, :, None])
 
 
 def _autoregressive(times: np.ndarray, normal: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -92,8 +79,8 @@ def _narma(times: np.ndarray, normal: np.ndarray, other: np.ndarray, order: int 
 
 PROCESSES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "gaussian": lambda times, normal, other: normal,
-    "harmonic": _harmonic,
-    "pseudo_periodic": _pseudo_periodic,
+    "harmonic": lambda times, normal, other: np.broadcast_to(np.sin(2 * np.pi * 2 * times)[:, :, None], normal.shape),
+    "pseudo_periodic": lambda times, normal, other: (1 + 0.5 * normal) * np.sin((2 + 0.01 * other) * times[:, :, None]),
     "autoregressive": _autoregressive,
     "continuous_autoregressive": _continuous_autoregressive,
     "gaussian_process": _gaussian_process,
@@ -133,7 +120,7 @@ def _series(process: str, box: str) -> Callable[[str, bool], Split]:
             masks = np.array([_mask(BOXES[box], *item, side) for item in zip(labels, positions, strict=True)])
             series = PROCESSES[process](times, normal[:, 0], normal[:, 1])
             noise = 0 if process == "gaussian" else NOISE * normal[:, 2]
-            height = np.where(labels | BOXES[box].positional, 1, -1)[:, None, None]
+            height = np.where(labels | (BOXES[box].other_corner is not None), 1, -1)[:, None, None]
             return {
                 "images": torch.from_numpy((series + noise + height * masks).astype(np.float32)[:, None]),
                 "labels": torch.from_numpy(labels),

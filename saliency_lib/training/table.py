@@ -28,6 +28,7 @@ class Objective(Entry):
         return of_series(function)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        """Return the loss of images (B, C, H, W), or of series (B, T, F), with labels (B,)."""
         return self.function(model, images, labels, **options)
 
     @property
