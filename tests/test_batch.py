@@ -1,5 +1,6 @@
 """The batch: plans at both scales, profiles, GPUs handed out one by one, a queue, and a batch that is killed in the middle."""
 
+import json
 import os
 import re
 import shutil
@@ -11,14 +12,16 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
 import saliency_lib as sl
 from saliency_lib import paths
+from saliency_lib.artefacts import tables
 from saliency_lib.artefacts.recipes import SCALES
 from saliency_lib.data.series import BOXES, PROCESSES
-from workflow import plans
+from workflow import collect, plans
 
 WORKFLOW = paths.ROOT / "workflow"
 BIN = Path(sys.executable).parent
@@ -58,15 +61,10 @@ def printed(process):
 # Plans.
 
 
-def every(step):
-    """The step's parameters in full: the notebook's own, those of its file, those of the plan."""
-    return plans.defaults(step.notebook) | yaml.safe_load((paths.ROOT / step.file).read_text()) | step.parameters
-
-
 @pytest.mark.parametrize(("plan", "scale"), AT_SCALE)
 def test_every_step_of_a_plan_asks_for_models_and_data_that_there_are(plan, scale):
     for step in plans.steps(plan, scale):
-        values, declared = every(step), plans.defaults(step.notebook)
+        values, declared = step.in_full, plans.defaults(step.notebook)
         for name, value in values.items():
             assert declared[name] is None or type(value) is type(declared[name]), (step.notebook, name)
         recipes = str(values.get("recipes") or values.get("recipe") or "").split() or [None]
@@ -76,9 +74,8 @@ def test_every_step_of_a_plan_asks_for_models_and_data_that_there_are(plan, scal
         assert step.scale == scale and (scale == "embedded" or values["scale"] == "paper")
 
 
-def test_plans_know_the_scales_of_trainings_and_stand_beside_plans_that_there_are():
+def test_plans_know_the_scales_of_trainings():
     assert plans.SCALES == SCALES
-    assert all(set(plans.read(plan).get("beside", ())) <= set(plans.names()) for plan in plans.names())
 
 
 def test_each_paper_has_a_plan_at_both_scales():
@@ -93,7 +90,7 @@ def test_each_paper_has_a_plan_at_both_scales():
 @pytest.mark.parametrize("paper", ["active_gradients", "saliency_benchmark", "score_matching"])
 def test_the_papers_scale_has_the_networks_of_its_reported_numbers(paper):
     _, numbers = sl.notebook.reported(paper)
-    chosen = [every(step) for step in plans.steps(paper, "paper")]
+    chosen = [step.in_full for step in plans.steps(paper, "paper")]
     ours = {(one.get("dataset"), one.get("model"), one.get("recipe") or "standard") for one in chosen}
     theirs = set(numbers[["dataset", "model", "training"]].itertuples(index=False, name=None))
     theirs = {row for row in theirs if row[0] in sl.DATASETS and row[2] != "pretrained"}
@@ -109,16 +106,21 @@ def test_the_papers_scale_of_guided_training_has_all_time_series():
 def test_the_usual_batch_runs_every_notebook_and_none_twice():
     steps = plans.batch()
     assert {step.notebook for step in steps} == {file.stem for file in paths.NOTEBOOKS.glob("0[1-5]_*.ipynb")}
-    full = [(step.notebook, sorted(map(str, every(step).items()))) for step in steps]
+    full = [(step.notebook, sorted(map(str, step.in_full.items()))) for step in steps]
     assert not [one for one in full if full.count(one) > 1]
 
 
+def write_plan(folder, monkeypatch, change, like="photos"):
+    """Write a plan `mine` that is another one but for some fields, in a copy of params/."""
+    content = yaml.safe_load((paths.PARAMS / "plans" / f"{like}.yaml").read_text())
+    shutil.copytree(paths.PARAMS, folder / "params")
+    (folder / "params" / "plans" / "mine.yaml").write_text(yaml.safe_dump(content | change))
+    monkeypatch.setattr(paths, "PARAMS", folder / "params")
+
+
 def test_the_same_sweep_at_the_other_scale_has_a_folder_of_its_own(tmp_path, monkeypatch):
-    shutil.copytree(paths.PARAMS, tmp_path / "params")
     run = {"sweep": {"model": ["cnn"]}, "notebooks": {"01_train": {}}}
-    content = {"title": "Mine", "parameters": "params/embedded.yaml", **run, "paper": [run]}
-    (tmp_path / "params" / "plans" / "mine.yaml").write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+    write_plan(tmp_path, monkeypatch, run | {"paper": [run]})
     (small,), (large,) = plans.steps("mine"), plans.steps("mine", "paper")
     assert small.output != large.output and large.file == "params/paper.yaml"
 
@@ -151,7 +153,7 @@ def test_what_a_step_waits_for_does_not_depend_on_the_batch():
 def test_unknown_scales_and_plans_without_one_say_what_there_is():
     with pytest.raises(ValueError, match="scale 'papre' is not known; did you mean 'paper'"):
         plans.batch("photos", "papre")
-    with pytest.raises(ValueError, match=r"plan 'photos' has no scale 'paper', only embedded; .*: active_gradients, guided_non"):
+    with pytest.raises(ValueError, match=r"plan 'photos' has no scale 'paper'; plans that have it: active_gradients, guided_non"):
         plans.batch("active_gradients,photos", "paper")
     with pytest.raises(ValueError, match="plan 'foto' is not known"):
         plans.batch("shapes,foto")
@@ -160,22 +162,123 @@ def test_unknown_scales_and_plans_without_one_say_what_there_is():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"paper": {"sweep": {}}}, "paper in plan 'mine' must be a list of runs"),
-        ({"paper": []}, "paper in plan 'mine' must be a list of runs"),
-        ({"paper": [{"sweep": {}}]}, "paper in plan 'mine' needs the fields .* notebooks"),
-        ({"paper": [{"notebooks": {}, "title": "x"}]}, "field of paper in plan 'mine' 'title' is not known"),
-        ({"paper": [{"notebooks": {}, "sweep": {"model": "cnn"}}]}, "sweep of model in paper in plan 'mine' must be a list"),
+        ({"title": None}, "title must be a valid string, got None"),
+        ({"parameters": "params/foto.yaml"}, "plan 'mine' names the parameter file params/foto.yaml, which does not exist"),
+        ({"beside": ["embeded"]}, "plan beside it 'embeded' is not known; did you mean 'embedded'"),
+        ({"kept": {"mine": "03_deletion"}}, "kept.mine must be a valid dictionary, got '03_deletion'"),
+        ({"paper": {"sweep": {}}}, "paper must be a valid list, got {'sweep': {}}"),
+        ({"paper": []}, "paper must have at least 1 item"),
+        ({"paper": [{"sweep": {}}]}, "paper.0.notebooks is missing"),
+        ({"paper": [{"notebooks": {}, "title": "x"}]}, "field of run 'title' is not known; one of: notebooks, parameters, sweep"),
+        ({"paper": [{"notebooks": {}, "sweep": {"model": "cnn"}}]}, "paper.0.sweep.model must be a valid list, got 'cnn'"),
+        ({"paper": [{"notebooks": {}, "sweep": {"model": []}}]}, "paper.0.sweep.model must have at least 1 item"),
         ({"paper": [{"notebooks": {"01_train": {"modle": "cnn"}}}]}, "parameter of 01_train in plan 'mine' 'modle' is not known"),
         ({"paper": [{"notebooks": {"01_train": {}}}, {"notebooks": {"01_train": {"seed": 1}}}]}, "'mine' runs 01_train twice"),
     ],
 )
-def test_a_bad_scale_of_a_plan_is_refused(change, message, tmp_path, monkeypatch):
-    shutil.copytree(paths.PARAMS, tmp_path / "params")
-    content = yaml.safe_load((paths.PARAMS / "plans" / "photos.yaml").read_text())
-    (tmp_path / "params" / "plans" / "mine.yaml").write_text(yaml.safe_dump({"paper": [{"notebooks": {}}]} | content | change))
-    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+def test_a_bad_plan_is_refused(change, message, tmp_path, monkeypatch):
+    write_plan(tmp_path, monkeypatch, {"paper": [{"notebooks": {}}]} | change)
     with pytest.raises(ValueError, match=message):
-        plans.steps("mine", "paper")
+        [plans.steps("mine", scale) for scale in plans.SCALES]
+
+
+def test_the_error_of_a_bad_plan_names_its_file(tmp_path, monkeypatch):
+    write_plan(tmp_path, monkeypatch, {"titel": "x"})
+    with pytest.raises(
+        ValueError, match=r"^params/plans/mine.yaml is not a valid plan: field of plan 'titel' .* mean 'title'\?$"
+    ):
+        plans.read("mine")
+
+
+# Tables that are kept.
+
+
+def kept_tables():
+    return [(plan, name) for plan in plans.names() for name in collect.kept(plan)]
+
+
+@pytest.mark.parametrize(("plan", "name"), kept_tables())
+def test_the_measured_tables_of_a_name_come_from_the_step_that_its_plan_keeps(plan, name):
+    step = collect.kept(plan)[name]
+    made = [json.loads(file.read_text()) for file in (paths.ROOT / "data" / "measured").glob(f"{name}_*.json")]
+    made = [one for one in made if f"/{step.notebook}.ipynb " in one["command"]]
+    assert made
+    for origin in made:
+        common = origin["parameters"].keys() & step.in_full.keys()
+        assert {key: origin["parameters"][key] for key in common} == {key: step.in_full[key] for key in common}
+        if name != "imagenet_samples":  # measured with an earlier notebook, which had other parameters
+            assert plans.defaults(step.notebook) | origin["parameters"] == step.in_full
+
+
+def test_every_measured_table_is_kept_by_one_plan():
+    names = [name for _, name in kept_tables()]
+    files = [file.stem for file in (paths.ROOT / "data" / "measured").glob("*.csv") if file.stem != "benchmarks"]
+    assert len(set(names)) == len(names)
+    assert all(any(file.startswith(f"{name}_") for name in names) for file in files) and len(files) > 15
+
+
+def sealed(step, **changed):
+    """A table in the outputs folder as a step's notebook keeps it."""
+    parameters = step.in_full | changed
+    file = paths.OUTPUTS / "tables" / "-".join([step.notebook, *map(str, changed.values())]) / "allegiance.csv"
+    tables.keep(file, pd.DataFrame({"fill": [parameters["fill"]]}), {"command": step.command, "parameters": parameters})
+    return file
+
+
+@pytest.fixture
+def measured(outputs, tmp_path, monkeypatch):
+    """An empty folder for measured tables, in a copy of what plans read."""
+    for name in ("params", "notebooks/blessed"):
+        shutil.copytree(paths.ROOT / name, tmp_path / name)
+    (tmp_path / "data" / "measured").mkdir(parents=True)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    return tmp_path / "data" / "measured"
+
+
+def test_collecting_copies_each_kept_table_with_its_origin_under_its_name(measured):
+    for step in collect.kept("cifar10_allegiance").values():
+        sealed(step, fill=step.parameters["fill"])
+        sealed(step, fill=step.parameters["fill"], images=7)  # another run, which is not kept
+    expected = [measured / f"cifar10_{fill}_allegiance.csv" for fill in ("black", "white")]
+    expected[0].write_text("an older one")
+    assert collect.collect(["cifar10_allegiance"]) == expected
+    for fill in ("black", "white"):
+        table, origin = tables.measured(f"cifar10_{fill}_allegiance")
+        assert list(table["fill"]) == [fill] and origin["parameters"]["images"] == 10000
+    assert len(list(measured.iterdir())) == 4
+
+
+def test_collecting_copies_nothing_if_one_table_is_missing_or_was_changed(measured):
+    black, white = collect.kept("cifar10_allegiance").values()
+    sealed(black, fill="black")
+    with pytest.raises(FileNotFoundError, match=r"no table made by `papermill .* white.*; run `make measured MEASURED=cifar10_a"):
+        collect.collect(["cifar10_allegiance"])
+    sealed(white, fill="white").write_text("fill\ngrey\n")
+    with pytest.raises(ValueError, match=r"allegiance\.csv was changed after it was made"):
+        collect.collect(["cifar10_allegiance"])
+    assert not list(measured.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({"notebook": "03_allegiance"}, "mine in kept of plan 'mine' describes 2 of its notebook runs, not one"),
+        ({"notebook": "03_deletion", "fill": "black"}, "mine in kept of plan 'mine' describes 0 of its notebook runs"),
+        (
+            {"notebook": "03_allegiance", "fil": "black"},
+            "field of mine in kept of plan 'mine' 'fil' is not known; did you mean 'fill'",
+        ),
+    ],
+)
+def test_a_kept_table_that_no_single_step_makes_is_refused(kept, message, tmp_path, monkeypatch):
+    write_plan(tmp_path, monkeypatch, {"kept": {"mine": kept}}, like="cifar10_allegiance")
+    with pytest.raises(ValueError, match=message):
+        collect.kept("mine")
+
+
+def test_collecting_from_the_command_line_says_what_is_wrong_in_one_line():
+    ended = subprocess.run([sys.executable, "-m", "workflow.collect", "fotos"], capture_output=True, text=True, cwd=paths.ROOT)
+    assert ended.returncode == 1 and ended.stderr == "workflow.collect: plan 'fotos' is not known; did you mean 'photos'?\n"
 
 
 # Dry runs: none of them needs data.
@@ -305,7 +408,6 @@ def project(folder):
     """A copy of the project with a small plan `small`, whose outputs and batch are its own."""
     for name in ("saliency_lib", "params", "notebooks", "workflow"):
         shutil.copytree(paths.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    shutil.copy(paths.ROOT / "Snakefile", folder)
     (folder / "data").mkdir()
     for name in ("reported", "measured"):
         (folder / "data" / name).symlink_to(paths.ROOT / "data" / name)

@@ -1,38 +1,59 @@
-"""Plans: which notebooks run with which parameters. Read by the Snakefile and the report; imports nothing heavy.
+"""Plans: which notebooks run with which parameters. The Snakefile and the site read them; nothing heavy is imported.
 
-A plan is a file params/plans/<name>.yaml with these fields:
+A plan is a file params/plans/<name>.yaml:
 
-    title        the chapter's name in the report
-    parameters   a flat file params/<name>.yaml that every notebook gets
-    sweep        lists of parameters; every combination of their values runs every notebook (left out: one run)
-    notebooks    the notebooks, each with the parameters that it gets besides
-    beside       plans whose networks and maps its chapter of the report shows too
-    paper        the plan at the paper's scale: a list of runs, each with a sweep and notebooks of its own, and with parameters,
-                 which are params/paper.yaml unless said
+    title        the title of the plan's pages on the site
+    parameters   a flat file params/<name>.yaml; every notebook gets its parameters
+    sweep        lists of values by parameter; every combination runs every notebook (left out: one run)
+    notebooks    the notebooks, each with the parameters that only it gets
+    beside       plans whose models and maps the site shows in this plan's chapter too
+    paper        the plan at the paper's scale: a list of runs, each with its own `sweep` and `notebooks`, and `parameters` if
+                 they are not params/paper.yaml
+    kept         the tables that `make measured` copies to data/measured/<name>_<table>.csv, by name: the notebook, and the
+                 swept values that tell its run from the others ({notebook: 03_allegiance, fill: black})
 """
 
 import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
 import yaml
+from pydantic import Field
 
 from saliency_lib import paths
 from saliency_lib.core.registry import no_such
+from saliency_lib.core.validation import Validated
 
 RUNS = paths.OUTPUTS / "runs"  # the executed notebooks, runs/<plan>/<combination>/<notebook>.ipynb
 SCALES = ("embedded", "paper")
-RUN_FIELDS = ("parameters", "sweep", "notebooks")
-FIELDS = ("title", *RUN_FIELDS, "beside", "paper")
 PAPERS = ("active_gradients", "guided_nonlinearity", "saliency_benchmark", "guided_training", "score_matching")
-USUAL = {  # the plans that run where none is named
+USUAL = {  # the plans that run if none is named
     "embedded": (*PAPERS, "embedded", "shapes", "time_series", "photos", "benchmarks"),
     "paper": PAPERS,
 }
+
+
+class Run(Validated):
+    """Notebooks that run with every combination of some swept parameters."""
+
+    parameters: str = "params/paper.yaml"
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field({})
+    notebooks: dict[str, dict[str, Any] | None]
+
+
+class Plan(Run):
+    """The content of a plan's file; the run itself is the one at the embedded scale."""
+
+    title: str
+    parameters: str
+    beside: list[str] = Field([])
+    paper: Annotated[list[Run] | None, Field(min_length=1)] = None
+    kept: dict[str, dict[str, Any]] = Field({})
 
 
 @dataclass(frozen=True)
@@ -42,33 +63,38 @@ class Step:
     plan: str
     combination: str
     notebook: str
-    parameters: dict[str, object]
+    parameters: dict[str, Any]
     file: str
     scale: str = "embedded"
-    swept: dict[str, object] = field(default_factory=dict)
+    swept: dict[str, Any] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
 
     @property
     def output(self) -> Path:
-        """The executed notebook."""
+        """Return the path of the executed notebook."""
         return RUNS / self.plan / self.combination / f"{self.notebook}.ipynb"
 
     @property
     def command(self) -> str:
-        """The papermill line that makes the output."""
+        """Return the papermill command that makes the output."""
         notebook = paths.relative(paths.NOTEBOOKS / f"{self.notebook}.ipynb")
         words = ["papermill", notebook, paths.relative(self.output), "-f", self.file]
         for name, value in self.parameters.items():
             words += ["-p", name, str(value)]
         return shlex.join(words)
 
+    @property
+    def in_full(self) -> dict[str, Any]:
+        """Return all parameters of the run: the notebook's defaults, those of the file, and those of the plan."""
+        return defaults(self.notebook) | yaml.safe_load((paths.ROOT / self.file).read_text()) | self.parameters
+
 
 def names() -> list[str]:
-    """The plans there are: the files of params/plans/."""
+    """Return the names of all plans."""
     return sorted(file.stem for file in (paths.PARAMS / "plans").glob("*.yaml"))
 
 
-def defaults(notebook: str) -> dict[str, object]:
+def defaults(notebook: str) -> dict[str, Any]:
     """Return the parameters of a notebook with their default values, from the JSON file beside its blessed outputs.
 
     Raises:
@@ -80,44 +106,31 @@ def defaults(notebook: str) -> dict[str, object]:
     return json.loads(file.read_text())["parameters"]
 
 
-def read(plan: str) -> dict:
-    """The content of params/plans/<plan>.yaml.
+def read(plan: str) -> Plan:
+    """Return the content of params/plans/<plan>.yaml.
 
     Raises:
-        ValueError: no such plan, or a field that plans do not have.
+        ValueError: there is no such plan, or its file is wrong; the message names the file, the field and the value.
     """
     if plan not in names():
         raise no_such("plan", plan, names())
-    content = yaml.safe_load((paths.PARAMS / "plans" / f"{plan}.yaml").read_text())
-    if not isinstance(content, dict) or "parameters" not in content:
-        raise ValueError(f"plan {plan!r} needs the fields parameters (a file) and notebooks (a table of names)")
-    _check(f"plan {plan!r}", content, FIELDS)
-    paper = content.get("paper", [])
-    if not isinstance(paper, list) or ("paper" in content and not paper):
-        raise ValueError(f"paper in plan {plan!r} must be a list of runs, each with a sweep and notebooks, got {paper!r}")
-    for run in paper:
-        _check(f"paper in plan {plan!r}", run, RUN_FIELDS)
-    return content
-
-
-def _check(place: str, content: object, known: tuple[str, ...]) -> None:
-    if not isinstance(content, dict) or not isinstance(content.get("notebooks"), dict):
-        raise ValueError(f"{place} needs the fields parameters (a file) and notebooks (a table of names)")
-    for name, values in (content.get("sweep") or {}).items():
-        if not isinstance(values, list) or not values:
-            raise ValueError(f"sweep of {name} in {place} must be a list of values, got {values!r}")
-    for key in content:
-        if key not in known:
-            raise no_such(f"field of {place}", key, known)
+    try:
+        content = Plan.model_validate(yaml.safe_load((paths.PARAMS / "plans" / f"{plan}.yaml").read_text()))
+        for other in content.beside:
+            if other not in names():
+                raise no_such("plan beside it", other, names())
+        return content
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"params/plans/{plan}.yaml is not a valid plan: {error}") from None
 
 
 def scales(plan: str) -> list[str]:
-    """The scales at which a plan can run: `embedded`, and `paper` where the file says what that is."""
-    return [scale for scale in SCALES if scale == "embedded" or scale in read(plan)]
+    """Return the scales at which a plan can run: `embedded`, and `paper` if the file describes it."""
+    return [scale for scale in SCALES if scale == "embedded" or read(plan).paper]
 
 
 def steps(plan: str, scale: str = "embedded") -> list[Step]:
-    """Every notebook run of a plan at one scale, in the order of its notebooks.
+    """Return every notebook run of a plan at one scale, in the order of its notebooks.
 
     Raises:
         ValueError: an unknown scale or one that the plan does not have, a parameter that one of the notebooks does not
@@ -125,40 +138,40 @@ def steps(plan: str, scale: str = "embedded") -> list[Step]:
     """
     if scale not in SCALES:
         raise no_such("scale", scale, SCALES)
-    content, have = read(plan), scales(plan)
-    if scale not in have:
+    content, result = read(plan), {}
+    runs = [content] if scale == "embedded" else content.paper
+    if not runs:
         others = ", ".join(name for name in names() if scale in scales(name))
-        raise ValueError(f"plan {plan!r} has no scale {scale!r}, only {', '.join(have)}; plans that have it: {others}")
-    runs = [content] if scale == "embedded" else content[scale]
-    result: dict[Path, Step] = {}
-    for run in runs:
-        for step in _run(plan, scale, {"parameters": f"params/{scale}.yaml"} | run, tuple(content.get("beside") or ())):
-            if step.output in result:
-                raise ValueError(f"plan {plan!r} runs {step.notebook} twice with {step.combination}; sweep what differs")
-            result[step.output] = step
+        raise ValueError(f"plan {plan!r} has no scale {scale!r}; plans that have it: {others}")
+    for step in (step for run in runs for step in _steps(plan, scale, run, tuple(content.beside))):
+        if step.output in result:
+            raise ValueError(f"plan {plan!r} runs {step.notebook} twice with {step.combination}; sweep what differs")
+        result[step.output] = step
     return list(result.values())
 
 
-def _run(plan: str, scale: str, run: dict, beside: tuple[str, ...]) -> Iterable[Step]:
-    """The steps of one run: every combination of its sweep with every notebook."""
-    sweep, file = run.get("sweep") or {}, run["parameters"]
-    declared = {notebook: defaults(notebook) for notebook in run["notebooks"]}
-    shared = yaml.safe_load((paths.ROOT / file).read_text())
-    for values in itertools.product(*sweep.values()):
-        swept = dict(zip(sweep, values, strict=True))
+def _steps(plan: str, scale: str, run: Run, beside: tuple[str, ...]) -> Iterator[Step]:
+    if not (paths.ROOT / run.parameters).is_file():
+        raise ValueError(f"plan {plan!r} names the parameter file {run.parameters}, which does not exist")
+    shared = yaml.safe_load((paths.ROOT / run.parameters).read_text())
+    for values in itertools.product(*run.sweep.values()):
+        swept = dict(zip(run.sweep, values, strict=True))
         words = [] if scale == "embedded" else [scale]  # the two scales never share a folder
         words += [f"{name}-{value}" for name, value in swept.items()]
         combination = re.sub(r"[^\w.=-]+", "+", "-".join(words)) or "run"
-        for notebook, own in run["notebooks"].items():
-            parameters = swept | (own or {})
+        for notebook, own in run.notebooks.items():
+            parameters, declared = swept | (own or {}), defaults(notebook)
             for name in (*parameters, *shared):
-                if name not in declared[notebook]:
-                    raise no_such(f"parameter of {notebook} in plan {plan!r}", name, declared[notebook])
-            yield Step(plan, combination, notebook, parameters, file, scale, swept, beside)
+                if name not in declared:
+                    raise no_such(f"parameter of {notebook} in plan {plan!r}", name, declared)
+            yield Step(plan, combination, notebook, parameters, run.parameters, scale, swept, beside)
 
 
 def batch(chosen: str | None = None, scale: str = "embedded") -> list[Step]:
-    """The steps of several plans, their names separated by commas; None is the usual ones at that scale.
+    """Return the steps of several plans.
+
+    Args:
+        chosen: the plans' names, separated by commas; None chooses the usual ones at that scale.
 
     Raises:
         ValueError: as `steps` does.
@@ -169,9 +182,9 @@ def batch(chosen: str | None = None, scale: str = "embedded") -> list[Step]:
 
 
 def needed_by(step: Step) -> list[Path]:
-    """The outputs that a step builds on: earlier stages of its plan (01 before 02 ...) that agree in what both sweep.
+    """Return the outputs that a step builds on: earlier stages of its plan (01 before 02) with the same swept values.
 
-    What plans share, the store makes once, whichever asks first.
+    What several plans need is made once in the store, by the first plan that asks for it.
     """
     found = []
     for other in steps(step.plan, step.scale):

@@ -47,5 +47,4 @@ def packaged_file(package: str, *parts: str, extra: str) -> Path:
     Raises:
         ModuleNotFoundError: the package is not installed.
     """
-    (folder,) = need(package, extra).submodule_search_locations or ()
-    return Path(folder, *parts)
+    return Path(str(need(package, extra).origin)).parent.joinpath(*parts)

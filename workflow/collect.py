@@ -1,0 +1,68 @@
+"""Copy the tables that finished plans keep into data/measured/: `python -m workflow.collect PLAN ...`."""
+
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+from saliency_lib import paths
+from saliency_lib.artefacts import tables
+from saliency_lib.core.files import replace_file
+from saliency_lib.core.registry import no_such
+from workflow import plans
+
+
+def kept(plan: str) -> dict[str, plans.Step]:
+    """Return the steps of a plan whose tables are kept, by the name that the tables get.
+
+    Raises:
+        ValueError: an entry of `kept` does not describe exactly one step.
+    """
+    content, found = plans.read(plan), {}
+    for name, wanted in content.kept.items():
+        for key in wanted:
+            if key not in ("notebook", *content.sweep):
+                raise no_such(f"field of {name} in kept of plan {plan!r}", key, ("notebook", *content.sweep))
+        alike = [step for step in plans.steps(plan) if wanted.items() <= {"notebook": step.notebook, **step.swept}.items()]
+        if len(alike) != 1:
+            raise ValueError(f"{name} in kept of plan {plan!r} describes {len(alike)} of its notebook runs, not one: {wanted}")
+        found[name] = alike[0]
+    return found
+
+
+def tables_of(step: plans.Step) -> list[Path]:
+    """Return the sealed tables in outputs/tables/ that a step has made.
+
+    Raises:
+        ValueError: a table was changed after it was made.
+        FileNotFoundError: there is no table with the parameters of the step.
+    """
+    files = sorted((paths.OUTPUTS / "tables").glob(f"{step.notebook}-*/*.csv"))
+    parameters = {name: str(value) for name, value in step.in_full.items()}
+    made = [file for file in files if {k: str(v) for k, v in tables.read_rows(file)[1]["parameters"].items()} == parameters]
+    if not made:
+        folder = paths.relative(paths.OUTPUTS / "tables")
+        raise FileNotFoundError(f"{folder} has no table made by `{step.command}`; run `make measured MEASURED={step.plan}`")
+    return made
+
+
+def collect(chosen: list[str]) -> list[Path]:
+    """Copy the kept tables of plans, each with its JSON file; nothing is copied if one of them is missing.
+
+    Returns:
+        the tables in data/measured/.
+    """
+    folder = paths.ROOT / "data" / "measured"
+    steps = {name: step for plan in chosen for name, step in kept(plan).items()}
+    copies = {folder / f"{name}_{file.name}": file for name, step in steps.items() for file in tables_of(step)}
+    for target, file in copies.items():
+        replace_file(target, partial(shutil.copyfile, file))
+        replace_file(target.with_suffix(".json"), partial(shutil.copyfile, file.with_suffix(".json")))
+    return list(copies)
+
+
+if __name__ == "__main__":
+    try:
+        print(*map(paths.relative, collect(sys.argv[1:])), sep="\n")
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"workflow.collect: {error}")
