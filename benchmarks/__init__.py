@@ -1,1 +1,1 @@
-"""Benchmarks: every engine beside its peer in one process, on the same weights, after their results were compared."""
+"""Benchmarks: each engine and its peer run in one process on the same weights, after their results have been compared."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure all cases and keep the table, or print some. Progress goes to stderr."""
+"""Measure all cases and keep the table, or measure some and print them. Progress goes to stderr."""
 
 import argparse
 import shlex
@@ -15,12 +15,18 @@ from saliency_lib.core.registry import no_such
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the cases one by one; 1 where one failed, 2 where there is no such case."""
+    """Run the cases one after the other.
+
+    Returns:
+        0, 1 if a case failed, or 2 if a word of the command line is wrong.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these; printed, and kept with --write alone")
-    parser.add_argument("--rounds", type=int, default=5, help="most rounds of each case (default: 5)")
-    parser.add_argument("--write", action="store_true", help="put the rows of some cases into the kept table")
-    parser.add_argument("--list", action="store_true", help="the cases' names and settings")
+    parser.add_argument(
+        "--cases", nargs="+", metavar="NAME", help="only these cases; they are printed, and kept if --write is given"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="maximum number of rounds per case (default: 5)")
+    parser.add_argument("--write", action="store_true", help="replace the rows of these cases in the kept table")
+    parser.add_argument("--list", action="store_true", help="list the cases' names and settings")
     chosen = parser.parse_args(words)
     if chosen.list:
         print("\n".join(f"{case.name:34}{case.setting}, against {case.peer}" for case in CASES.values()))
@@ -29,26 +35,26 @@ def main(words: list[str] | None = None) -> int:
         if name not in CASES:
             parser.error(str(no_such("case", name, CASES)))
     if chosen.rounds < 1:
-        parser.error(f"--rounds must be from 1, got {chosen.rounds}")
+        parser.error(f"--rounds must be at least 1, got {chosen.rounds}")
     command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if words is None else words)])
     return _run(chosen.cases or list(CASES), chosen.rounds, command if chosen.write or not chosen.cases else None)
 
 
 def _run(names: list[str], rounds: int, command: str | None) -> int:
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # the peers'
+    warnings.simplefilter("ignore")  # warnings of the peers
     clock = gpu_seconds if torch.cuda.is_available() else cpu_seconds
     rows, failed = [], []
     for name in names:
         begun = time.perf_counter()
         try:
             rows.append(table.row(CASES[name], rounds, clock))
-            said = rows[-1].get("note") or f"{rows[-1]['ratio']:.2f}"
+            outcome = rows[-1].get("note") or f"{rows[-1]['ratio']:.2f}"
         except Exception as error:
             failed.append(name)
             rows.append(table.failure(CASES[name], error))
-            said = rows[-1]["note"]
-        print(f"{name:34}{said}  ({time.perf_counter() - begun:.0f} s)", file=sys.stderr, flush=True)
+            outcome = rows[-1]["note"]
+        print(f"{name:34}{outcome}  ({time.perf_counter() - begun:.0f} s)", file=sys.stderr, flush=True)
     found = table.frame(rows)
     print(table.text(found))
     if failed:

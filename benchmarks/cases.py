@@ -1,4 +1,4 @@
-"""The table of cases: what runs, beside what, at which size, and how good the ratio has to be."""
+"""The table of cases: what runs, compared with what, at which size, and which ratio is required."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ class Case:
     """One row of the table.
 
     Args:
-        name: for the command line.
-        quantity: of which the ratio is the peer's over ours: `speed` (seconds), `memory` (megabytes at the peak),
-            `efficiency` (seconds of the bare passes over the kernel's), `option` (seconds without it over with it), `cost`
-            (seconds of a standard training step over one with the objective).
+        name: the name on the command line.
+        quantity: what the ratio is of: `speed` (the peer's seconds over ours), `memory` (the peer's peak over ours),
+            `efficiency` (seconds of the network's own passes over the kernel's), `option` (seconds without the option over
+            with it), `cost` (seconds of a standard training step over one with the objective).
         setting: the network and the size, in words.
-        peer: beside what.
-        build: the function that makes the race.
-        size, tiny: its options, as they are measured and for a quick test.
-        at_least, aim: what the ratio has to reach and should reach.
+        peer: what ours is compared with.
+        build: the function that builds the race.
+        size, tiny: its options, for the measurement and for a quick test.
+        at_least, aim: the ratio that is required and the ratio that is desired.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Case:
     aim: float | None = None
 
     def race(self, tiny: bool = False) -> Race:
-        """Both sides, ready to run."""
+        """Build both sides, ready to run."""
         return self.build(**(self.tiny if tiny else self.size))
 
     def met(self, ratio: float) -> str:
-        """`yes` or `no`; empty where nothing is demanded."""
+        """Return `yes` or `no`, or nothing if no ratio is required."""
         return "" if self.at_least is None else "yes" if ratio >= self.at_least else "no"
 
 
@@ -59,14 +59,14 @@ def _efficiency(name: str, setting: str, build: Build, size: dict, tiny: dict, a
 
 
 def _option(name: str, without: str, build: Build, method: str, passes: int) -> Case:
-    setting = f"EfficientNet-Lite0, 224 px: {method}, 4 images, {passes} {switches.METHODS[method]}"
+    setting = f"EfficientNet-Lite0, 224 px: {method}, 4 images, {passes} {switches.PASSES_OPTION[method]}"
     options = {"model": "efficientnet_lite0", "method": method, "images": 4, "passes": passes}
     tiny = {"model": "cnn", "method": method, "images": 1, "passes": 4}
     return Case(f"{name}_{method}", "option", setting, without, build, options, tiny)
 
 
 def _steps(objective: str, setting: str, size: dict, tiny: dict) -> list[Case]:
-    """A training step of an objective, against the released procedure and against a standard step."""
+    """Return the cases of an objective's training step: against the released procedure and against a standard step."""
     size, tiny = ({"objective": objective} | options for options in (size, tiny))
     setting = f"a training step, {setting}"
     return [

@@ -1,4 +1,4 @@
-"""Efficiency: the time of the bare passes that a kernel needs, over its own; 1 is a kernel that costs nothing itself."""
+"""Efficiency: the time of the network's own passes over that of the kernel; 1 is a kernel without any overhead."""
 
 from collections.abc import Callable
 
@@ -12,15 +12,15 @@ from saliency_lib.attribution.sidu import feature_masks, features_at
 
 
 def _race(model: nn.Module, pixels: Tensor, work: Callable[[], object], count: int, backward: bool = False) -> Race:
-    """Both sides give how many images they sent through the network: the kernel no more than was counted by hand."""
+    """Build a race in which both sides return how many images they sent through the network, to compare with the definition."""
     return Race(counted(model, work), counted(model, bare_passes(model, pixels, count, backward)), SAME_PASSES)
 
 
 def method(name: str, side: int, passes: int, images: int = 1, backward: bool = False, **options: object) -> Race:
-    """A method with its target given.
+    """Build the race of a method with given targets.
 
     Args:
-        passes: through the network an image, by the method's definition.
+        passes: passes of the network per image, according to the method's definition.
     """
     model, pixels = network("resnet18", side), photographs(images, side)
     targets = torch.zeros(images, dtype=torch.long, device=pixels.device)
@@ -28,14 +28,14 @@ def method(name: str, side: int, passes: int, images: int = 1, backward: bool = 
 
 
 def curve(name: str, side: int, maps: int, steps: int) -> Race:
-    """A perturbation curve of several maps, each with an image of its own."""
+    """Build the race of a perturbation curve of several maps, each of its own image."""
     model, pixels = network("resnet18", side), photographs(maps, side)
     ranking = torch.rand(maps, side, side, generator=torch.Generator().manual_seed(1)).to(pixels)
     return _race(model, pixels, lambda: sl.METRICS[name](model, pixels, ranking, steps=steps), maps * (steps + 1))
 
 
 def sidu(side: int, layer: str) -> Race:
-    """SIDU: a pass for each mask that differs from the others, one for the image."""
+    """Build the race of SIDU, which takes one pass per distinct mask and one for the image."""
     model, pixels = network("resnet18", side), photographs(1, side)
     _, features, _ = features_at(model, model.get_submodule(layer), pixels, None)
     masks, _ = feature_masks(features[0], pixels, 0.1)
@@ -43,7 +43,7 @@ def sidu(side: int, layer: str) -> Race:
 
 
 def lime(side: int, samples: int, segments: int) -> Race:
-    """LIME with square segments given."""
+    """Build the race of LIME with given square segments."""
     place = torch.arange(side) * segments // side
     regions = (place[:, None] * segments + place)[None]
     return method("lime", side, samples, samples=samples, segments=regions)

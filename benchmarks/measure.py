@@ -1,4 +1,4 @@
-"""Two ways to one result: that they agree, how long each takes in turn, how much memory each needs."""
+"""Compare two ways to compute one result: whether they agree, how long each takes, how much memory each needs."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
+import saliency_lib as sl
 from saliency_lib import paths
 
-BUDGET = 12.0  # seconds of a case after which no further round begins
-# With fixed thresholds glibc gives large blocks back as they are freed, so that a peak is of what was held and not of its pools.
+BUDGET = 12.0  # seconds of a case after which no further round starts
+# With fixed thresholds glibc returns large blocks as soon as they are freed, so that the peak excludes its pools.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 Work = Callable[[], Tensor]
@@ -27,7 +27,7 @@ Clock = Callable[[Work], float]
 
 
 class Disagreement(ValueError):
-    """Two sides of a race have different results, so that their times must not be compared."""
+    """The two sides of a race have different results, so that their times cannot be compared."""
 
 
 class Unavailable(RuntimeError):
@@ -39,9 +39,9 @@ class Agreement:
     """How two results are compared before they are timed.
 
     Args:
-        measure: what the number is.
-        of: the number for our result and the peer's.
-        low, high: bounds between which the two agree.
+        measure: name of the number that is compared.
+        of: computes the number from our result and the peer's.
+        low, high: bounds within which the results agree.
     """
 
     measure: str
@@ -50,35 +50,30 @@ class Agreement:
     high: float
 
     def between(self, ours: Tensor, theirs: Tensor) -> str:
-        """The measure and its number, in words.
+        """Return the measure and its number, in words.
 
         Raises:
-            Disagreement: it is out of bounds or NaN, or the shapes differ.
+            Disagreement: the number is out of bounds or NaN, or the shapes differ.
         """
         if ours.shape != theirs.shape:
-            raise Disagreement(f"our result has shape {tuple(ours.shape)}, the peer's {tuple(theirs.shape)}")
+            raise Disagreement(f"our result has shape {tuple(ours.shape)}, the peer's has {tuple(theirs.shape)}")
         number = self.of(ours, theirs)
         if not self.low <= number <= self.high:
-            raise Disagreement(f"{self.measure} is {number:.3g}, must lie from {self.low:g} to {self.high:g}")
+            raise Disagreement(f"{self.measure} is {number:.3g}, must be from {self.low:g} to {self.high:g}")
         return f"{self.measure} {number:.2g}"
 
 
 def difference(high: float) -> Agreement:
-    """The largest difference as a share of the peer's largest value."""
+    """Compare by the largest difference, as a share of the peer's largest value."""
     return Agreement("largest difference", lambda a, b: float((a - b).abs().max() / b.abs().max()), 0, high)
 
 
 def rank_correlation(low: float) -> Agreement:
-    """Spearman's rank correlation of maps (B, H, W), the mean over the images: for draws or number formats that differ."""
-
-    def mean(ours: Tensor, theirs: Tensor) -> float:
-        pairs = zip(ours.flatten(1).cpu().float().numpy(), theirs.flatten(1).cpu().float().numpy(), strict=True)
-        return float(np.mean([spearmanr(a, b).statistic for a, b in pairs]))
-
-    return Agreement("rank correlation", mean, low, 1 + 1e-9)
+    """Compare maps (B, H, W) by Spearman's correlation, averaged over the images: for other draws or number formats."""
+    return Agreement("rank correlation", lambda a, b: float(sl.rank_correlation(a, b).mean()), low, 1 + 1e-9)
 
 
-# more passes than the definition needs; one, of one image, checks the target or finds the class
+# Passes beyond the definition. One of one image is allowed: it checks the target or finds the class.
 SAME_PASSES = Agreement("surplus passes", lambda a, b: float(a - b), 0, 1)
 
 
@@ -87,9 +82,9 @@ class Race:
     """The sides of a case, ready to run.
 
     Args:
-        ours, peer: give their results.
-        agreement: of these results.
-        passes: the bare passes through the network without which no side can do; None where there are none.
+        ours, peer: return their results.
+        agreement: how these results are compared.
+        passes: the network's own passes, which both sides need; None if there are none.
     """
 
     ours: Work
@@ -99,14 +94,14 @@ class Race:
 
 
 def cpu_seconds(work: Work) -> float:
-    """Seconds that the process spent on the CPU; those of other processes do not count."""
+    """Return the seconds that this process spent on the CPU, without those of other processes."""
     begin = time.process_time()
     work()
     return time.process_time() - begin
 
 
 def gpu_seconds(work: Work) -> float:
-    """Seconds between two events on the GPU, the waiting for the host in between among them."""
+    """Return the seconds between two events on the GPU, including the time it waits for the host."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
     work()
@@ -116,7 +111,7 @@ def gpu_seconds(work: Work) -> float:
 
 
 def interleaved(sides: dict[str, Work], rounds: int, clock: Clock, budget: float = BUDGET) -> dict[str, list[float]]:
-    """Seconds of each side, round by round, every side once a round, so that a slow spell of the machine meets all."""
+    """Return the seconds of each side, round by round. Each side runs once per round, so that a slow period affects all."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, work in sides.items():
@@ -127,15 +122,15 @@ def interleaved(sides: dict[str, Work], rounds: int, clock: Clock, budget: float
 
 
 def ratio(above: list[float], below: list[float]) -> float:
-    """The median over the rounds of one side's seconds over the other's."""
+    """Return the median over the rounds of one side's seconds divided by the other's."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def peak(case: str, side: str, tiny: bool = False) -> tuple[float, Tensor]:
-    """Megabytes by which one side of a case raises the peak of a fresh process, and its result.
+    """Return the megabytes by which one side of a case raises the peak of a new process, and the side's result.
 
     Raises:
-        RuntimeError: the process failed; with the end of what it said.
+        RuntimeError: the process failed; the message contains the end of its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.npy"

@@ -1,4 +1,4 @@
-"""One side of a case in a process of its own: `python -m benchmarks.memory CASE ours|peer FILE [tiny]`."""
+"""Run one side of a case in its own process: `python -m benchmarks.memory CASE ours|peer FILE [tiny]`."""
 
 import contextlib
 import json
@@ -15,20 +15,20 @@ STATUS = Path("/proc/self/status")
 
 
 def highest() -> float:
-    """Megabytes that this process has held at most: of the GPU where there is one, else resident."""
+    """Return the peak memory of this process in megabytes, on the GPU if there is one and resident otherwise."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    if STATUS.exists():  # Linux, whose ru_maxrss begins with the peak of the process that started this one
+    if STATUS.exists():  # on Linux ru_maxrss starts at the peak of the parent process
         return next(int(line.split()[1]) / 2**10 for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
 def main(case: str, side: str, file: str, size: str = "") -> None:
-    """Build the case, run the side once, keep its result, print by how much the peak rose."""
+    """Build the case, run the side once, store its result, and print by how much the peak rose."""
     torch.set_num_threads(1)
     race = CASES[case].race(tiny=size == "tiny")
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak of the imports
+        Path("/proc/self/clear_refs").write_text("5")  # Linux resets the peak of the imports
     before = highest()
     result = getattr(race, side)()
     print(json.dumps({"megabytes": highest() - before}))

@@ -1,4 +1,6 @@
-"""Peers that are no packages: what the papers' released code does, step by step, written from its definition."""
+"""Peers that are not packages: the procedures of the papers' released code, written from their definition."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,10 +11,10 @@ from torch import Tensor, nn
 
 
 def five_maps(model: nn.Module, images: Tensor, classes: int) -> Tensor:
-    """PAG's maps (5, B, H, W): plain, positive, negative, active, inactive, each from passes of its own.
+    """Compute PAG's maps (5, B, H, W), plain, positive, negative, active and inactive, each from its own passes.
 
-    2 K + 5 forward and backward passes for K classes, each with the gradients of the weights, and a forward pass more for
-    every map but the first, which finds the predicted class.
+    This takes 2 K + 5 forward and backward passes for K classes, each with the gradients of the weights, and one more forward
+    pass for every map except the first, to find the predicted class.
 
     Source: Llorente, Boal, Sanchez-Ubeda 2023 (PAG), released code. Differs: not scaled to [0, 1].
     """
@@ -24,7 +26,7 @@ def five_maps(model: nn.Module, images: Tensor, classes: int) -> Tensor:
         (logits.amax(1) if number is None else logits[:, number]).sum().backward()
         return inputs.grad
 
-    def contrasted(beats) -> Tensor:
+    def contrasted(beats: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         predicted, own = model(images).argmax(1), slope()
         keep = torch.ones_like(own, dtype=torch.bool)
         for number in range(classes):
@@ -40,10 +42,11 @@ def five_maps(model: nn.Module, images: Tensor, classes: int) -> Tensor:
 
 
 def rise_masks(grids: Tensor, tops: Tensor, lefts: Tensor, side: int) -> Tensor:
-    """RISE's masks (N, side, side) in double precision: each grid enlarged by scikit-image and cut at its shift.
+    """Make RISE's masks (N, side, side) in double precision: each grid is enlarged by scikit-image and cut at its shift.
 
     Args:
-        grids: (N, s, s) of 0 and 1; tops, lefts: (N,) shifts in pixels.
+        grids: (N, s, s) of 0 and 1.
+        tops, lefts: (N,) shifts in pixels.
 
     Source: Petsiuk, Das, Saenko 2018, released code.
     """
@@ -57,10 +60,11 @@ def rise_masks(grids: Tensor, tops: Tensor, lefts: Tensor, side: int) -> Tensor:
 
 
 def rise_map(model: nn.Module, image: Tensor, masks: Tensor, keep: float) -> Tensor:
-    """RISE's maps (K, H, W) of all classes: all masks and all masked images held, batches of 100.
+    """Compute RISE's maps (K, H, W) of all classes in batches of 100, holding all masks and all masked images.
 
     Args:
-        image: (1, C, H, W); masks: (N, H, W).
+        image: (1, C, H, W).
+        masks: (N, H, W).
 
     Source: Petsiuk, Das, Saenko 2018, released code, with the network's weights out of the graph as in its notebooks.
     """
@@ -72,7 +76,7 @@ def rise_map(model: nn.Module, image: Tensor, masks: Tensor, keep: float) -> Ten
 
 
 def rise_blur(image: Tensor) -> Tensor:
-    """A delta of 11 pixels filtered with sigma 5, as a convolution of each channel with zeros outside."""
+    """Blur each channel with a delta of 11 pixels filtered with sigma 5, with zeros outside."""
     delta = np.zeros((11, 11))
     delta[5, 5] = 1
     kernel = torch.as_tensor(gaussian_filter(delta, 5)).to(image).expand(image.shape[1], 1, 11, 11)
@@ -80,11 +84,13 @@ def rise_blur(image: Tensor) -> Tensor:
 
 
 def rise_curve(model: nn.Module, image: Tensor, salience: np.ndarray, stride: int, inserting: bool) -> Tensor:
-    """RISE's scores (n+1,) of one map, one image a pass, the class found by a pass more, autograd on as released.
+    """Compute RISE's scores (n+1,) of one map, with one image per pass, one more pass for the class, and autograd on.
 
     Args:
-        image: (1, C, H, W); salience: (H, W).
-        stride: pixels a step.
+        image: (1, C, H, W).
+        salience: (H, W).
+        stride: pixels per step.
+        inserting: whether pixels appear on a blurred image instead of being removed.
 
     Source: Petsiuk, Das, Saenko 2018, released evaluation code.
     """
@@ -103,11 +109,11 @@ def rise_curve(model: nn.Module, image: Tensor, salience: np.ndarray, stride: in
     return torch.from_numpy(scores)
 
 
-# Losses of one training step. The released loops print or store numbers besides, which are left out.
+# Losses of one training step, without the numbers that the released loops also print or store.
 
 
 def saliency_guided_loss(model: nn.Module, images: Tensor, labels: Tensor, fraction: float = 0.5) -> Tensor:
-    """SGT's loss for grey images with its constant fill: image by image the least gradients take the first corner's value.
+    """Compute SGT's loss for grey images, in which the pixels with the smallest gradients take the first image's corner value.
 
     Source: Ismail, Corrada Bravo, Feizi 2021, released code for MNIST.
     """
@@ -135,7 +141,7 @@ def _trace(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor, sig
 
 
 def score_matching_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """RG's score matching with one probe. Source: Srinivas, Fleuret 2021, released code, with the paper's weight."""
+    """Compute RG's score matching with one probe. Source: Srinivas, Fleuret 2021, released code, with the paper's weight."""
     images = images.clone().requires_grad_()
     logits = model(images)
     slope = torch.autograd.grad(_own_logits(logits, labels).sum(), images, create_graph=True)[0]
@@ -145,7 +151,7 @@ def score_matching_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Ten
 
 
 def anti_score_matching_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """RG's anti score matching. Source: Srinivas, Fleuret 2021, released code, with the paper's weight and ceiling."""
+    """Compute RG's anti score matching. Source: Srinivas, Fleuret 2021, released code, with the paper's weight and ceiling."""
     images = images.clone().requires_grad_()
     logits = model(images)
     trace = _trace(model, images, labels, logits, 0.001)
@@ -153,7 +159,7 @@ def anti_score_matching_loss(model: nn.Module, images: Tensor, labels: Tensor) -
 
 
 def gradient_norm_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """RG's gradient norm. Source: Srinivas, Fleuret 2021, released code, with the paper's weight."""
+    """Compute RG's gradient norm. Source: Srinivas, Fleuret 2021, released code, with the paper's weight."""
     images = images.clone().requires_grad_()
     logits = model(images)
     slope = torch.autograd.grad(_own_logits(logits, labels).sum(), images, create_graph=True)[0]

@@ -1,13 +1,11 @@
-"""The engines beside the packages and procedures that do the same: each function builds a race of a given size."""
+"""Races between the engines and packages or procedures with the same result; each function builds one of a given size."""
 
 import contextlib
 from functools import partial
 
-import captum.attr
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 import saliency_lib as sl
 from benchmarks import procedures
@@ -22,7 +20,7 @@ LAYER = "layer4"
 
 
 def gradcam(side: int, images: int) -> Race:
-    """Grad-CAM at ResNet-18's last block, against grad-cam's class, whose maps are scaled to [0, 1]."""
+    """Build the race of Grad-CAM at ResNet-18's last block against grad-cam, whose maps are scaled to [0, 1]."""
     from pytorch_grad_cam import GradCAM
 
     model, pixels = network("resnet18", side), photographs(images, side)
@@ -40,7 +38,7 @@ def gradcam(side: int, images: int) -> Race:
 
 
 def five_maps(model: str, side: int, images: int) -> Race:
-    """PAG's five maps with 10 classes, against the paper's procedure."""
+    """Build the race of PAG's five maps with 10 classes against the paper's procedure."""
     network_, pixels = network(model, side), photographs(images, side)
 
     def passes() -> Tensor:
@@ -58,7 +56,7 @@ def five_maps(model: str, side: int, images: int) -> Race:
 
 
 def _drawn(masks: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The grids and shifts that seed 0 gives our masks, for the peer to enlarge."""
+    """Return the grids and shifts of our masks with seed 0, for the peer to enlarge."""
     source = [generator(torch.device("cpu"), f"random grids: {part}", 0) for part in ("cells", "rows", "columns")]
     grids = (torch.rand(masks, 8, 8, generator=source[0]) < 0.5).float()
     tops, lefts = (torch.randint(-(-side // 8), (masks,), generator=one) for one in source[1:])
@@ -66,9 +64,9 @@ def _drawn(masks: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rise_masks(side: int, masks: int) -> Race:
-    """RISE's masks alone, against the procedure with scikit-image; one in a hundred is compared.
+    """Build the race of RISE's masks alone against the procedure with scikit-image; one mask in a hundred is compared.
 
-    Ours are made in the kernel's batches and let go, as the kernel does; the procedure keeps them all.
+    Ours are made in the kernel's batches and freed, as in the kernel; the procedure keeps all of them.
     """
     pixels, drawn = photographs(1, side), _drawn(masks, side)
     batches = torch.arange(masks, device=pixels.device).split(chunk_size(pixels, None))
@@ -81,10 +79,10 @@ def rise_masks(side: int, masks: int) -> Race:
 
 
 def rise_map(model: str, side: int, masks: int, batch_size: int | None = None) -> Race:
-    """A RISE map from its masks to its sum, against the procedure that holds all masks and all masked images.
+    """Build the race of a RISE map against the procedure that holds all masks and all masked images.
 
     Args:
-        batch_size: ours, an option of every method; None chooses.
+        batch_size: of our side; None chooses.
     """
     network_, pixels, drawn = network(model, side), photographs(1, side), _drawn(masks, side)
     with torch.no_grad():
@@ -98,7 +96,7 @@ def rise_map(model: str, side: int, masks: int, batch_size: int | None = None) -
 
 
 def _curves(model: str, side: int, maps: int, steps: int, insertion_fill: str) -> tuple:
-    """A network, one image, maps of it without ties, and our curves of them (2, maps, steps + 1) as a function."""
+    """Return a network, one image, maps of it without ties, a function that computes our curves, and the network's own passes."""
     network_, pixels = network(model, side), photographs(1, side)
     ranking = torch.rand(maps, side, side, generator=torch.Generator().manual_seed(1)).to(pixels)
 
@@ -107,12 +105,12 @@ def _curves(model: str, side: int, maps: int, steps: int, insertion_fill: str) -
         fills = {"deletion": "black", "insertion": insertion_fill}
         return [sl.METRICS[name](network_, same, ranking, steps=steps, fill=fill) for name, fill in fills.items()]
 
-    # both ends of the curves are the same for all maps, their inner points are not
+    # the ends of the curves are the same for all maps, so only their inner points need passes of their own
     return network_, pixels, ranking, ours, bare_passes(network_, pixels, 2 * maps * (steps - 1) + 2)
 
 
 def deletion_rise(model: str, side: int, maps: int, steps: int) -> Race:
-    """Deletion and insertion of several maps of one image, against the procedure of RISE's released metric."""
+    """Build the race of deletion and insertion of several maps of one image against RISE's released procedure."""
     network_, pixels, ranking, ours, passes = _curves(model, side, maps, steps, "blur")
 
     def peer() -> Tensor:
@@ -124,13 +122,13 @@ def deletion_rise(model: str, side: int, maps: int, steps: int) -> Race:
 
 
 def deletion_torchcam(model: str, side: int, maps: int, steps: int) -> Race:
-    """Deletion and insertion of several maps of one image, against torchcam's metric told these maps."""
+    """Build the race of deletion and insertion of several maps of one image against torchcam's metric of the same maps."""
     from torchcam.metrics import DeletionInsertionMetric
 
     network_, pixels, ranking, ours, passes = _curves(model, side, maps, steps, "black")
 
     class Given:
-        """The interface that the metric asks of an extractor."""
+        """The interface that the metric expects of an extractor."""
 
         model = network_
 
@@ -152,7 +150,7 @@ def deletion_torchcam(model: str, side: int, maps: int, steps: int) -> Race:
 
 
 def pixel_flipping(model: str, side: int, images: int, steps: int) -> Race:
-    """The deletion curve over black with targets given, against Quantus's pixel flipping."""
+    """Build the race of the deletion curve over black with given targets against Quantus's pixel flipping."""
     import quantus
 
     network_, pixels = network(model, side), photographs(images, side)
@@ -172,16 +170,16 @@ def pixel_flipping(model: str, side: int, images: int, steps: int) -> Race:
 
     def ours() -> Tensor:
         curve = sl.METRICS["deletion"](network_, pixels, ranking, targets, steps=steps, fill="black")
-        return curve.values[:, 1:].double().cpu()  # Quantus leaves the whole image out
+        return curve.values[:, 1:].double().cpu()  # Quantus does not score the whole image
 
     return Race(ours, peer, difference(1e-4), bare_passes(network_, pixels, images * steps))
 
 
 def lime(model: str, side: int, samples: int, segments: int) -> Race:
-    """LIME's weights of square segments, against the package lime; each draws its own samples.
+    """Build the race of LIME's weights of square segments against the package lime; each draws its own samples.
 
     Args:
-        segments: along each side.
+        segments: number of segments along each side.
     """
     from lime import lime_image
 
@@ -191,7 +189,7 @@ def lime(model: str, side: int, samples: int, segments: int) -> Race:
     picture, grid = pixels[0].permute(1, 2, 0).cpu().numpy(), regions.cpu().numpy()
     with torch.no_grad():
         target = int(network_(pixels).argmax(1))
-    lime_image.tqdm = lambda rows: rows  # its progress bar, for which there is no option
+    lime_image.tqdm = lambda rows: rows  # its progress bar, which no option switches off
 
     def classify(copies: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -213,13 +211,14 @@ def lime(model: str, side: int, samples: int, segments: int) -> Race:
 
 
 def sidu(side: int, layer: str) -> Race:
-    """SIDU as pytorch_sidu has it (one mask a channel), against that package."""
+    """Build the race of SIDU's variant `pytorch_sidu` (one mask per channel) against that package."""
     import pytorch_sidu
+    from torchvision.models.feature_extraction import create_feature_extractor
 
     model, pixels = network("resnet18", side), photographs(1, side)
     _, features, _ = features_at(model, model.get_submodule(layer), pixels, None)
     masks, _ = feature_masks(features[0], pixels, 0.15)
-    to_the_layer = create_feature_extractor(model, [layer])  # nothing behind it is looked at
+    to_the_layer = create_feature_extractor(model, [layer])  # later layers are not used
     return Race(
         lambda: sl.METHODS["sidu"](model, pixels, layer=layer, variant="pytorch_sidu"),
         lambda: pytorch_sidu.sidu(model, layer, pixels, pixels.device),
@@ -229,21 +228,25 @@ def sidu(side: int, layer: str) -> Race:
 
 
 def integrated_gradients(side: int, steps: int, batch: int | None) -> Race:
-    """Integrated gradients from black, against captum's; batch None is its default, all steps in one."""
+    """Build the race of integrated gradients from black against captum's; batch None is its default, all steps at once."""
+    from captum.attr import IntegratedGradients
+
     model, pixels = network("resnet18", side), photographs(1, side)
-    target, explainer = _predicted(model, pixels), captum.attr.IntegratedGradients(model)
+    target, explainer = _predicted(model, pixels), IntegratedGradients(model)
     return Race(
         lambda: sl.METHODS["integrated_gradients"](model, pixels, target, steps=steps, baseline="black"),
         lambda: explainer.attribute(pixels, target=target, n_steps=steps, internal_batch_size=batch).sum(1).float(),
-        difference(2e-2),  # rounding that a ReLU turns into a step; in double precision they agree to 1e-7
+        difference(2e-2),  # a ReLU magnifies rounding; in double precision they agree to 1e-7
         bare_passes(model, pixels, steps, backward=True),
     )
 
 
 def occlusion(side: int, window: int, stride: int, batch: int) -> Race:
-    """Occlusion of the logit by black windows, against captum's; 1 window a pass is its default."""
+    """Build the race of occlusion of the logit by black windows against captum's; its default is one window per pass."""
+    from captum.attr import Occlusion
+
     model, pixels = network("resnet18", side), photographs(1, side)
-    target, explainer = _predicted(model, pixels), captum.attr.Occlusion(model)
+    target, explainer = _predicted(model, pixels), Occlusion(model)
     channels = pixels.shape[1]
     options = {"sliding_window_shapes": (channels, window, window), "strides": (channels, stride, stride)}
     windows = (-(-(side - window) // stride) + 1) ** 2

@@ -1,4 +1,4 @@
-"""What the cases run on: networks whose weights are fixed and need no download, photographs, bare passes."""
+"""What the cases run on: networks with fixed weights that need no download, photographs, and the network's own passes."""
 
 from collections.abc import Callable
 
@@ -12,21 +12,21 @@ from saliency_lib.core.batching import arranged, chunk_size, frozen
 
 
 def device() -> torch.device:
-    """The GPU if there is one."""
+    """Return the GPU if there is one, and the CPU otherwise."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def photographs(count: int, side: int) -> Tensor:
-    """Photographs (count, 3, side, side) that come with the installed packages, mirrored ones after the others."""
+    """Return photographs (count, 3, side, side) of the installed packages, followed by their mirror images."""
     images = sl.DATASETS["photos"]().images
     images = torch.cat([images, images.flip(3)])[:count]
     return F.interpolate(images, (side, side), mode="bilinear", antialias=True).clamp(0, 1).to(device())
 
 
 def network(name: str, side: int) -> nn.Module:
-    """A network with 10 classes: `resnet18` of torchvision with normalisation layers that know such images, or one of ours.
+    """Return a network with 10 classes: torchvision's `resnet18` with normalisation fitted to such images, or one of ours.
 
-    Its weights are random, with a seed of their own; time does not depend on them, and agreement of results is stricter.
+    Its weights are random with a fixed seed. The time does not depend on them, and the agreement of results is stricter.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -42,10 +42,11 @@ def network(name: str, side: int) -> nn.Module:
 
 
 def bare_passes(model: nn.Module, images: Tensor, count: int, backward: bool = False) -> Callable[[], Tensor]:
-    """`count` forward passes through the network, and backward ones to its input, in the kernels' batches and layout.
+    """Return a function that runs `count` passes of the network in the kernels' batches and memory layout.
 
     Args:
-        images: (B, C, H, W), of which the first is sent again and again.
+        images: (B, C, H, W); the first is sent through the network repeatedly.
+        backward: whether each forward pass is followed by a backward pass to the input.
     """
     size = chunk_size(images, None)
     same = images[:1].expand(size, -1, -1, -1)
@@ -65,7 +66,7 @@ def bare_passes(model: nn.Module, images: Tensor, count: int, backward: bool = F
 
 
 def counted(model: nn.Module, work: Callable[[], object]) -> Callable[[], Tensor]:
-    """The work, which then gives how many images it sent through the network."""
+    """Return a function that does the work and returns how many images it sent through the network."""
 
     def run() -> Tensor:
         seen: list[int] = []

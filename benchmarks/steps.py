@@ -1,4 +1,4 @@
-"""One training step of each objective: beside the released procedure, the passes that it needs, and a standard step."""
+"""Races of one training step of each objective, against the released procedure and against a standard step."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from benchmarks.scenes import device, photographs
 from saliency_lib.core.batching import frozen
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
-RELEASED: dict[str, tuple[dict, Objective]] = {  # our options and the procedure that they are those of
+RELEASED: dict[str, tuple[dict, Objective]] = {  # our options, and the procedure with the same settings
     "saliency_guided": ({"fill": "corner"}, procedures.saliency_guided_loss),
     "score_matching": ({"weight": 1e-3}, procedures.score_matching_loss),
     "anti_score_matching": ({"weight": 1e-4}, procedures.anti_score_matching_loss),
@@ -22,7 +22,7 @@ RELEASED: dict[str, tuple[dict, Objective]] = {  # our options and the procedure
 
 
 def _scene(objective: str, batch: int, width: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """The network of the objective's paper in training mode, images and labels: digits for SGT, photographs for RG."""
+    """Return the network of the objective's paper in training mode, images and labels: digits for SGT, photographs for RG."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if objective == "saliency_guided":
@@ -34,10 +34,10 @@ def _scene(objective: str, batch: int, width: int) -> tuple[nn.Module, Tensor, T
 
 
 def _step(model: nn.Module, loss: Callable[[], Tensor], only: bool = False) -> Work:
-    """A step without its optimiser, from random numbers that are the same each time; gives the gradients, end to end.
+    """Return a function that runs a step without its optimiser, always with the same random numbers, and returns the gradients.
 
     Args:
-        only: no gradients but those of the weights, as our training loop asks for.
+        only: compute the gradients of the weights alone, as our training loop does.
     """
     weights = list(model.parameters()) if only else None
 
@@ -52,7 +52,7 @@ def _step(model: nn.Module, loss: Callable[[], Tensor], only: bool = False) -> W
 
 
 def _passes(objective: str, model: nn.Module, pixels: Tensor) -> Callable[[], Tensor]:
-    """A sum whose backward pass takes the passes that the objective cannot do without."""
+    """Return a function that computes a sum whose backward pass takes the passes that the objective needs at least."""
 
     def guided() -> Tensor:
         with frozen(model):
@@ -75,19 +75,19 @@ def _passes(objective: str, model: nn.Module, pixels: Tensor) -> Callable[[], Te
 
 
 def released(objective: str, batch: int, width: int = 64) -> Race:
-    """A step's gradients against those of the released procedure, from the same random numbers."""
+    """Build the race of a step against the released procedure, with the same random numbers and gradients."""
     model, pixels, labels = _scene(objective, batch, width)
     options, procedure = RELEASED[objective]
     return Race(
         _step(model, lambda: sl.OBJECTIVES[objective](model, pixels, labels, **options), only=True),
         _step(model, lambda: procedure(model, pixels, labels)),
-        difference(2e-3),  # of gradients in float32 that went through a second derivative
+        difference(2e-3),  # float32 gradients of second derivatives
         _step(model, _passes(objective, model, pixels), only=True),
     )
 
 
 def standard(objective: str, batch: int, width: int = 64) -> Race:
-    """A step's time against that of a step with cross-entropy alone, whose gradients are others and as many."""
+    """Build the race of a step against one with cross-entropy alone, whose gradients have the same shape."""
     model, pixels, labels = _scene(objective, batch, width)
     sound = Agreement("gradients that are not finite", lambda a, b: float((~torch.isfinite(a + b)).sum()), 0, 0)
     return Race(

@@ -1,4 +1,4 @@
-"""Options that a user turns on, each with the time it saves and how far the maps keep their ranks."""
+"""Races of options that a user can turn on: the time that each saves, and how well the maps keep their ranks."""
 
 import shutil
 import sys
@@ -15,13 +15,13 @@ from benchmarks.measure import Race, Unavailable, rank_correlation
 from benchmarks.scenes import device, network, photographs
 
 Change = Callable[[nn.Module], AbstractContextManager[nn.Module]]
-METHODS = {"rise": "masks", "integrated_gradients": "steps"}  # and what their passes are counted in
+PASSES_OPTION = {"rise": "masks", "integrated_gradients": "steps"}  # the option that sets a method's number of passes
 
 
 def _subject(name: str, images: int) -> tuple[nn.Module, Tensor]:
-    """A network with published weights and ImageNet's sample images, or the photographs where they are not.
+    """Return a network with published weights and ImageNet's sample images, or the photographs if they are not installed.
 
-    The `cnn`, which has none, gets small photographs.
+    The `cnn` has no published weights and gets small photographs.
     """
     if name == "cnn":
         return network(name, 32), photographs(images, 32)
@@ -34,7 +34,7 @@ def _subject(name: str, images: int) -> tuple[nn.Module, Tensor]:
 
 
 def _race(model: str, method: str, images: int, passes: int, plain: Change, changed: Change, low: float) -> Race:
-    """The method on the model as `plain` and as `changed` have it, for the classes that the model itself predicts."""
+    """Build the race of a method on the model under two changes, for the classes that the unchanged model predicts."""
     whole, pixels = _subject(model, images)
     with torch.no_grad():
         targets = whole(pixels).argmax(1)
@@ -42,7 +42,7 @@ def _race(model: str, method: str, images: int, passes: int, plain: Change, chan
     def under(change: Change) -> Callable[[], Tensor]:
         def run() -> Tensor:
             with change(whole) as used:
-                return sl.METHODS[method](used, pixels, targets, **{METHODS[method]: passes})
+                return sl.METHODS[method](used, pixels, targets, **{PASSES_OPTION[method]: passes})
 
         return run
 
@@ -50,9 +50,9 @@ def _race(model: str, method: str, images: int, passes: int, plain: Change, chan
 
 
 class Cast(nn.Module):
-    """A network that computes in bfloat16 and gives its logits in float32.
+    """A network that computes in bfloat16 and returns its logits in float32.
 
-    The network alone is cast: around a whole kernel autocast would round its masks and its sums too.
+    Only the network is cast, because autocast around a whole kernel would also round its masks and sums.
     """
 
     def __init__(self, network: nn.Module):
@@ -65,10 +65,10 @@ class Cast(nn.Module):
 
 
 def bfloat16(model: str, method: str, images: int, passes: int) -> Race:
-    """Autocast to bfloat16, against float32.
+    """Build the race of autocast to bfloat16 against float32.
 
     Raises:
-        Unavailable: the hardware has no such arithmetic; emulated it is slower.
+        Unavailable: the hardware has no bfloat16 arithmetic, and emulation is slower.
     """
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -76,7 +76,7 @@ def bfloat16(model: str, method: str, images: int, passes: int) -> Race:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     if not native:
         raise Unavailable("not on this hardware: no bfloat16 arithmetic")
-    # however far the maps drift, that is the result
+    # the correlation is a result here, not a condition
     return _race(model, method, images, passes, nullcontext, lambda whole: nullcontext(Cast(whole)), -1)
 
 
@@ -90,12 +90,12 @@ def _channels_first(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def channels_last(model: str, method: str, images: int, passes: int) -> Race:
-    """Channels innermost in memory, as the kernels have them, against first."""
+    """Build the race of channels last in memory, as in the kernels, against channels first."""
     return _race(model, method, images, passes, _channels_first, nullcontext, 0.99)
 
 
 def compiled(model: str, method: str, images: int, passes: int) -> Race:
-    """The network through torch.compile, against eager; compiling is not timed.
+    """Build the race of the network under torch.compile against eager mode; compiling is not timed.
 
     Raises:
         Unavailable: there is no C++ compiler.

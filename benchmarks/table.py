@@ -1,4 +1,4 @@
-"""One row a case: run it, put the rows into a table, write the table with where it comes from."""
+"""Run the cases, collect one row per case in a table, and write the table together with its origin."""
 
 import json
 import platform
@@ -19,11 +19,11 @@ COLUMNS += ["rounds", "agreement", "note"]
 
 
 def row(case: Case, rounds: int, clock: Clock, tiny: bool = False) -> dict:
-    """What a case comes to: compared first, then measured; where the machine cannot run it, a note that says so.
+    """Return the row of a case: its results are compared, then it is measured. A note says if the machine cannot run it.
 
     Args:
-        rounds: most of them.
-        tiny: the quick test's size.
+        rounds: maximum number of rounds.
+        tiny: use the size of the quick test.
 
     Raises:
         Disagreement: the results differ.
@@ -37,7 +37,7 @@ def row(case: Case, rounds: int, clock: Clock, tiny: bool = False) -> dict:
 
 
 def failure(case: Case, error: Exception) -> dict:
-    """The row of a case that could not be measured."""
+    """Return the row of a case that could not be measured."""
     return {**_known(case), "met": "no", "note": f"failed: {type(error).__name__}: {error}"}
 
 
@@ -68,18 +68,18 @@ def _memory(case: Case, race: Race, tiny: bool) -> dict:
 
 
 def frame(rows: list[dict]) -> pd.DataFrame:
-    """The rows as a table."""
+    """Return the rows as a table."""
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def text(table: pd.DataFrame) -> str:
-    """The table for a terminal."""
+    """Return the table as text for a terminal."""
     shown = table.drop(columns=["quantity", "unit"])
     return shown.to_string(index=False, na_rep="", float_format=lambda number: f"{number:.3g}")
 
 
 def machine() -> dict:
-    """What the numbers depend on: processor, device, versions, commit."""
+    """Return what the numbers depend on: processor, device, versions, commit."""
     cpus = Path("/proc/cpuinfo")
     names = (
         [line.split(":")[1].strip() for line in cpus.read_text().splitlines() if "model name" in line] if cpus.exists() else []
@@ -92,12 +92,12 @@ def machine() -> dict:
 
 
 def write(table: pd.DataFrame, file: Path = CSV, command: str = "make bench", *, some: bool = False) -> None:
-    """Write the table as CSV and beside it a JSON file that says where it comes from, each whole or not at all.
+    """Write the table as CSV and its origin as a JSON file beside it, each whole or not at all.
 
-    The JSON file names the digest of the CSV, so that one without the other is noticed.
+    The JSON file contains the digest of the CSV, so that a mismatch is noticed.
 
     Args:
-        some: the table holds some cases, whose rows take the place of those kept; the JSON file says which and when.
+        some: the table has only some cases. Their rows replace the kept ones, and the JSON file says which were replaced.
     """
     origin: dict = {"command": command, **machine()}
     if some and file.exists():
