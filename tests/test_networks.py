@@ -90,6 +90,7 @@ WORK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("work", "few", "many"), [("occlusion", 2, 1), ("curve", 128, 2048)])
 def test_thousands_of_steps_on_one_image_take_the_memory_of_one_batch(work, few, many):
     code = MEMORY.format(few=WORK[work].format(few), many=WORK[work].format(many))
