@@ -171,14 +171,14 @@ def batch(chosen: str | None = None, scale: str = "embedded") -> list[Step]:
     """Return the steps of several plans.
 
     Args:
-        chosen: the plans' names, separated by commas; None chooses the usual ones at that scale.
+        chosen: the names of the plans, separated by commas or spaces; None chooses the usual ones at that scale.
 
     Raises:
         ValueError: as `steps` does.
     """
     if scale not in SCALES:
         raise no_such("scale", scale, SCALES)
-    return [step for plan in (chosen.split(",") if chosen else USUAL[scale]) for step in steps(plan, scale)]
+    return [step for plan in (chosen.replace(",", " ").split() if chosen else USUAL[scale]) for step in steps(plan, scale)]
 
 
 def needed_by(step: Step) -> list[Path]:
