@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from saliency_lib import figures, notebook, paths, statistics
+from saliency_lib import figures, statistics
 
 LOWER = {"deletion": True, "insertion": False}
 
@@ -172,33 +172,3 @@ def test_the_leaderboard_of_all_trainings_joins_ranks_and_means():
 def test_what_cannot_be_ranked_is_refused(areas, message):
     with pytest.raises(ValueError, match=message):
         statistics.mean_ranks(areas, LOWER)
-
-
-def test_the_readmes_table_is_what_was_measured():
-    shown = statistics.side_by_side(notebook.measured("digits_claims")[0])
-    readme = (paths.ROOT / "README.md").read_text()
-    header, _, *lines = readme[readme.index("| claim | by | standard") :].split("\n\n")[0].splitlines()
-    trainings = header.strip("| ").split(" | ")[2:]
-    assert trainings == list(shown.columns[2:]) and len(lines) == 8
-    for line in lines:
-        claim, metric, *said = line.replace("\\|", "¦").strip("| ").split(" | ")
-        claim = claim.replace("GNL", "gnl_integrated_gradients").replace("integrated gradients", "integrated_gradients")
-        claim = claim.replace("active gradient", "active_gradient").replace("positive gradient", "positive_gradient")
-        row = shown[(shown["claim"] == claim) & (shown["metric"] == metric.replace("¦", "|"))].iloc[0]
-        assert [str(row[training]).split()[0] for training in trainings] == said, line
-    assert f"These are {len(lines)} of {len(shown)} rows" in readme
-    gnl = shown[shown["claim"].str.startswith("gnl")].set_index("metric")[trainings].ne("no").sum(axis=1)
-    assert f"by infidelity on {gnl['infidelity']} of the 6\nnetworks, by average drop on {gnl['average_drop']}." in readme
-    board, _ = notebook.measured("digits_leaderboard")
-    assert list(board.groupby("method")["rank"].mean().sort_values().index[:2]) == ["rise", "deeplift"]
-    assert "Of all methods RISE has the best mean rank, then DeepLIFT." in readme
-    wins = shown.set_index(["claim", "metric"])[trainings].ne("no").sum(axis=1).unstack()
-    signs = wins.loc[["positive_gradient lies below gradient", "active_gradient lies below gradient"]].dropna(axis=1)
-    most = signs[["deletion", "allegiance", "masked_accuracy", "infidelity"]]
-    assert "likewise by deletion, masked accuracy and infidelity; by\ninsertion and ROAD on hardly any." in readme
-    assert (most > len(trainings) / 2).all(axis=None), most
-    hardly = wins.loc[["positive_gradient lies above gradient", "active_gradient lies above gradient"], ["insertion", "road"]]
-    assert (hardly <= 1).all(axis=None) and (wins.filter(like="gnl", axis=0)[["deletion", "insertion"]].max() <= 1).all()
-    agreement = notebook.measured("digits_agreement")[0].set_index("metric").loc["deletion"]
-    assert f"by .{100 * agreement['allegiance']:.0f}, those" in readme
-    assert f"perturbation by .{100 * agreement['pixel_perturbation']:02.0f}." in readme
