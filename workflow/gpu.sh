@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# workflow/gpu.sh COMMAND ...: run a command on a GPU that no other job of this user has on this machine; wait for one if need be.
+# workflow/gpu.sh COMMAND ...: run a command on a GPU that no other job of this user has on this machine, and wait for one if needed.
 #
-# The GPUs are those of CUDA_VISIBLE_DEVICES, or all that nvidia-smi lists. One is taken by a lock (flock) on a file that stands
-# for it. The command inherits the open file, so that the system itself frees the GPU when the command has ended, killed or not.
-# A notebook's kernel does not inherit it and notices within a second that papermill has gone: a GPU just taken is let rest so long.
+# The GPUs are those of CUDA_VISIBLE_DEVICES, or all that nvidia-smi lists. A lock (flock) on a file reserves a GPU. The command
+# inherits the open file, so the system releases the GPU when the command has ended, also if it was killed. A notebook's kernel does
+# not inherit the file; it ends within a second after papermill, so the next job waits for two seconds before it starts.
 set -euo pipefail
 
 if [[ -z ${CUDA_VISIBLE_DEVICES+set} ]]; then
@@ -20,7 +20,7 @@ fi
 locks=${TMPDIR:-/tmp}/saliency-gpus-$(id -u)
 mkdir -p -m 700 "$locks"
 if [[ ! -O $locks || -L $locks ]]; then
-  echo "workflow/gpu.sh: $locks belongs to somebody else; set TMPDIR to a folder of yours" >&2
+  echo "workflow/gpu.sh: $locks belongs to another user; set TMPDIR to one of your folders" >&2
   exit 1
 fi
 

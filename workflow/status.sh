@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# workflow/status.sh NUMBER: prints whether a job of workflow/submit.sh is running, was a success or failed.
+# workflow/status.sh NUMBER: print whether a job of workflow/submit.sh is running, has succeeded or has failed.
 job=.snakemake/queue/$1
 if [[ ! -d $job ]]; then
   echo failed
@@ -8,5 +8,5 @@ elif ! flock --nonblock "$job/lock" true; then
 elif [[ $(cat "$job/code" 2>/dev/null) == 0 ]]; then
   echo success
 else
-  echo failed  # also a killed one, which could not say how it ended
+  echo failed  # or killed, so that it could not record how it ended
 fi
