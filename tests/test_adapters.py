@@ -77,7 +77,7 @@ def test_a_wrapper_keeps_the_models_mean_colour_and_its_modes(relu_net, images, 
 
 
 def test_a_direction_that_does_not_fit_is_refused(smooth, images):
-    with pytest.raises(ValueError, match="direction must be a tensor of floats, the shape of one image, got list"):
+    with pytest.raises(ValueError, match="direction must be a tensor of floats of the shape of one image, got list"):
         sl.Shifted(smooth, [1.0])
     with pytest.raises(ValueError, match=r"got torch\.int64"):
         sl.Shifted(smooth, torch.ones(3, 16, 16, dtype=torch.long))
