@@ -40,6 +40,7 @@ class Entry:
         vars(self).update(copied, __name__=self.name, __wrapped__=self.function)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the function."""
         return self.function(*args, **options)
 
     @classmethod

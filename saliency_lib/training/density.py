@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_lib.core.checks import positive
+from saliency_lib.core.checks import not_negative, positive
 from saliency_lib.core.registry import no_such
-from saliency_lib.training.objectives import cross_entropy, not_negative
+from saliency_lib.training.objectives import cross_entropy
 from saliency_lib.training.table import OBJECTIVES
 
 PIECEWISE_LINEAR = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)

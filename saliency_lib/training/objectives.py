@@ -13,16 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import arranged, frozen, in_chunks
+from saliency_lib.core.checks import not_negative
 from saliency_lib.core.fills import image_mean, within
 from saliency_lib.core.registry import no_such
 from saliency_lib.training.table import OBJECTIVES
-
-
-def not_negative(name: str, value: float) -> float:
-    """Return the value, refused if it is not a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
-    return value
 
 
 def share(name: str, value: float) -> float:
