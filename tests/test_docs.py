@@ -1,80 +1,303 @@
-"""The README, the results page and the site from the stored notebooks: their numbers are those that were found."""
+"""README, the guide, the results page and the citations: every number is one that was found, every code block runs."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
 import pandas as pd
 import pytest
+import yaml
 
 import saliency_lib as sl
-from docs import site
+from docs import __main__ as site
+from docs import content, pages
 from saliency_lib import paths
-from saliency_lib import notebook as report
+from saliency_lib.artefacts.tables import measured
 from workflow import plans
 
-README = paths.ROOT / "README.md"
+README = (paths.ROOT / "README.md").read_text()
+RESULTS = (paths.ROOT / "docs" / "results.md").read_text()
+GUIDE = sorted((paths.ROOT / "docs" / "guide").glob("*.md"))
+FLAT = re.sub(r"\s+", " ", RESULTS)  # without line ends, for sentences
 
 
-def cells(file, kind):
-    return [cell for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == kind and cell.source.strip()]
+def blocks(text, language):
+    """The code blocks of a Markdown text."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("name", "better"),
-    [
-        ("03_deletion", "holds for 5 of 5; 3 of 5"),
-        ("03_insertion", "holds for 4 of 5; 4 of 5"),
-        ("03_allegiance", "holds for 3 of 5; 2 of 5"),
-        ("03_masked_accuracy", "holds for 6 of 6; 2 of 6"),
-        ("03_pixel_perturbation", "holds for 3 of 4; 2 of 4"),
-        ("03_fidelity", "holds for 4 of 5; 1 of 5"),
-        ("03_sanity", "holds for 5 of 5; 5 of 5"),
-        ("03_localisation", "holds for 7 of 7; 2 of 7"),
-    ],
-)
-def test_the_readmes_table_is_what_the_notebooks_found(name, better):
-    claims = next(cell for cell in cells(paths.NOTEBOOKS / f"{name}.ipynb", "code") if "claims" in cell.metadata.get("tags", []))
-    rows = re.findall(r"<tr>(.*?)</tr>", claims.outputs[0]["data"]["text/html"], re.DOTALL)
-    counts = [
-        f"{sum('holds' in row for row in rows if f' {control}<' in row)} of {sum(f' {control}<' in row for row in rows)}"
-        for control in ("random", "edges")
+def rows(text, header):
+    """The cells of the rows of a Markdown table whose header begins so."""
+    table = text[text.index(f"| {header}") :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip().strip("|").replace("\\|", "¦").split("|")] for line in table[2:]]
+
+
+# README
+
+
+def test_the_readme_has_at_most_700_words():
+    assert len(README.split()) <= 700
+
+
+def test_the_readmes_table_of_papers_is_that_of_the_papers_file():
+    assert pages.environment().get_template("papers.md").render() in README
+
+
+@pytest.fixture
+def place(outputs, tmp_path, monkeypatch):
+    """A folder to run code in, an empty store, and tables of names that are as before afterwards."""
+    monkeypatch.chdir(tmp_path)
+    for table in (sl.METHODS, sl.METRICS, sl.OBJECTIVES, sl.DATASETS, sl.MODELS):
+        monkeypatch.setattr(table, "_entries", dict(table._entries))
+
+
+def test_the_readmes_code_runs(place):
+    (code,) = blocks(README, "python")
+    assert len(code.strip().splitlines()) <= 5
+    found = {}
+    exec(code, found)
+    assert found["maps"].shape == (2, 64, 64) and found["curve"].area.shape == (2,)
+
+
+def test_the_readmes_commands_exist():
+    lines = [line.split("#")[0].split() for block in blocks(README, "sh") for line in block.splitlines()]
+    targets = set(re.findall(r"^(\w+):", (paths.ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {words[1] for words in lines if words[0] == "make"} | set(re.findall(r"`make (\w+)`", README)) <= targets
+    for words in (words for words in lines if words[0] == "papermill"):
+        notebook = next(word for word in words if word.endswith(".ipynb"))
+        assert set(words[words.index("-p") + 1 :: 3] if "-p" in words else ()) <= set(plans.defaults(Path(notebook).stem))
+    assert all(plan in plans.names() for plan in re.findall(r"plans=(\w+)", README))
+    extras = (paths.ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("\n\n")[0]
+    said = re.search(r"The extras (.*?) add the rest", README)[1]
+    assert all(f"\n{name} = " in extras for name in re.findall(r"`(\w+)`", said))
+
+
+def test_links_between_files_lead_somewhere():
+    for file in (paths.ROOT / "README.md", paths.ROOT / "docs" / "results.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)\)", file.read_text()):
+            assert target.startswith("https://") or (file.parent / target).exists(), target
+
+
+# Citations
+
+
+@pytest.mark.parametrize("paper", content.PAPERS, ids=lambda paper: paper["key"])
+def test_a_paper_is_cited_alike_by_its_notebook_and_by_the_citation_file(paper):
+    text = " ".join(nbformat.read(paths.NOTEBOOKS / f"04_{paper['key']}.ipynb", as_version=4).cells[0].source.split())
+    assert paper["authors"][0] in text and str(paper.get("year", "")) in text
+    assert paper["link"] in text or f"*{paper['title']}*" in text
+    reference = next(one for one in yaml.safe_load(cff_text())["references"] if one["url"] == paper["link"])
+    assert [author["family-names"] for author in reference["authors"]] == paper["authors"]
+    assert (reference["title"], reference.get("year")) == (paper["title"], paper.get("year"))
+
+
+def cff_text():
+    return (paths.ROOT / "CITATION.cff").read_text()
+
+
+def test_the_citation_file_has_the_papers_and_no_other():
+    assert {one["url"] for one in yaml.safe_load(cff_text())["references"]} == {paper["link"] for paper in content.PAPERS}
+
+
+# The guide
+
+
+@pytest.mark.parametrize("file", GUIDE, ids=lambda file: file.stem)
+def test_the_code_of_the_guide_runs(file, place):
+    found = {}
+    for code in blocks(file.read_text(), "python"):
+        exec(compile(code, str(file), "exec"), found)
+    assert found or file.stem in ("index", "cluster")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", GUIDE, ids=lambda file: file.stem)
+def test_the_commands_of_the_guide_run(file, tmp_path):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment["SALIENCY_OUTPUTS"] = str(tmp_path / "outputs")
+    for code in blocks(file.read_text(), "sh"):
+        command = code.replace("snakemake ", "snakemake --nolock ")
+        ended = subprocess.run(["bash", "-e", "-c", command], capture_output=True, text=True, cwd=paths.ROOT, env=environment)
+        assert ended.returncode == 0, code + ended.stderr
+        assert "would be run" in ended.stdout + ended.stderr or "--help-notebook" in code or " -n" in code
+
+
+def test_a_code_block_of_the_guide_is_one_that_the_tests_run():
+    for file in GUIDE:
+        assert set(re.findall(r"^```([\w{}-]+)$", file.read_text(), re.MULTILINE)) <= {"python", "sh", "{toctree}"}
+
+
+# Results
+
+
+def test_the_results_page_is_up_to_date():
+    assert pages.results() == RESULTS, "run `python -m docs results`"
+
+
+def test_the_results_page_counts_what_the_notebooks_found():
+    found = {row[0]: row[2:] for row in rows(RESULTS, "notebook | question")}
+    assert {re.search(r"\w+", name)[0]: [int(number) for number in numbers] for name, numbers in found.items()} == {
+        "03_deletion": [5, 5, 3],
+        "03_insertion": [5, 4, 4],
+        "03_allegiance": [5, 3, 2],
+        "03_masked_accuracy": [6, 6, 2],
+        "03_pixel_perturbation": [4, 3, 2],
+        "03_fidelity": [5, 4, 1],
+        "03_sanity": [5, 5, 5],
+        "03_localisation": [7, 7, 2],
+    }
+    for name in (re.search(r"\w+", name)[0] for name in found):
+        assert {row["claim"].rsplit(" ", 1)[1] for row in content.blessed(name, "claims")} == {"random", "edges"}
+
+
+def test_the_results_page_counts_the_verdicts_of_every_paper_on_all_images():
+    said = [(re.sub(r"\[(.*?)\].*", r"\1", name), *others) for name, *others in rows(RESULTS, "paper | images")]
+    assert [(name, images, reproduced, claims, n) for name, images, _, claims, reproduced, n in said] == [
+        ("Active gradients", "digits", "5", "5", "500"),
+        ("Active gradients", "CIFAR-10", "5", "5", "10,000"),
+        ("Guided non-linearity", "digits", "0", "1", "500"),
+        ("Guided non-linearity", "CIFAR-10", "0", "1", "1,000"),
+        ("Guided non-linearity", "ImageNet", "1", "1", "600"),
+        ("Guided training", "digits", "5", "6", "100"),
+        ("Guided training", "CIFAR-10", "0", "6", "1,000"),
+        ("Saliency benchmark", "digits", "1", "4", "200"),
+        ("Saliency benchmark", "CIFAR-10", "0", "4", "1,000"),
+        ("Score matching", "digits", "1", "7", "200 / 100 / 1000"),
     ]
-    assert f"holds for {'; '.join(counts)}" == better
-    assert re.search(rf"\[{name}\].*\| {better} \|", (paths.ROOT / "README.md").read_text())
+    for paper in content.PAPERS:
+        assert {row["verdict"] for row in content.blessed(f"04_{paper['key']}", "claims")} <= {"reproduced", "not reproduced"}
+    assert "On digits, between none and all of a paper's claims are." in re.sub(r"\s+", " ", README)
 
 
-def rows_of(name, tag):
-    """The rows of the tables in a notebook's outputs whose cell has a tag or whose source begins with it."""
-    found = [one for one in cells(paths.NOTEBOOKS / f"{name}.ipynb", "code") if tag in one.metadata.get("tags", [])]
-    found = found or [one for one in cells(paths.NOTEBOOKS / f"{name}.ipynb", "code") if one.source.startswith(tag)]
-    html = "".join(output.get("data", {}).get("text/html", "") for cell in found for output in cell.outputs)
-    return [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL) if "<td>" in row]
+def test_one_conclusion_changes_with_the_correction_of_a_defect():
+    before, after = (content.blessed("05_released_against_corrected", way) for way in ("released", "corrected"))
+    changed = [one for one, other in zip(before, after, strict=True) if one["verdict"] != other["verdict"]]
+    assert len(before) == 7 and [one["claim"] for one in changed] == [tables_claimed("SGT: signed ranking")]
+    assert f'- "{changed[0]["claim"]}" (defect: {changed[0]["where"]}).' in RESULTS and "The correction changes 1 of them" in FLAT
 
 
-@pytest.mark.parametrize(
-    "name", ["04_active_gradients", "04_guided_nonlinearity", "04_guided_training", "04_saliency_benchmark", "04_score_matching"]
-)
-def test_the_readmes_count_of_verdicts_is_what_the_notebooks_found(name):
-    line = re.search(rf"\| \[{name}\].*", (paths.ROOT / "README.md").read_text())[0]
-    said = [row[-1] for row in rows_of(name, "claims")]
-    assert set(said) <= {"reproduced", "not reproduced"}
-    assert f"reproduced: {said.count('reproduced')} of {len(said)} (" in line
-    if name == "04_guided_training":
-        less = [row[-1] for row in rows_of(name, "beyond = ")]
-        assert f"; less a random order's {less.count('holds')} of {len(less)} |" in line
-    told = re.findall(r"(\d+) (?:images|samples)", line.rpartition("reproduced: ")[2])
-    assert told and set(told) <= {row[-2] for row in rows_of(name, "claims")}
+def tables_claimed(name):
+    """The statement of a claim."""
+    claimed = pd.read_csv(paths.ROOT / "data" / "reported" / "claims.csv").set_index("id")
+    return claimed.loc[name, "statement"]
 
 
-def test_the_readme_says_how_many_conclusions_a_defect_changes():
-    line = re.search(r"\| \[05_released_against_corrected\].*", (paths.ROOT / "README.md").read_text())[0]
-    changed = [row[0] for row in rows_of("05_released_against_corrected", "claims") if row[-1] == "yes"]
-    assert changed == ["SGT: signed ranking"] and "one changes: guided training's signed ranking" in line
-    assert "seven conclusions" in line and len(rows_of("05_released_against_corrected", "claims")) == 7
+def test_what_the_results_page_says_of_cifar_10_was_measured():
+    right = measured("cifar10_guided_training_accuracy")[0].set_index("method")["mean"].round(2)
+    assert right.to_dict() == {"standard": 0.59, "saliency_guided": 0.56}
+    assert (
+        "It classifies 59 % of the test images correctly" in FLAT and "fewer test images correctly (56 % instead of 59 %)" in FLAT
+    )
+    areas = measured("cifar10_saliency_benchmark_areas")[0].set_index("method").loc[["rise", "gradcam", "sidu", "lime"]]
+    assert (areas["insertion"].idxmax(), areas["deletion"].idxmin()) == ("rise", "rise")
+    assert "RISE, its last by insertion, is the first of the four methods by both metrics" in FLAT
+    assert (areas.loc[["gradcam", "sidu"], "insertion"] > areas.loc["lime", "insertion"]).all()
+    lime = measured("cifar10_saliency_benchmark_verdicts")[0].set_index("claim")
+    led = ["Grad-CAM has a larger insertion area than LIME", "SIDU has a larger insertion area than LIME"]
+    assert set(lime.loc[led, "verdict"]) == {"not reproduced"} and "SIDU are ahead of LIME by too little to be told apart" in FLAT
+    assert f"{measured('cifar10_saliency_benchmark_superpixels')[0]['mean'][0]:.1f} superpixels" in FLAT
+    guided = measured("cifar10_guided_training_verdicts")[0]
+    assert guided["ours"].str.split().str[0].astype(float).abs().max() == 0.013 and "no difference exceeds 0.013" in FLAT
+    assert set(guided["verdict"]) == {"not reproduced"}
+    raised = measured("cifar10_guided_nonlinearity_verdicts")[0]["ours"][0]
+    assert raised == "-0.024 [-0.030, -0.018]" and f"(the claimed decrease is {raised}) and lowers it on ImageNet" in FLAT
+
+
+def test_relative_to_a_random_order_no_claim_of_guided_training_holds():
+    beyond = content.blessed("04_guided_training", "beyond random")
+    assert [row["verdict"] for row in beyond] == ["does not hold"] * 6 and "0 of 6 claims hold" in FLAT
+    random = content.blessed("04_guided_training", "controls of trainings")[0]
+    assert random["claim"].startswith("random, saliency_guided") and random["verdict"] == "holds"
+
+
+def test_the_areas_on_imagenet_are_those_that_were_measured():
+    areas, origin = measured("imagenet_guided_nonlinearity_areas")
+    assert set(areas["images"]) == {600} and not origin["dirty"] and len(origin["requires"]) == 16
+    areas = areas.set_index("method")
+    table = rows(RESULTS, "area, with 95 % interval")
+    for label, better, *said in table:
+        quantity = f"{label.split(',')[0]}_{'signed' if 'signed' in label else 'absolute'}"
+        assert better == ("lower ↓" if quantity.startswith("deletion") else "higher ↑")
+        for method, text in zip(("integrated_gradients", "gnl_integrated_gradients", "random", "edges"), said, strict=True):
+            mean, low, high = areas.loc[method, [quantity, f"{quantity}_low", f"{quantity}_high"]]
+            assert text == f"{mean:.3f} [{low:.3f}, {high:.3f}]", label
+    assert len(table) == 4
+    plain, guided = areas.loc["integrated_gradients"], areas.loc["gnl_integrated_gradients"]
+    assert plain["deletion_signed"] < guided["deletion_signed"] and plain["insertion_signed"] > guided["insertion_signed"]
+    (verdict,) = measured("imagenet_guided_nonlinearity_verdicts")[0].itertuples()
+    assert verdict.verdict == "reproduced" and verdict.ours == "+0.034 [+0.028, +0.040]" and verdict.images == 600
+    assert "is reproduced here (difference +0.034 [+0.028, +0.040], paired over 600 images)" in FLAT
+
+
+def test_the_leaderboard_of_six_trainings_is_what_was_measured():
+    shown = sl.statistics.side_by_side(measured("digits_claims")[0])
+    trainings = list(shown.columns[2:])
+    table = rows(RESULTS, "claim | metric | " + " | ".join(trainings))
+    for claim, metric, *said in table:
+        claim = claim.replace("GNL", "gnl_integrated_gradients").replace("integrated gradients", "integrated_gradients")
+        claim = re.sub(r"(active|positive) gradient", r"\1_gradient", claim).replace(" is ", " lies ")
+        row = shown[(shown["claim"] == claim) & (shown["metric"] == metric.replace("¦", "|"))].iloc[0]
+        assert [str(row[training]).split()[0] for training in trainings] == said, claim
+    assert f"These are {len(table)} of {len(shown)} rows" in FLAT and len(table) == 8
+    gnl = shown[shown["claim"].str.startswith("gnl")].set_index("metric")[trainings].ne("no").sum(axis=1)
+    assert f"by infidelity on {gnl['infidelity']} of the 6 networks and by average drop on {gnl['average_drop']}." in FLAT
+    board, _ = measured("digits_leaderboard")
+    assert (board["training"].nunique(), board["method"].nunique(), set(board["images"])) == (6, 26, {50})
+    assert "26 methods by eight metrics on the networks of six trainings, 50 digits" in FLAT
+    assert list(board.groupby("method")["rank"].mean().sort_values().index[:2]) == ["rise", "deeplift"]
+    assert "Of all methods, RISE has the best mean rank, followed by DeepLIFT." in FLAT
+    wins = shown.set_index(["claim", "metric"])[trainings].ne("no").sum(axis=1).unstack()
+    signs = wins.loc[["positive_gradient lies below gradient", "active_gradient lies below gradient"]].dropna(axis=1)
+    most = signs[["deletion", "allegiance", "masked_accuracy", "infidelity"]]
+    assert (most > len(trainings) / 2).all(axis=None), most
+    hardly = wins.loc[["positive_gradient lies above gradient", "active_gradient lies above gradient"], ["insertion", "road"]]
+    assert (hardly <= 1).all(axis=None) and (wins.filter(like="gnl", axis=0)[["deletion", "insertion"]].max() <= 1).all()
+    correlations, _ = measured("digits_agreement")
+    assert len(correlations) == 8
+    agreement = correlations.set_index("metric").loc["deletion"]
+    assert f"by allegiance correlate by {agreement['allegiance']:.2f}" in FLAT
+    assert f"pixel perturbation by {agreement['pixel_perturbation']:.2f}." in FLAT
+
+
+@pytest.mark.parametrize("fill", ["black", "white"])
+def test_the_areas_of_active_gradients_on_cifar10_are_those_that_were_measured(fill):
+    table = measured(f"cifar10_{fill}_allegiance")[0].set_index("method")
+    assert set(table["images"]) == {10_000}
+    said = [row for row in rows(RESULTS, "pixels turn") if row[0] == fill]
+    assert len(said) == 4
+    for _, method, _, text in said:
+        mean, low, high = table.loc[method, ["mean", "low", "high"]]
+        assert text == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    named = {"black": ["positive_gradient", "active_gradient"], "white": ["negative_gradient", "inactive_gradient"]}[fill]
+    assert (table.loc[named, "high"] < table.loc["gradient", "low"]).all() and "The paper's order is found for both." in FLAT
+    if fill == "black":
+        assert table.loc["random", "mean"] < table.loc["gradient", "mean"]
+        assert table.loc["active_gradient", "low"] < table.loc["positive_gradient", "mean"] < table.loc["active_gradient", "high"]
+
+
+def test_the_trainings_of_score_matching_on_cifar10_are_those_that_were_measured():
+    samples = measured("cifar10_samples_trainings")[0].set_index("training")
+    pixels = measured("cifar10_pixels_trainings")[0].set_index("method")
+    table = rows(RESULTS, "training | test accuracy")
+    assert len(table) == len(samples) == len(pixels) == 4
+    own = ["own gradients", "gradients, judged by softplus"]
+    for name, *numbers in table:
+        name = name.removesuffix(" (baseline)")
+        found = [*samples.loc[name, ["accuracy", "gan_test"]], *pixels.loc[name, own]]
+        assert [f"{value:.3f}" for value in found] == [number for index, number in enumerate(numbers) if index != 2]
+    above = samples[["gan_test"]].join(pixels[own]) > samples[["gan_test"]].join(pixels[own]).loc["softplus"]
+    assert above.loc[["score_matching", "anti_score_matching"]].all(axis=None)
+    assert list(above.loc["gradient_norm"]) == [False, True, True]
+    assert samples["accuracy"].idxmin() == "score_matching"
+
+
+# What was measured once
 
 
 @pytest.mark.parametrize("file", sorted((paths.ROOT / "data" / "measured").glob("*.json")), ids=lambda file: file.stem)
@@ -101,62 +324,16 @@ def test_the_measured_tables_hold_every_method_and_say_where_they_come_from():
     assert origin["parameters"]["options"] in step.command and f"-p steps {origin['parameters']['steps']}" in step.command
     best = board.sort_values("insertion - deletion", ascending=False)["method"]
     assert list(best[:3]) == ["deeplift_shap", "deeplift", "integrated_gradients"]
-    assert "the best are DeepLIFT-SHAP, DeepLIFT and integrated gradients" in README.read_text()
+    assert "the best are DeepLIFT-SHAP, DeepLIFT and integrated gradients" in FLAT
 
 
-def test_the_readmes_areas_on_imagenet_are_those_that_were_measured():
-    areas, origin = report.measured("imagenet_guided_nonlinearity_areas")
-    assert set(areas["images"]) == {600} and not origin["dirty"] and len(origin["requires"]) == 16
-    areas = areas.set_index("method").map(lambda number: f"{number:.3f}".lstrip("0") if isinstance(number, float) else number)
-    table = README.read_text().split("| area | integrated gradients |")[1].split("\n\n")[0].splitlines()[2:]
-    for line in table:
-        words, *said = line.replace("\\|", "").strip("| ").split(" | ")
-        quantity = f"{words.split(',')[0]}_{'signed' if 'signed' in words else 'absolute'}"
-        for method, text in zip(("integrated_gradients", "gnl_integrated_gradients", "random", "edges"), said, strict=True):
-            mean, low, high = areas.loc[method, [quantity, f"{quantity}_low", f"{quantity}_high"]]
-            assert text == f"{mean} [{low}, {high}]", line
-    assert len(table) == 4
-    (verdict,) = report.measured("imagenet_guided_nonlinearity_verdicts")[0].itertuples()
-    assert verdict.verdict == "reproduced" and verdict.ours == "+0.034 [+0.028, +0.040]" and verdict.images == 600
-    assert "The paper's claim is reproduced here: the deletion area falls by .034 [.028, .040]" in README.read_text()
+@pytest.mark.parametrize("file", sorted((paths.ROOT / "data" / "measured").glob("*.csv")), ids=lambda file: file.stem)
+def test_every_measured_table_is_the_one_that_its_origin_speaks_of(file):
+    table, origin = measured(file.stem)
+    assert len(table) and origin["command"] and origin["commit"]
 
 
-@pytest.mark.parametrize(
-    ("paper", "short"),
-    [
-        ("active_gradients", "Active gradients"),
-        ("guided_nonlinearity", "Guided non-linearity"),
-        ("guided_training", "Guided training"),
-        ("saliency_benchmark", "Saliency benchmark"),
-    ],
-)
-def test_the_readme_counts_the_verdicts_on_every_kind_of_images(paper, short):
-    def said(found, images):
-        return f"{sum(word == 'reproduced' for word in found)} of {len(found)} ({int(images):,} images)"
-
-    digits = rows_of(f"04_{paper}", "claims")
-    told = [said([row[-1] for row in digits], digits[0][-2])]
-    for data in ("cifar10", "imagenet"):
-        if (paths.ROOT / "data" / "measured" / f"{data}_{paper}_verdicts.csv").is_file():
-            table, origin = report.measured(f"{data}_{paper}_verdicts")
-            told.append(said(list(table["verdict"]), table["images"].iloc[0]))
-            assert origin["commit"] and not origin["dirty"] and origin["requires"]
-    line = re.search(rf"^\| {short} \| \d.*", README.read_text(), re.MULTILINE)[0]
-    assert [cell for cell in line.strip("| ").split(" | ") if cell][1:] == told
-
-
-def test_what_the_readme_says_of_cifar_10_was_measured():
-    text = README.read_text()
-    right = report.measured("cifar10_guided_training_accuracy")[0].set_index("method")["mean"].round(2)
-    assert right.to_dict() == {"standard": 0.59, "saliency_guided": 0.56}
-    assert "59 % of the test images right" in text and "fewer test images right (56 %)" in text
-    areas = report.measured("cifar10_saliency_benchmark_areas")[0].set_index("method").loc[["rise", "gradcam", "sidu", "lime"]]
-    assert (areas["insertion"].idxmax(), areas["deletion"].idxmin()) == ("rise", "rise") and "first of the four in both" in text
-    assert f"{report.measured('cifar10_saliency_benchmark_superpixels')[0]['mean'][0]:.1f} superpixels" in text
-    guided = report.measured("cifar10_guided_training_verdicts")[0]["ours"].str.split().str[0].astype(float)
-    assert guided.abs().max() == 0.013 and "(differences of at most .013," in text
-    areas = report.measured("cifar10_guided_nonlinearity_verdicts")[0]["ours"][0]
-    assert areas == "-0.024 [-0.030, -0.018]" and "CIFAR-10 by .024 [.018, .030] and lowers it on ImageNet" in text
+# The site from the stored notebooks
 
 
 @pytest.fixture
@@ -164,18 +341,21 @@ def executed(tmp_path, monkeypatch):
     """The blessed notebooks as the executed ones of the plan `embedded`, in a report folder of its own."""
     monkeypatch.setattr(plans, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(site, "SITE", tmp_path / "report")
+    known = pages.api()  # of which tests/test_site.py makes all pages
+    monkeypatch.setattr(pages, "api", lambda: [group | {"paths": group["paths"][:1]} for group in known])
     for step in (step for plan in ("embedded", *plans.PAPERS) for step in plans.steps(plan)):
         step.output.parent.mkdir(parents=True, exist_ok=True)
         step.output.write_text((paths.NOTEBOOKS / f"{step.notebook}.ipynb").read_text())
     return tmp_path
 
 
-def test_the_site_shows_pictures_and_tables_and_has_no_dead_link(executed):
+@pytest.mark.slow
+def test_the_site_of_the_stored_notebooks_shows_pictures_and_tables_and_has_no_dead_link(executed):
     start = site.build()
     html = executed / "report" / "html"
-    pages = [page for page in html.rglob("*.html") if "_static" not in page.parts]
-    assert {page.stem for page in pages} >= {"index", "01_train", "02_explain", "03_deletion", "03_insertion"}
-    for page in pages:
+    files = [page for page in html.rglob("*.html") if "_static" not in page.parts]
+    assert {page.stem for page in files} >= {"index", "01_train", "02_explain", "03_deletion", "03_insertion"}
+    for page in files:
         for target in map(unquote, re.findall(r'(?:src|href)="([^"#?]+)', page.read_text())):
             if target.startswith(("http:", "https:")):
                 known = ("https://arxiv.org/", "https://github.com/MarcoParola/", "https://aurora.ajou.ac.kr/handle/")
@@ -184,7 +364,7 @@ def test_the_site_shows_pictures_and_tables_and_has_no_dead_link(executed):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
     text = start.read_text()
     assert text.count("<img") >= 4 and text.count("<table") >= 3
-    assert "<math" in next(page for page in pages if page.stem == "03_deletion").read_text()
+    assert "<math" in next(page for page in files if page.stem == "03_deletion").read_text()
 
 
 def test_the_site_refuses_notebooks_that_were_not_run_to_their_end(executed):
@@ -200,38 +380,3 @@ def test_the_site_says_when_there_is_nothing_to_show(tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "RUNS", tmp_path / "runs")
     with pytest.raises(FileNotFoundError, match="run `make reproduce` first"):
         site.build()
-
-
-@pytest.mark.parametrize("fill", ["black", "white"])
-def test_the_readmes_rows_of_cifar10_are_what_was_measured(fill):
-    table = pd.read_csv(paths.ROOT / "data" / "measured" / f"cifar10_{fill}_allegiance.csv").set_index("method")
-    assert set(table["images"]) == {10_000}
-    rows = re.findall(
-        rf"^\| {fill} \| (\w+).*\| (\S+) \[(\S+), (\S+)\] \|$", (paths.ROOT / "README.md").read_text(), re.MULTILINE
-    )
-    assert len(rows) == 4
-    for method, *numbers in rows:
-        found = table.loc[method, ["mean", "low", "high"]]
-        assert [f"{value:.3f}".lstrip("0") for value in found] == numbers
-
-
-@pytest.mark.parametrize("file", sorted((paths.ROOT / "data" / "measured").glob("*.csv")), ids=lambda file: file.stem)
-def test_every_measured_table_is_the_one_that_its_origin_speaks_of(file):
-    table, origin = report.measured(file.stem)
-    assert len(table) and origin["command"] and origin["commit"]
-
-
-def test_the_readmes_rows_of_trainings_on_cifar10_are_what_was_measured():
-    folder = paths.ROOT / "data" / "measured"
-    samples, pixels = (pd.read_csv(folder / f"cifar10_{name}_trainings.csv") for name in ("samples", "pixels"))
-    samples, pixels = samples.set_index("training"), pixels.set_index("method")
-    rows = re.findall(
-        r"^\| (\w+)(?: \(baseline\))? \| (\.\d+) \| (\.\d+) \| \S+ \| (\.\d+) \| (\.\d+) \|$", README.read_text(), re.M
-    )
-    assert len(rows) == len(samples) == len(pixels) == 4
-    for name, *numbers in rows:
-        found = [
-            *samples.loc[name, ["accuracy", "gan_test"]],
-            *pixels.loc[name].filter(regex="^(own gradients|gradients, judged by softplus)$"),
-        ]
-        assert [f"{value:.3f}".lstrip("0") for value in found] == numbers
