@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+from sphinx.cmd.build import build_main
 
 from docs import content, pages
 from docs.content import Page
@@ -68,7 +69,7 @@ def readable(page: Page, run: list[Page]) -> nbformat.NotebookNode:
         if cell.cell_type == "markdown":
             cell.source = linked(cell.source, run, page)
         if cell.cell_type == "code":
-            cell.metadata["tags"] = [*content.tags(cell), "hide-input"]
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
             cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
             captions = [
                 content.told_of(output).get("caption") for output in cell.outputs if "image/png" in output.get("data", {})
@@ -102,16 +103,10 @@ def sphinx(source: Path, target: Path) -> None:
     Raises:
         RuntimeError: Sphinx reported errors or warnings.
     """
-    from sphinx.application import Sphinx
-    from sphinx.util.docutils import docutils_namespace
-
     warnings = SITE / "warnings.txt"
-    with warnings.open("w") as stream, docutils_namespace():
-        app = Sphinx(source, DOCS, target, source.parent / "doctrees", "html", status=None, warning=stream, freshenv=True)
-        app.build()
-    text = warnings.read_text()
-    if app.statuscode or text:
-        raise RuntimeError(f"the site has errors, see {paths.relative(warnings)}:\n{text[:2000]}")
+    places = ["-c", DOCS, "-d", source.parent / "doctrees", "-w", warnings, source, target]
+    if build_main(["--quiet", "--no-color", "--fail-on-warning", *map(str, places)]):
+        raise RuntimeError(f"the site has errors, see {paths.relative(warnings)}:\n{warnings.read_text()[:2000]}")
 
 
 def main(arguments: list[str]) -> int:

@@ -14,7 +14,7 @@ import yaml
 
 from saliency_lib import paths
 from saliency_lib.artefacts import tables
-from saliency_lib.core.registry import no_such
+from saliency_lib.notebook.blessed import Blessed
 from workflow import plans
 
 NOT_RUN = "not run"
@@ -112,11 +112,6 @@ class Measured:
         return set(self.origin["parameters"]) != set(plans.defaults(self.notebook))
 
 
-def tags(cell: nbformat.NotebookNode) -> list[str]:
-    """Return the tags of a cell."""
-    return cell.metadata.get("tags", [])
-
-
 def read(step: plans.Step) -> Page:
     """Read the title, the figures, the numbers and the kept tables of an executed notebook.
 
@@ -125,7 +120,7 @@ def read(step: plans.Step) -> Page:
     """
     notebook = nbformat.read(step.output, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    outputs = [(output, tags(cell)) for cell in code for output in cell.outputs]
+    outputs = [(output, cell.metadata.get("tags", [])) for cell in code for output in cell.outputs]
     if any(cell.execution_count is None for cell in code) or any(output.output_type == "error" for output, _ in outputs):
         raise ValueError(
             f"{paths.relative(step.output)} was not run to its end; wait for it if it is being run; "
@@ -211,15 +206,8 @@ def _verdicts(paper: str, setting: str, rows: list[dict[str, str]], origin: dict
 
 
 def blessed(notebook: str, table: str) -> list[dict[str, Any]]:
-    """Return the rows of a table of a notebook's stored run.
-
-    Raises:
-        ValueError: the notebook has no such table.
-    """
-    known = json.loads((paths.NOTEBOOKS / "blessed" / f"{notebook}.json").read_text())["tables"]
-    if table not in known:
-        raise no_such(f"table of {notebook}", table, known)
-    columns = known[table]["columns"]
+    """Return the rows of a table of a notebook's stored run."""
+    columns = Blessed.read(paths.NOTEBOOKS / "blessed" / f"{notebook}.json").tables[table].columns
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

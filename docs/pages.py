@@ -2,9 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -34,18 +32,11 @@ def environment() -> jinja2.Environment:
         "rounded": lambda cell: f"{float(cell):.3f}" if re.fullmatch(r"-?\d+\.\d{6}", cell) else cell,
         "person": lambda author: author.get("name") or f"{author['family-names']}, {author['given-names']}",
         "tex": lambda text: re.sub(r"([&%#])", r"\\\1", str(text)),
-        "groups": groups,
     }
     result.tests["ending"] = str.endswith
     result.globals |= {"papers": PAPERS, "chapters": CHAPTERS, "marks": MARKS, "measured": content.measured()}
     result.globals |= {"command_of": content.command_of, "command_for": content.command_for}
     return result
-
-
-def groups(steps: Iterable[Step]) -> list[tuple[tuple[str, str], list[Step]]]:
-    """Return the steps per plan and scale, by name."""
-    place = attrgetter("plan", "scale")
-    return [(key, list(own)) for key, own in groupby(sorted(steps, key=place), place)]
 
 
 def render(pages: Sequence[Page], missing: Sequence[Step]) -> dict[str, str]:
