@@ -34,7 +34,7 @@ def keep(file: Path, frame: pd.DataFrame, origin: Mapping[str, Any], float_forma
         replace_file(file, lambda draft: draft.write_text(content))
 
     with explain_disk_errors(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        paths.made(file.parent)
         replace_file(file.with_suffix(".json"), write)
 
 

@@ -100,7 +100,7 @@ class Run:
         origin = {"caption": caption, "command": self.command, "sha256": hashlib.sha256(png.getvalue()).hexdigest()}
         text = json.dumps(origin | self._made_from(requires), indent=1) + "\n"
         with explain_disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            paths.made(folder)
             replace_file(folder / f"{name}.png", lambda file: file.write_bytes(png.getvalue()))
             replace_file(folder / f"{name}.pdf", lambda file: figure.savefig(file, format="pdf"))
             origin_file = folder / ("provenance.json" if name == "figure" else f"{name}.json")
