@@ -21,9 +21,7 @@ NOT_RUN = "not run"
 RELEASED = "released_code"  # in the column `paper` of claims.csv: conclusions that defects of released codes could change
 SITE = yaml.safe_load((paths.ROOT / "docs" / "site.yaml").read_text())
 PAPERS = yaml.safe_load((paths.ROOT / "docs" / "papers.yaml").read_text())
-CHAPTERS = {
-    one["key"]: one | {"title": one["short"], "notebooks": f"04_{one['key']}", "claims": one["key"]} for one in PAPERS
-} | SITE["chapters"]
+CHAPTERS = {one["key"]: one | {"notebooks": f"04_{one['key']}", "claims": one["key"]} for one in PAPERS} | SITE["chapters"]
 
 
 @dataclass(frozen=True)

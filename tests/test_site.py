@@ -493,6 +493,13 @@ def test_the_citation_is_that_of_the_citation_file(built):
     assert all(paper["title"] in text for paper in content.PAPERS) and len(content.PAPERS) == 5
 
 
+@pytest.mark.parametrize("paper", content.PAPERS, ids=lambda paper: paper["key"])
+def test_a_chapter_is_headed_by_the_title_of_its_paper_which_the_start_page_cites(built, paper):
+    (heading,) = re.findall(r"<h1>(.*?)<a", (built / f"{paper['key']}.html").read_text())
+    assert unescape(heading).casefold() == paper["title"].casefold()
+    assert f"<em>{paper['title']}</em>" in (built / "index.html").read_text()
+
+
 def test_bibtex_is_made_from_whatever_the_citation_file_says():
     people = [{"family-names": "Doe", "given-names": "Jo"}, {"name": "A & B"}]
     cff = {"authors": people, "title": "T", "license": "MIT", "date-released": "2031-02-03", "doi": "10.1/x", "version": "2"}

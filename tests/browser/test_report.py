@@ -1,4 +1,4 @@
-"""The report as a reader walks through it: every link once, from the file system, on a laptop and on a telephone."""
+"""The site as a reader walks through it: every link once, from the file system, on a laptop and on a phone."""
 
 from urllib.parse import urldefrag
 
@@ -18,7 +18,7 @@ def start():
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_every_page_of_the_report_is_whole_and_fits_the_window(page, start, width):
+def test_every_page_of_the_site_is_whole_and_fits_the_window(page, start, width):
     page.set_viewport_size({"width": width, "height": 800})
     faults = []
     home = start.rpartition("/")[0] + "/"
