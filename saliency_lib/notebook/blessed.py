@@ -21,6 +21,7 @@ Value = str | int | float | None
 LEAST = 0.01  # the smallest tolerance of areas, shares and probabilities
 MOST_IMAGES = 1.5  # how many images may count differently
 FOLLOWS = ("p", "effect")  # columns that are not compared: they follow from numbers that are, and magnify their differences
+MOST = 20  # disagreements that are listed
 MISSING = "(missing)"
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?%?")
 INTERVAL = re.compile(r"\[([-+.\d]+), ([-+.\d]+)\]")
@@ -114,9 +115,15 @@ def differences(run: Mapping[str, Table], blessed: Mapping[str, Table]) -> list[
 
 
 def summary(blessed: Mapping[str, Table], found: Sequence[Difference]) -> str:
-    """Return the sentence that a run prints: it agrees, or in how many entries it does not."""
+    """Return the text that a run prints: it agrees, or a list of the entries in which it does not."""
     if found:
-        return f"Disagrees with the blessed run in {len(found)} {'entry' if len(found) == 1 else 'entries'}:"
+        lines = [
+            f"- {', '.join(filter(None, one[:3]))}: {one.this_run} now, {one.blessed} blessed, tolerance {one.tolerance:g}"
+            for one in found[:MOST]
+        ]
+        more = [f"- and {len(found) - MOST} more"] if len(found) > MOST else []
+        entries = "1 entry" if len(found) == 1 else f"{len(found)} entries"
+        return "\n".join([f"Disagrees with the blessed run in {entries}:", "", *lines, *more])
     entries, tolerances = _entries(blessed).values(), sorted({table.tolerance for table in blessed.values()})
     count = sum(len(NUMBER.findall(value)) if isinstance(value, str) else value is not None for value in entries)
     tables = "1 table" if len(blessed) == 1 else f"{len(blessed)} tables"

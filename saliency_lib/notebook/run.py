@@ -24,7 +24,6 @@ from saliency_lib.notebook.blessed import Blessed, Table
 from saliency_lib.notebook.display import table
 
 BLESS = "SALIENCY_BLESS"  # the environment variable with which a run writes the blessed data
-MOST = 20  # disagreements that are listed
 
 
 class Run:
@@ -165,20 +164,17 @@ class Run:
         counted = pd.to_numeric(frame["images"], errors="coerce").min() if "images" in frame else self.parameters.get("images")
         self._tables[name] = Table.of(frame, blessed.tolerance(images or counted), line, uncompared)
 
-    def agreement(self) -> None:
-        """Display whether the tables agree with those of the blessed run, or write them if SALIENCY_BLESS is set."""
+    def agreement(self) -> Markdown:
+        """Say whether the tables agree with those of the blessed run, or write them if SALIENCY_BLESS is set."""
         if self._changed:
             words = ", ".join(f"{name}={value}" for name, value in self._changed.items())
             differs = "differs" if len(self._changed) == 1 else "differ"
-            display(Markdown(f"Not compared: {words} {differs} from the blessed run."))
-            return
+            return Markdown(f"Not compared: {words} {differs} from the blessed run.")
         if os.environ.get(BLESS):
             self._blessed = Blessed(self._defaults, self._tables)
             self._blessed.write(self._file)
         found = blessed.differences(self._tables, self._blessed.tables)
-        display(Markdown(blessed.summary(self._blessed.tables, found)))
-        if found:
-            display(HTML(pd.DataFrame(found).to_html(index=False, max_rows=MOST, border=0)))
+        return Markdown(blessed.summary(self._blessed.tables, found))
 
     def colophon(self, artefacts: Iterable[Artefact] = ()) -> Markdown:
         """Return where the numbers come from: artefacts, commit, versions, device, seconds."""
