@@ -255,7 +255,7 @@ def test_nbval_fails_on_a_wrong_number_and_passes_a_rounded_one(tmp_path, share)
     ratios = kept.tables["speed"].columns["ratio"]
     ratios[0] = shifted(ratios[0], share * kept.tables["speed"].tolerance)
     kept.write(tmp_path / "blessed" / f"{name}.json")
-    options = "-m pytest --nbval -p no:cacheprovider -p no:randomly -o addopts=".split()
+    options = ["-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", "addopts="]
     words = [sys.executable, *options, tmp_path / f"{name}.ipynb"]
     environment = os.environ | {"SALIENCY_OUTPUTS": str(tmp_path / "outputs")}
     ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
