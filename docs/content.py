@@ -190,9 +190,8 @@ def verdicts(paper: str, pages: Sequence[Page], kept: Sequence[Measured]) -> lis
 
 def _verdicts(paper: str, setting: str, rows: list[dict[str, str]], origin: dict[str, Any] | None, **facts: Any) -> Verdicts:
     """Join the claims of a paper with the rows of a table of verdicts; a claim without a row was not run."""
-    columns = (
-        {"as released": ("released", "so"), "corrected": ("corrected", "now")} if paper == RELEASED else {"": ("ours", "verdict")}
-    )
+    twice = {"as released": ("released", "so"), "corrected": ("corrected", "now")}
+    columns = twice if paper == RELEASED else {"": ("ours", "verdict")}
     by_name = {row["id" if paper == RELEASED else "claim"]: row for row in rows}
     images = origin["parameters"].get("images", "") if origin else ""
     claims = []

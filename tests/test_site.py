@@ -178,7 +178,9 @@ class Walker(HTMLParser):
             if re.fullmatch(r"h[1-6]", tag):
                 self.headings.append(int(tag[1]))
             if tag == "table":
-                self.tables.append(any({"pst-scrollable-table-container", "cell_output"} & set(classes.split()) for classes in inside))
+                self.tables.append(
+                    any({"pst-scrollable-table-container", "cell_output"} & set(classes.split()) for classes in inside)
+                )
         if tag not in VOID:
             self.open.append((tag, found.get("class") or ""))
 
