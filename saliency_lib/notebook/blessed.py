@@ -124,8 +124,8 @@ def summary(blessed: Mapping[str, Table], found: Sequence[Difference]) -> str:
         more = [f"- and {len(found) - MOST} more"] if len(found) > MOST else []
         entries = "1 entry" if len(found) == 1 else f"{len(found)} entries"
         return "\n".join([f"Disagrees with the blessed run in {entries}:", "", *lines, *more])
-    entries, tolerances = _entries(blessed).values(), sorted({table.tolerance for table in blessed.values()})
-    count = sum(len(NUMBER.findall(value)) if isinstance(value, str) else value is not None for value in entries)
+    values, tolerances = _entries(blessed).values(), sorted({table.tolerance for table in blessed.values()})
+    count = sum(len(NUMBER.findall(value)) if isinstance(value, str) else value is not None for value in values)
     tables = "1 table" if len(blessed) == 1 else f"{len(blessed)} tables"
     within = " to ".join(f"{value:.2g}" for value in dict.fromkeys((*tolerances[:1], *tolerances[-1:])))
     return f"Agrees with the blessed run: {tables}, {count} numbers, each within {within}."
