@@ -338,6 +338,7 @@ def test_jobs_have_gpus_of_their_own_and_a_killed_one_gives_its_back(tmp_path):
             job.wait()
 
 
+@pytest.mark.slow
 def test_no_gpu_is_ever_given_to_two_jobs_at_once(tmp_path):
     shared = {"CUDA_VISIBLE_DEVICES": "0,1,2", "TMPDIR": str(tmp_path)}
     work = 'cd "$1"; mkdir busy-$CUDA_VISIBLE_DEVICES || exit 1; sleep 0.2; rmdir busy-$CUDA_VISIBLE_DEVICES; touch done-$2'
@@ -428,6 +429,7 @@ def finished(file):
     return all(cell.execution_count for cell in cells)
 
 
+@pytest.mark.slow
 def test_a_batch_runs_through_an_executor_of_clusters(tmp_path):
     folder = project(tmp_path / "project")
     words = ["--profile", "workflow/profiles/local-cluster", "--seconds-between-status-checks", "1"]

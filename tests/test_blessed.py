@@ -242,6 +242,7 @@ def test_what_a_run_shows_says_in_its_metadata_what_it_is(notebooks, outputs, mo
     assert (outputs / "tables" / folder / "claims.csv").is_file() and (outputs / "tables" / folder / "claims.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [2, 0.5])
 def test_nbval_fails_on_a_wrong_number_and_passes_a_rounded_one(tmp_path, share):
     """With a notebook that computes nothing, so that what is shifted is all that differs."""

@@ -166,6 +166,7 @@ def reference_guided(network, inputs, target, pool_rule="exact"):
     return gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool_rule", ["exact", "released"])
 @pytest.mark.parametrize("name", ["resnet18", "vgg11", "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5"])
 def test_torchvisions_networks_are_guided_as_they_are(name, pool_rule):
@@ -398,6 +399,7 @@ def test_gradient_shap_of_a_linear_model_is_weight_times_the_mean_distance(linea
     assert ((maps - weight * (images - 0.5)).abs() < 6 * spread).all()
 
 
+@pytest.mark.slow
 def test_gradient_shap_agrees_with_captum_in_the_mean(smooth, images):
     targets = torch.tensor([0, 1, 2, 3, 0])
     ours = sl.METHODS["gradient_shap"](smooth, images, targets, samples=1500)

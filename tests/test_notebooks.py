@@ -72,6 +72,7 @@ def test_it_has_a_question_a_formula_a_citation_parameters_and_a_colophon(file):
     assert sum("headline" in cell.metadata.get("tags", []) for cell in cells(file, "code")) == 1
 
 
+@pytest.mark.slow
 @each
 def test_every_parameter_is_typed_and_explained_and_papermill_shows_it(file):
     source = cells(file, "code")[0].source
@@ -162,6 +163,7 @@ def test_a_notebook_without_its_parameters_or_its_defaults_is_refused():
         Run("03_mine", {"steps": 28})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameter", "message"),
     [
@@ -228,6 +230,7 @@ def test_bad_plans_are_refused(tmp_path, monkeypatch):
         plans.steps("yours")
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_batch_prints_the_papermill_lines(tmp_path):
     words = [BIN / "snakemake", "-n", "-p", "--nolock", "--cores", "2", "--forceall"]
     environment = os.environ | {"SALIENCY_OUTPUTS": str(tmp_path / "outputs")}

@@ -68,6 +68,7 @@ def test_maps_from_the_store_are_the_kernels_maps(trained):
     assert score.artefacts[0].facts["mean_area"] == pytest.approx(direct.area.mean().item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_metric_is_given_the_method_and_the_true_masks_if_it_asks_for_them(trained):
     spec = sl.Explanation(TRAINING, "smoothgrad", {"samples": 3}, stop=5, seed=4)
     leaps = sl.score(sl.Score(spec, "max_sensitivity", {"samples": 2}, seed=1)).curve.area
@@ -99,6 +100,7 @@ def test_the_chain_of_digests_leads_from_the_score_to_the_weights(trained):
     assert kind == "training" and "weights.safetensors" in chain[-1]["files"]
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_from_its_checkpoint(outputs, monkeypatch):
     spec = dataclasses.replace(TRAINING, changes={**TRAINING.changes, "epochs": 3})
     straight = sl.train(spec).model.state_dict()
@@ -195,6 +197,7 @@ def test_the_default_model_comes_with_the_checkout():
     assert sl.train(sl.Training()).accuracy == found.facts["test_accuracy"] > 0.95
 
 
+@pytest.mark.slow
 def test_the_default_model_can_be_trained_again(outputs):
     assert sl.train(sl.Training()).accuracy > 0.94
 

@@ -55,6 +55,7 @@ def test_provenance_says_what_made_it_and_names_no_machine(outputs):
     assert str(paths.ROOT) not in json.dumps(origin) and os.uname().nodename not in json.dumps(origin)
 
 
+@pytest.mark.slow
 def test_the_command_in_the_provenance_builds_the_artefact(outputs, tmp_path):
     spec = sl.Training(model="cnn", changes={"epochs": 1, "model_options": {"width": 1}})
     command = store.rebuild_command(spec).replace("python ", f"{sys.executable} ", 1)
@@ -130,6 +131,7 @@ def test_a_build_that_fails_leaves_nothing(outputs):
     assert store.fetch(SPEC, write).facts == {"answer": 42}
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_cleared_away(outputs):
     code = (
         "import os, signal, saliency_lib as sl\nfrom saliency_lib.artefacts import store\n"
