@@ -1,5 +1,6 @@
 """What all specifications share: validated fields, a digest, a readable name, and the way back from a dictionary."""
 
+import abc
 import dataclasses
 import functools
 import hashlib
@@ -57,7 +58,7 @@ def specification(cls: type[S]) -> type[S]:
     return validated
 
 
-class Spec:
+class Spec(abc.ABC):
     """What all specifications share: a dictionary and the way back, a digest, and a readable name."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
@@ -84,9 +85,9 @@ class Spec:
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property
+    @abc.abstractmethod
     def slug(self) -> str:
         """Return the readable part of the artefact's name."""
-        raise NotImplementedError
 
     @property
     def name(self) -> str:
