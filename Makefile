@@ -48,19 +48,16 @@ check: lint  ## style, types and fast tests (under 2 minutes on 2 cores)
 
 test: lint  ## style, types, all tests, and the notebooks' stored outputs (under 10 minutes on 2 cores)
 	$(PYTEST)
-	$(PYTEST) --nbval notebooks --dist loadfile -p no:randomly
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -p no:randomly --nbval $(shell ls -r notebooks/0*.ipynb)  # the longest first
 
 elsewhere: env  ## the tests and the notebooks of the last commit as on six other processors and thread counts (an hour)
 	CORES=$(CORES) .ci/elsewhere
 
-# if there is no report, it is made of plans that read what the tests have put into the store
-WARM = active_gradients guided_nonlinearity saliency_benchmark guided_training score_matching shapes benchmarks
-browser: env  ## JupyterLab, the explorer and the report in a headless Chromium (Debian's, installed if it is missing)
+# one window has all notebooks, so a file of tests stays with one worker
+browser: env  ## JupyterLab, the explorer and the site in a headless Chromium (Debian's, installed if it is missing)
 	command -v "$${CHROMIUM:-chromium}" > /dev/null || { as=$$([ $$(id -u) = 0 ] || echo sudo); $$as apt-get update -qq && \
 	  $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
-	test -f $(REPORT) || { $(BATCH) --config plans='$(WARM)' $(ALONE); }
-	@$(MAKE) --no-print-directory report
-	$(PYTEST) -m browser tests/browser
+	$(PYTEST) --dist loadfile -m browser tests/browser
 
 killed: env  ## the batch, killed twice and started again, gives the same tables byte for byte (3 minutes)
 	SLOW=1 OMP_NUM_THREADS=1 pytest tests/test_batch.py -k killed_and_started

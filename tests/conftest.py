@@ -2,6 +2,7 @@
 
 import argparse
 import zlib
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import nn
 
 import saliency_lib as sl
+from docs import __main__ as site
 from saliency_lib import paths
+from workflow import plans
 
 
 def pytest_addoption(parser):
@@ -131,3 +134,12 @@ def context(metric: str, images: torch.Tensor, rows: torch.Tensor | None = None)
         "indices": rows,
     }
     return {name: value for name, value in usual.items() if name in known}
+
+
+def take_stored_notebooks_as_executed(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the site find the stored notebooks as the executed ones of the usual plans of digits, and be made in the folder."""
+    patch.setattr(plans, "RUNS", folder / "runs")
+    patch.setattr(site, "SITE", folder / "report")
+    for step in (step for plan in ("embedded", *plans.PAPERS) for step in plans.steps(plan)):
+        step.output.parent.mkdir(parents=True, exist_ok=True)
+        step.output.write_text((paths.NOTEBOOKS / f"{step.notebook}.ipynb").read_text())

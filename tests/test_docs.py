@@ -19,6 +19,7 @@ from docs import __main__ as site
 from docs import content, pages
 from saliency_lib import paths
 from saliency_lib.artefacts.tables import measured
+from tests.conftest import take_stored_notebooks_as_executed
 from workflow import plans
 
 README = (paths.ROOT / "README.md").read_text()
@@ -333,13 +334,9 @@ def test_every_measured_table_is_the_one_that_its_origin_speaks_of(file):
 @pytest.fixture
 def executed(tmp_path, monkeypatch):
     """The blessed notebooks as the executed ones of the plan `embedded`, in a report folder of its own."""
-    monkeypatch.setattr(plans, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(site, "SITE", tmp_path / "report")
     known = pages.api()  # of which tests/test_site.py makes all pages
     monkeypatch.setattr(pages, "api", lambda: [group | {"paths": group["paths"][:1]} for group in known])
-    for step in (step for plan in ("embedded", *plans.PAPERS) for step in plans.steps(plan)):
-        step.output.parent.mkdir(parents=True, exist_ok=True)
-        step.output.write_text((paths.NOTEBOOKS / f"{step.notebook}.ipynb").read_text())
+    take_stored_notebooks_as_executed(monkeypatch, tmp_path)
     return tmp_path
 
 

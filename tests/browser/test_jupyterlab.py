@@ -1,7 +1,6 @@
 """Every notebook in JupyterLab as a reader runs it, and the explorer as a reader uses it."""
 
 import io
-import os
 import re
 import time
 
@@ -40,7 +39,7 @@ def ahead(request: pytest.FixtureRequest) -> list[str]:
     items = request.session.items
     following = [getattr(item, "callspec", None) for item in items[items.index(request.node) + 1 :]]
     names = [one.params["name"] for one in following if one and "name" in one.params]
-    return [] if "PYTEST_XDIST_WORKER" in os.environ else names[:AHEAD]  # another worker may have them
+    return names[:AHEAD]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

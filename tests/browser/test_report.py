@@ -4,24 +4,30 @@ from urllib.parse import urldefrag
 
 import pytest
 
+from docs import __main__ as site
 from saliency_lib import paths
+from tests.conftest import take_stored_notebooks_as_executed
 
 pytestmark = pytest.mark.browser
 START = paths.OUTPUTS / "report" / "html" / "index.html"
 
 
 @pytest.fixture(scope="module")
-def start():
-    if not START.is_file():
-        pytest.fail(f"there is no report at {paths.relative(START)}; run `make report` (and before it `make reproduce`)")
-    return START.as_uri()
+def start(tmp_path_factory):
+    """The start page of the site in outputs/report/ or, if there is none, of a site made from the stored notebooks."""
+    if START.is_file():
+        yield START
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            take_stored_notebooks_as_executed(patch, tmp_path_factory.mktemp("site"))
+            yield site.build()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_page_of_the_site_is_whole_and_fits_the_window(page, start, width):
     page.set_viewport_size({"width": width, "height": 800})
     faults = []
-    home = start.rpartition("/")[0] + "/"
+    home = start.parent.as_uri() + "/"
     page.on("console", lambda message: faults.append((page.url, "console", message.text)) if message.type == "error" else None)
     page.on("pageerror", lambda error: faults.append((page.url, "script", str(error))))
     page.on("requestfailed", lambda request: faults.append((page.url, "failed", request.url)))
@@ -29,7 +35,7 @@ def test_every_page_of_the_site_is_whole_and_fits_the_window(page, start, width)
         "request",
         lambda request: faults.append((page.url, "outside", request.url)) if not _is_inside(request.url, home) else None,
     )
-    waiting, seen = [start], set()
+    waiting, seen = [start.as_uri()], set()
     while waiting:
         url = waiting.pop()
         seen.add(url)
@@ -46,7 +52,7 @@ def test_every_page_of_the_site_is_whole_and_fits_the_window(page, start, width)
                 waiting.append(target)
     assert not faults, "\n".join(" | ".join(fault) for fault in faults)
     assert len(seen) > 3
-    pages = (p for p in START.parent.rglob("*.html") if not {"_static", "_sphinx_design_static"} & set(p.parts))
+    pages = (p for p in start.parent.rglob("*.html") if not {"_static", "_sphinx_design_static"} & set(p.parts))
     missing = {p.as_uri() for p in pages if p.name != "search.html"} - seen  # the search field leads there
     assert not missing, f"no link leads to {sorted(missing)}"
 
