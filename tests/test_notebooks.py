@@ -12,6 +12,8 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from click.testing import CliRunner
+from papermill.cli import papermill as papermill_command
 
 import saliency_lib as sl
 from saliency_lib import paths
@@ -72,13 +74,12 @@ def test_it_has_a_question_a_formula_a_citation_parameters_and_a_colophon(file):
     assert sum("headline" in cell.metadata.get("tags", []) for cell in cells(file, "code")) == 1
 
 
-@pytest.mark.slow
 @each
 def test_every_parameter_is_typed_and_explained_and_papermill_shows_it(file):
     source = cells(file, "code")[0].source
     for line in source.splitlines():
         assert re.fullmatch(r"\w+: (str|int|float|bool) = .+  # .+", line), line
-    shown = subprocess.run([BIN / "papermill", "--help-notebook", file], capture_output=True, text=True, check=True).stdout
+    shown = CliRunner().invoke(papermill_command, ["--help-notebook", str(file)], catch_exceptions=False).output
     for name in plans.defaults(file.stem):
         assert re.search(rf"{name}: \w+ \(default .*\)\s+\S", shown), (name, shown)
 
