@@ -44,7 +44,7 @@ lint: env
 
 PYTEST = OMP_NUM_THREADS=1 pytest -n $(CORES)
 check: lint  ## style, types and fast tests (under 2 minutes on 2 cores)
-	$(PYTEST) -m 'not slow and not browser'
+	$(PYTEST) -m 'not slow and not browser and not killed'
 
 test: lint  ## style, types, all tests, and the notebooks' stored outputs (under 10 minutes on 2 cores)
 	$(PYTEST)
@@ -60,7 +60,7 @@ browser: env  ## JupyterLab, the explorer and the site in a headless Chromium (D
 	$(PYTEST) --dist loadfile -m browser tests/browser
 
 killed: env  ## the batch, killed twice and started again, gives the same tables byte for byte (3 minutes)
-	SLOW=1 OMP_NUM_THREADS=1 pytest tests/test_batch.py -k killed_and_started
+	OMP_NUM_THREADS=1 pytest -m killed tests/test_batch.py
 
 bench: env  ## speed and memory of every engine beside other packages, into data/measured/ (under 15 minutes on one core)
 	OMP_NUM_THREADS=1 python -m benchmarks

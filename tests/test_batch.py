@@ -447,7 +447,7 @@ def results(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-@pytest.mark.skipif("SLOW" not in os.environ, reason="a minute or two: SLOW=1 pytest tests/test_batch.py -k killed_and_started")
+@pytest.mark.killed
 def test_a_batch_that_is_killed_and_started_again_gives_the_same_tables(tmp_path):
     words = ["--cores", "1", "--rerun-incomplete", "--config", "plans=small"]
     calm, killed = project(tmp_path / "calm"), project(tmp_path / "killed")
