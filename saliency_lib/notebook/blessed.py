@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from saliency_lib.core.files import replace_file
+
 Value = str | int | float | None
 
 LEAST = 0.01  # the smallest tolerance of areas, shares and probabilities
@@ -88,7 +90,7 @@ class Blessed:
     def write(self, file: Path) -> None:
         """Write the parameters and the tables to a JSON file, one line per column."""
         file.parent.mkdir(exist_ok=True)
-        file.write_text(_json(asdict(self)) + "\n")
+        replace_file(file, lambda draft: draft.write_text(_json(asdict(self)) + "\n"))
 
 
 def tolerance(images: float | None) -> float:
