@@ -284,6 +284,7 @@ def test_collecting_from_the_command_line_says_what_is_wrong_in_one_line():
 # Dry runs: none of them needs data.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "profile"), [("embedded", "gpus"), ("paper", "slurm")], ids=["embedded on GPUs", "paper on a cluster"]
 )
@@ -320,6 +321,7 @@ def given(file):
     return until(lambda: file.exists() and file.read_text().strip(), f"{file.name} to be given a GPU")
 
 
+@pytest.mark.slow
 def test_jobs_have_gpus_of_their_own_and_a_killed_one_gives_its_back(tmp_path):
     shared = {"CUDA_VISIBLE_DEVICES": "3,GPU-5a", "TMPDIR": str(tmp_path)}
     hold = 'echo "$CUDA_VISIBLE_DEVICES" > "$1"; exec sleep 600'

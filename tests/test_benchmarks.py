@@ -57,11 +57,8 @@ def peaks():
         yield table.peak
 
 
-def slow_if(condition, name):
-    return pytest.param(name, marks=pytest.mark.slow) if condition else name
-
-
-@pytest.mark.parametrize("name", [slow_if(CASES[name].quantity == "memory", name) for name in LIGHT])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIGHT)
 def test_every_case_builds_and_its_sides_agree_at_a_tiny_size(name):
     found = table.row(CASES[name], 1, seconds, tiny=True)
     assert found["note"] if "note" in found else found["agreement"]
@@ -139,6 +136,7 @@ def test_the_peak_of_a_process_holds_what_the_procedure_holds(peaks):
     assert megabytes * 2**20 >= masks * side**2 * (8 + 4 + 3 * 4)  # double and single masks, masked images
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why():
     with pytest.raises(RuntimeError, match=r"the process of nothing, ours failed: (?s:.)*KeyError: 'nothing'"):
         peak("nothing", "ours")

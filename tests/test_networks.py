@@ -56,6 +56,7 @@ def test_the_default_layer_of_a_resnet_is_its_last_stage_and_of_small_images_one
         sl.METHODS["gradcam"](model, images, layer="layer5")
 
 
+@pytest.mark.slow
 def test_integrated_gradients_of_a_real_network_agree_with_captum(photos):
     # in float64: in float32 rounding moves some pre-activations across ReLU6's kinks, in any order of summation
     model = sl.MODELS["efficientnet_lite0"](classes=1000, pretrained=True).eval().double()

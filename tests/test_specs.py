@@ -193,6 +193,7 @@ def test_a_text_that_names_what_is_not_there_is_refused(function, text, message)
         function(text)
 
 
+@pytest.mark.slow
 def test_the_batch_does_not_wait_for_torch():
     code = """
 import sys, workflow.plans, docs.content
