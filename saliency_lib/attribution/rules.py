@@ -5,14 +5,16 @@ in place or not, and however often a module is used. It changes neither the netw
 may be differentiated outside, any number of times, because the rule is recorded in the graph.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from saliency_lib.core.registry import no_such
@@ -32,11 +34,13 @@ CURVES = _names(
     "abs celu clamp_max clamp_min elu gelu hardshrink hardsigmoid hardswish leaky_relu logsigmoid mish prelu rrelu selu "
     "sigmoid silu softplus softshrink softsign tanh tanhshrink threshold"
 )
-MIXERS = _names(
-    "fmax fmin masked_fill maximum minimum where "  # a ReLU may be written with these
-    "glu max_pool1d max_pool3d fractional_max_pool2d lstm gru rnn_tanh rnn_relu "
-    "multi_head_attention_forward scaled_dot_product_attention"
+MIXERS = _names("glu lstm gru rnn_tanh rnn_relu multi_head_attention_forward scaled_dot_product_attention")
+# Nodes of the autograd graph by name: the units above, and what a ReLU or a max-pool may also be written with.
+NODES = frozenset(name.replace("_", "") for name in RELUS | set(CLAMPS) | CURVES) | _names(
+    "amax amin aminmax cummax erf fmax fmin glu kthvalue maskedfill max maximum median min minimum "
+    "prelukernel rreluwithnoise topk where"
 )
+NORMALISERS = _names("normalize cosine_similarity")  # they clamp a norm away from 0
 POOLS: dict[Callable[..., Output], Callable[..., tuple[Tensor, Tensor]]] = {
     F.max_pool2d: F.max_pool2d_with_indices,
     F.max_pool2d_with_indices: F.max_pool2d_with_indices,
@@ -59,7 +63,8 @@ class _Units(TorchFunctionMode):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.met = 0
+        self.model, self.met = model, 0
+        self.replaced: set[Node | None] = set()  # nodes of the graph that carry the rule or pass their derivative
         for name, module in model.named_modules():
             if isinstance(module, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
                 raise ValueError(
@@ -67,7 +72,7 @@ class _Units(TorchFunctionMode):
                 )
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        name, kwargs = getattr(function, "__name__", "").removesuffix("_"), kwargs or {}
+        name, kwargs = _name(function).removesuffix("_"), kwargs or {}
         if function in POOLS:
             unit = self.pool
         elif name in RELUS or (name in CLAMPS and _lower_bound(name, *args[1:], **kwargs) == 0):
@@ -79,14 +84,70 @@ class _Units(TorchFunctionMode):
                 f"the rule does not support {name}, whose gradient would pass unchanged; use a method without a rule"
             )
         else:
-            return function(*args, **kwargs)
+            output = function(*args, **kwargs)
+            if name in NORMALISERS:
+                self.replaced.update(_nodes(output, args))
+            return output
+        if args and torch._C._functorch.is_functorch_wrapped_tensor(args[0]):  # under vmap
+            raise _not_reached(name)
         self.met += 1
-        return unit(function, *args, **kwargs)
+        output = unit(function, *args, **kwargs)
+        self.replaced.add(_first(output).grad_fn)
+        return output
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.hook = self.model.register_forward_hook(self._refuse_what_was_missed)
+        return self
+
+    def _refuse_what_was_missed(self, model: nn.Module, inputs: tuple, output: Any) -> None:
+        nodes = _nodes(output, inputs) if isinstance(output, Tensor) else ()  # the caller refuses what is no tensor
+        if missed := next(filter(None, (_kind(node) for node in nodes if node not in self.replaced)), ""):
+            raise _not_reached(missed)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         super().__exit__(kind, error, traceback)
+        self.hook.remove()
+        self.replaced.clear()
         if kind is None and not self.met:
             raise ValueError("the rule found no unit that it supports (ReLU, ReLU6, Softplus, max-pool), so it changed nothing")
+
+
+def _not_reached(name: str) -> ValueError:
+    return ValueError(
+        f"the rule did not act on {name}, whose gradient would pass unchanged; write a ReLU as nn.ReLU, outside scripted "
+        "functions and vmap, or use a method without a rule"
+    )
+
+
+def _name(function: Callable) -> str:
+    """Return the name of a function; that of an operator's overload, such as relu.default, ends before the point."""
+    return getattr(function, "__name__", "").split(".")[0]
+
+
+def _in_place(function: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
+    return bool(_name(function).endswith("_") or kwargs.get("inplace") or (len(args) > 1 and args[-1] is True))
+
+
+def _nodes(output: Tensor, inputs: Iterable[Any]) -> Iterator[Node]:
+    """Yield the nodes of the autograd graph from an output back to the inputs that are tensors."""
+    seen = {value.grad_fn for value in inputs if isinstance(value, Tensor)}
+    waiting = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+            yield node
+
+
+def _kind(node: Node) -> str:
+    """Return the name of a node's operation if it is non-linear or opaque, else ""."""
+    name = node.name().split("::")[-1].rstrip("0123456789").removesuffix("Backward")
+    if name == "DifferentiableGraph":
+        return "a scripted function"
+    known = name.lower() in NODES or "MaxPool" in name or "ScaledDotProduct" in name
+    return name.lower() if known or isinstance(node, BackwardCFunction) else ""
 
 
 def _lower_bound(name: str, *bounds: object, **named: object) -> object:
@@ -104,15 +165,16 @@ class guided(_Units):
                       output, enlarged to the input by nearest neighbours, is positive (`released`)
 
     Linear layers, normalisation, softmax and arithmetic pass their derivative. A unit that is written as arithmetic, for
-    instance z * (z > 0), is not recognised.
+    instance z * (z > 0), is not recognised. Other writings of a unit (a maximum with 0, a scripted function, vmap, a custom
+    autograd function) are found in the autograd graph of the model's output and refused.
 
     Args:
         model: the network that will be called.
         pool_rule: `exact` or `released`. Both agree on windows that do not overlap.
 
     Raises:
-        ValueError: at once if the network is scripted or compiled; at the unit for a non-linearity that the rule does not
-            support; on leaving if the rule found no unit.
+        ValueError: at once if the network is scripted or compiled; at the unit, or at the end of the model's forward pass,
+            for a non-linearity that the rule does not support or did not reach; on leaving if the rule found no unit.
 
     Source: Kwon, Koo, Cho 2020; for ReLU the same as Springenberg et al. 2015, section 3.4 (guided backpropagation).
     Differs: the released code registers hooks on modules, which miss functional units (GoogLeNet's) and are not removed. The
@@ -127,14 +189,18 @@ class guided(_Units):
 
     def relu(self, function: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Pass the positive part of the gradient."""
+        if args and args[0]._is_view() and _in_place(function, args, kwargs):  # the graph of its base would go round a hook
+            output = self.relu(function, args[0].clone(), *args[1:], **kwargs)
+            self.replaced.add(output.grad_fn)
+            return args[0].copy_(output)
         return _positive_part(function(*args, **kwargs))
 
     def curve(self, function: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Treat Softplus as a ReLU, and refuse other activations."""
-        if function.__name__ == "softplus":
+        if _name(function) == "softplus":
             return self.relu(function, *args, **kwargs)
         raise ValueError(
-            f"the guided rule supports ReLU, ReLU6, Softplus and max-pooling; this network also has {function.__name__}; "
+            f"the guided rule supports ReLU, ReLU6, Softplus and max-pooling; this network also has {_name(function)}; "
             "use a network of ReLUs, or a method without the rule"
         )
 
@@ -142,6 +208,10 @@ class guided(_Units):
 def guided_by(pool_rule: str) -> Rule:
     """Return the rule `guided` with one of its pooling rules."""
     return lambda model, reference: guided(model, pool_rule)
+
+
+def _first(output: Output) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
 
 
 def _positive_part(output: Tensor) -> Tensor:
@@ -152,7 +222,7 @@ def _positive_part(output: Tensor) -> Tensor:
 
 def _exact(function: Callable, *args: Any, **kwargs: Any) -> Output:
     output = function(*args, **kwargs)
-    _positive_part(output[0] if isinstance(output, tuple) else output)
+    _positive_part(_first(output))
     return output
 
 
@@ -169,7 +239,7 @@ def _released(function: Callable, features: Tensor, *args: Any, **kwargs: Any) -
     def gate(gradient: Tensor) -> Tensor:
         return gradient * F.interpolate(gates.pop(), size=gradient.shape[2:], mode="nearest")
 
-    (output[0] if isinstance(output, tuple) else output).register_hook(note)
+    _first(output).register_hook(note)
     inlet.register_hook(gate)
     return output
 
@@ -187,7 +257,7 @@ class rescaled(_Units):
 
     Args:
         model: the network that will be called once, with inputs of the reference's shape.
-        reference: (n, C, H, W); it is sent through the model first, without a graph.
+        reference: (n, C, H, W); it is sent through the model first, without a graph. Its logits are `start`.
 
     Raises:
         ValueError: as `guided`, and for units that mix features in other ways (attention, GLU).
@@ -199,7 +269,7 @@ class rescaled(_Units):
         super().__init__(model)
         self.references: list[Tensor] = []
         with torch.no_grad(), _Recorded(model, self.references):
-            model(reference)
+            self.start = model(reference)
         self.references.reverse()
 
     def relu(self, function: Callable, z: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -212,8 +282,7 @@ class rescaled(_Units):
             ratio = (output - function(other.clone(), *args, **kwargs)) / (point - other)
             ratio = torch.where(_apart(point, other), ratio, slope)
         output = output.detach() + ratio * (z - point.detach())  # the value of the unit with the ratio as its derivative
-        in_place = function.__name__.endswith("_") or kwargs.get("inplace") or (args and args[-1] is True)
-        return z.copy_(output) if in_place else output
+        return z.copy_(output) if _in_place(function, (z, *args), kwargs) else output
 
     curve = relu
 
