@@ -1,5 +1,7 @@
 """Backward attribution beyond the plain gradient, each method against an oracle: PAG, guided rule, DeepLIFT, adaptive paths."""
 
+import warnings
+
 import captum.attr
 import numpy as np
 import pytest
@@ -7,13 +9,14 @@ import saliency.core
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import Linear
+from conftest import Linear, quick
 from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.attribution import backward
 from saliency_lib.attribution.rules import guided
 from saliency_lib.core.batching import arranged, frozen
+from saliency_lib.core.fills import filled
 
 FIVE = ("gradient", "positive_gradient", "negative_gradient", "active_gradient", "inactive_gradient")
 
@@ -424,6 +427,8 @@ def test_deeplift_agrees_with_captum(baseline, images):
     network, images, targets = pooled_network(), images.double(), torch.tensor([0, 1, 2, 3, 0])
     ours = sl.METHODS["deeplift"](network, images, targets, baseline=baseline)
     theirs = sl.METHODS["deeplift"](network, images, targets, baseline=baseline, backend="captum")
+    with pytest.warns(UserWarning, match=r"is not complete for \d of 5 images"):  # wrong if a unit feeds a pool directly
+        sl.METHODS["deeplift"](pooled_network(between=False), images, targets, baseline=baseline, backend="captum")
     torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-12)
     assert sl.completeness_error(network, images, ours, targets, baseline=baseline).max() < 1e-12
     with pytest.raises(ValueError, match="backend 'captun' is not known; did you mean 'captum'"):
@@ -467,6 +472,75 @@ def test_deeplift_is_complete_on_networks_that_captum_refuses_or_mistakes(name):
     maps = sl.METHODS["deeplift"](model, images, torch.tensor([1, 2]), baseline="black")
     change = (model.eval()(images) - model(torch.zeros_like(images)))[[0, 1], [1, 2]].abs()
     assert (sl.completeness_error(model, images, maps, torch.tensor([1, 2]), baseline="black") <= 1e-9 * change + 1e-15).all()
+
+
+class Gated(nn.Module):
+    """The first class is the product of two features, which the rule passes by its derivative at the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def forward(self, images):
+        one, two, three = self.relu(images).sum((2, 3)).unbind(1)
+        return torch.stack([one * two, three], 1)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "max_abs"])
+def test_deeplift_says_by_how_much_a_product_of_features_is_incomplete(reduction):
+    # from 0 to a and b, the product changes by a b, and the shares b * a + a * b are twice that: an error of 100 %
+    images = torch.rand(3, 3, 4, 4) + 0.1
+    said = "DeepLIFT is not complete for 3 of 3 images: .* miss the change of the score by up to 100% of it"
+    with pytest.warns(UserWarning, match=said) as caught:
+        maps = sl.METHODS["deeplift"](Gated(), images, torch.tensor([0, 0, 0]), baseline="black", reduction=reduction)
+    assert [warning.filename for warning in caught] == [__file__]
+    if reduction == "sum":
+        one, two, _ = images.sum((2, 3)).unbind(1)
+        torch.testing.assert_close(maps.sum((1, 2)), 2 * one * two)
+    with pytest.warns(UserWarning, match="is not complete for 1 of 3 images"):
+        sl.METHODS["deeplift"](Gated(), images, torch.tensor([1, 0, 1]), baseline="black", batch_size=2)
+
+
+def test_deeplift_shap_says_by_how_much_it_is_incomplete():
+    images = torch.rand(2, 3, 4, 4)
+    draws = backward.noise_images(images, 0, None)
+    one, two, _ = images.sum((2, 3)).unbind(1)
+    shares, change = torch.zeros(2), torch.zeros(2)
+    for draw in range(3):
+        a, b, _ = draws(torch.arange(2), torch.full((2,), draw)).sum((2, 3)).unbind(1)
+        shares += ((one - a) * two + (two - b) * one) / 3
+        change += (one * two - a * b) / 3
+    error = ((shares - change).abs() / change.abs()).max()
+    assert error > 0.05
+    with pytest.warns(UserWarning, match=rf"for [12] of 2 images: .* by up to {error:.0%} of it"):
+        sl.METHODS["deeplift_shap"](Gated(), images, torch.zeros(2).long(), samples=3, batch_size=4)
+
+
+@pytest.mark.parametrize("name", ["convnext", "swin"])
+def test_deeplift_warns_on_networks_that_normalise_over_features(name):
+    torch.manual_seed(0)
+    blocks = torchvision.models.convnext.CNBlockConfig
+    network = {
+        "convnext": lambda: torchvision.models.ConvNeXt([blocks(8, 16, 1), blocks(16, None, 1)], layer_scale=1.0, num_classes=3),
+        "swin": lambda: torchvision.models.SwinTransformer([4, 4], 8, [2], [2], [4, 4], num_classes=3),
+    }[name]()
+    images, targets = torch.rand(4, 3, 32, 32), torch.zeros(4).long()
+    with pytest.warns(UserWarning, match="DeepLIFT is not complete"):
+        maps = sl.METHODS["deeplift"](network, images, targets, baseline="black")
+    with frozen(network):
+        change = (network(images) - network(0 * images))[:, 0]
+    assert ((maps.sum((1, 2)) - change).abs() > 0.05 * change.abs()).any()
+
+
+@pytest.mark.parametrize("name", ["cnn", "cifar_resnet9", "resnet18", "squeezenet1_1", "efficientnet_lite0", "googlenet"])
+@pytest.mark.parametrize("method", ["deeplift", "deeplift_shap"])
+def test_deeplift_does_not_warn_where_it_is_complete(name, method):
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 64, 64)
+    images[1] = filled("mean", sl.MODELS[name](classes=5), images)[1]  # the baseline of deeplift itself: nothing changes
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sl.METHODS[method](sl.MODELS[name](classes=5), images, **({"samples": 2} if method == "deeplift_shap" else {}))
 
 
 def test_deeplift_shap_agrees_with_captum_on_the_same_baselines(images):
@@ -532,7 +606,7 @@ def test_a_gradient_that_is_nan_ends_the_adaptive_path():
         def forward(self, images):
             return torch.stack([images.square().sqrt().sum((1, 2, 3)), images.sum((1, 2, 3))], 1)
 
-    with pytest.raises(ValueError, match="the gradient is NaN or infinite on the path"):
+    with pytest.raises(ValueError, match=r"the gradient is NaN or infinite for images \[0\]"):
         sl.METHODS["guided_path_integrated_gradients"](Root(), torch.rand(1, 3, 4, 4), torch.tensor([0]), steps=2)
 
 
@@ -557,3 +631,29 @@ def test_the_std_of_one_channel_is_refused(images):
     network = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
     maps = sl.METHODS["gradient"](network, images, torch.zeros(5).long(), reduction="std")
     torch.testing.assert_close(maps[0], network[1].weight.detach()[0].view(3, 16, 16).std(0))
+
+
+BY_GRADIENTS = sorted(name for name, method in sl.METHODS.items() if method.family in ("gradient", "path"))
+
+
+@pytest.mark.parametrize("where", ["0.weight", "0.bias", "9.weight", "9.bias"])
+@pytest.mark.parametrize("name", BY_GRADIENTS)
+def test_one_weight_that_is_nan_ends_every_method_that_uses_gradients(name, where, relu_net, images):
+    """In the last layer it concerns class 3 alone, whose gradient the active maps compare; the target is class 0."""
+    relu_net.get_parameter(where).data.view(-1)[-1] = torch.nan
+    with pytest.raises(ValueError, match=r"NaN or infinite for images \[0, 1, 2, 3, 4\] of the batch; check the model's weights"):
+        sl.METHODS[name](relu_net, images, torch.zeros(5).long(), **quick(name))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, None])
+@pytest.mark.parametrize("name", ["gradient", "active_gradient", "guided_path_integrated_gradients"])
+def test_the_images_without_a_gradient_are_named_whatever_their_batch(name, batch_size):
+    class Root(nn.Module):
+        def forward(self, images):
+            return torch.stack([images.sum((1, 2, 3)), images.square().sqrt().sum((1, 2, 3))], 1)  # no slope at 0
+
+    images = torch.rand(5, 3, 4, 4) + 0.1
+    images[3, 0, 0, 0] = 0
+    options = {"baseline": images, "steps": 1} if name == "guided_path_integrated_gradients" else {}  # the path stays
+    with pytest.raises(ValueError, match=r"NaN or infinite for images \[3\] of the batch"):
+        sl.METHODS[name](Root(), images, torch.ones(5).long(), batch_size=batch_size, **options)

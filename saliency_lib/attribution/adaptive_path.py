@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from saliency_lib.attribution.backward import Reduction, path_gradient, point, reduced
 from saliency_lib.attribution.table import METHODS
-from saliency_lib.core.batching import chunk_size, frozen, in_chunks, resolve_targets
-from saliency_lib.core.checks import check_images, positive, rows_not_finite
+from saliency_lib.core.batching import frozen, resolve_targets
+from saliency_lib.core.checks import check_images, positive
 from saliency_lib.core.fills import Fill, filled
 
 CLOSE = 1e-6  # of the whole distance; float32 cannot distinguish smaller ones
@@ -45,7 +45,7 @@ def guided_path_integrated_gradients(
         (B, H, W), signed, in logits; each map sums to the change of the score up to the error of `steps` rectangles.
 
     Raises:
-        ValueError: steps, fraction or band are out of range, or a gradient is NaN, so that features cannot be ordered.
+        ValueError: steps, fraction or band are out of range, or a gradient is not finite, so that features cannot be ordered.
 
     Source: Kapishnikov et al. 2021 (guided IG), with the constants of the authors' code. Differs: the share of the distance
     that each feature has covered is stored, not computed from its value, so that rounding does not decide which features may
@@ -58,35 +58,19 @@ def guided_path_integrated_gradients(
     if not 0 <= band <= 1:
         raise ValueError(f"band must be in [0, 1], got {band}")
     start = filled(baseline, model, images, indices=indices, seed=seed)
-    total = torch.zeros_like(images)
-    with frozen(model):
-        targets = resolve_targets(model, images, targets, batch_size)
-
-        def add(first: int, last: int) -> None:
-            total[first:last] = _attribution(
-                model, images[first:last], start[first:last], targets[first:last], steps, fraction, band
-            )
-
-        in_chunks(add, len(images), chunk_size(images, batch_size))
-    return reduced(total, reduction)
-
-
-def _attribution(
-    model: nn.Module, images: Tensor, start: Tensor, targets: Tensor, steps: int, fraction: float, band: float
-) -> Tensor:
     distance = images - start
     covered = torch.zeros_like(images).flatten(1)  # share of its distance that each feature has covered
     total = torch.zeros_like(images)
-    for step in range(1, steps + 1):
-        here = start + covered.view_as(images) * distance
-        slope = path_gradient(model, here, targets, point(here))
-        if damaged := rows_not_finite(slope):
-            raise ValueError(f"the gradient is NaN or infinite on the path to images {damaged} of the batch; check the model")
-        low, high = max(step / steps - band, 0.0), min(step / steps + band, 1.0)
-        ahead = _moved(covered, distance.flatten(1).abs(), slope.flatten(1).abs(), step / steps, low, high, fraction)
-        total += (ahead - covered).view_as(images) * distance * slope
-        covered = ahead
-    return total
+    with frozen(model):
+        targets = resolve_targets(model, images, targets, batch_size)
+        for step in range(1, steps + 1):
+            here = start + covered.view_as(images) * distance
+            slope = path_gradient(model, here, targets, point(here), batch_size=batch_size)
+            low, high = max(step / steps - band, 0.0), min(step / steps + band, 1.0)
+            ahead = _moved(covered, distance.flatten(1).abs(), slope.flatten(1).abs(), step / steps, low, high, fraction)
+            total += (ahead - covered).view_as(images) * distance * slope
+            covered = ahead
+    return reduced(total, reduction)
 
 
 def _moved(covered: Tensor, length: Tensor, slope: Tensor, goal: float, low: float, high: float, fraction: float) -> Tensor:

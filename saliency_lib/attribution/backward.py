@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -160,6 +161,9 @@ def path_gradient(
 
     Returns:
         (B, ...), as `slope` gives it for one point: (B, C, H, W) with `class_slope`, in the images' dtype.
+
+    Raises:
+        ValueError: a gradient is NaN or infinite, or a logit is NaN; also where the slope or the reduction would drop it.
     """
     images = check_images(images)
     steps = len(path.weights)
@@ -175,10 +179,18 @@ def path_gradient(
             rows, points = pairs // steps, pairs % steps
             with recording():
                 inputs = arranged(path.at(rows, points).detach()).requires_grad_()
+                damaged = torch.zeros(len(rows), dtype=torch.bool, device=images.device)
+                inputs.register_hook(partial(_note_not_finite, damaged))
                 difference = None if path.difference is None else path.difference(rows, points)
                 with rule(model, None if difference is None else inputs.detach() - difference):
                     logits = model(inputs)
                 values = slope(logits, inputs, classes_of(logits, None if targets is None else targets[rows]))
+            damaged |= logits.detach().isnan().any(1)
+            if damaged.any():
+                numbers = rows[damaged].unique().tolist()
+                raise ValueError(
+                    f"the gradient is NaN or infinite for images {numbers[:5]} of the batch; check the model's weights"
+                )
             values = values if difference is None else values * difference
             if not total:
                 total.append(values.new_zeros(len(images), *values.shape[1:]))
@@ -186,6 +198,11 @@ def path_gradient(
 
         in_chunks(add, len(images) * steps, chunk_size(images, batch_size))
     return total[0]
+
+
+def _note_not_finite(damaged: Tensor, gradient: Tensor) -> None:
+    """Set the rows (n,) of `damaged` whose gradient (n, C, H, W) is NaN or infinite."""
+    damaged.logical_or_(~torch.isfinite(gradient).flatten(1).all(1))
 
 
 Reduction = str | Callable[[Tensor], Tensor]
