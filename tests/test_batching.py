@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from conftest import quick
 from torch import nn
 
 import saliency_lib as sl
@@ -144,3 +145,35 @@ def test_the_table_says_how_many_passes_a_method_takes_per_image(name):
     }
     assert {kind: (three[kind] - one[kind]) / 2 for kind in "FB"} == expected
     assert all(0 <= one[kind] - expected[kind] <= 1 for kind in "FB")
+
+
+class Normalised(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(3, 4, 3), norm, nn.Linear(4, 3)
+
+    def forward(self, images):
+        return self.last(self.norm(self.first(images)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", sorted(set(sl.METHODS) - {"edges", "random"}))
+def test_a_batchnorm_that_normalises_by_the_batch_is_refused(name, images):
+    model = Normalised(nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    with torch.no_grad():
+        assert not torch.allclose(model(images)[0], model(images[:1])[0], atol=1e-4)
+    with pytest.raises(ValueError, match="norm is a BatchNorm2d without running statistics, so the output for an image depends"):
+        sl.METHODS[name](model, images, **quick(name))
+    with (
+        pytest.raises(ValueError, match="the model is a BatchNorm1d without"),
+        frozen(nn.BatchNorm1d(3, track_running_stats=False)),
+    ):
+        pass
+    with pytest.raises(ValueError, match="norm is a BatchNorm2d without"):
+        sl.METRICS["deletion"](model, images, images.mean(1))
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d(4), nn.GroupNorm(2, 4), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)])
+def test_a_normalisation_that_looks_at_one_image_is_not_refused(norm, images):
+    model = Normalised(norm)
+    alone = sl.METHODS["gradient"](model, images[:1], 0)
+    torch.testing.assert_close(sl.METHODS["gradient"](model, images, 0)[:1], alone)

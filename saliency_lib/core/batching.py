@@ -25,7 +25,7 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     A backward pass then computes no weight gradients and changes no `.grad`; BatchNorm and dropout are inactive.
 
     Raises:
-        ValueError: the model is not a torch.nn.Module.
+        ValueError: the model is not a torch.nn.Module, or has a BatchNorm that depends on the batch in evaluation mode.
     """
     check_model(model)
     outer = _running.get()

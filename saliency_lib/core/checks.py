@@ -5,12 +5,22 @@ from numbers import Real
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse a model that is not a torch.nn.Module."""
+    """Refuse a model that is not a torch.nn.Module, or whose output for an image depends on the other images of the batch.
+
+    BatchNorm without running statistics normalises by those of the batch, in evaluation mode too.
+    """
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap a function in a module")
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is None and module.running_var is None:
+            raise ValueError(
+                f"{name or 'the model'} is a {type(module).__name__} without running statistics, so the output for an image "
+                "depends on its batch; train the model with track_running_stats=True, or replace the layer by GroupNorm"
+            )
 
 
 def positive(name: str, number: int) -> int:
