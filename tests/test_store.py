@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 import saliency_lib as sl
 from saliency_lib import paths
@@ -181,6 +182,7 @@ def test_a_place_that_cannot_be_written_is_an_error_before_any_work(tmp_path, mo
 
 
 def _build_within(outputs, limit, queue, work):
+    torch.set_num_threads(1)  # a forked process lacks the threads of the process that it comes from, and would wait for them
     paths.OUTPUTS = outputs
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
