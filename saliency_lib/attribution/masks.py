@@ -72,17 +72,19 @@ def masked_readings(
 
     def block(start: int, stop: int) -> None:
         image, behind = images[start:stop, None], substrate[start:stop, None]
-        parts: list[Tensor] = []
+        found: list[Tensor] = []  # one tensor for all chunks: many small ones between large ones would break up the memory
 
         def chunk(first: int, last: int) -> None:
             with without_autocast(images):
                 stack = masks.at(rows[start:stop], numbers[first:last])[:, :, None]
                 copies = torch.lerp(behind, image, stack).flatten(0, 1)
             values = read(arranged(copies), rows[start:stop].repeat_interleave(last - first))
-            parts.append(values.unflatten(0, (stop - start, last - first)))
+            if not found:
+                found.append(images.new_empty(stop - start, masks.count, *values.shape[1:]))
+            found[0][:, first:last] = values.unflatten(0, (stop - start, last - first))
 
         in_chunks(chunk, masks.count, max(1, size // (stop - start)))
-        blocks.append(torch.cat(parts, 1).to(images.dtype))
+        blocks.extend(found)
 
     with frozen(model), torch.no_grad():
         in_chunks(block, len(images), min(size, len(images)))
