@@ -41,6 +41,8 @@ def digits(ready):
     ready.refresh()
     assert ready.wait().problem.value == ""
     ready.network.value = ready.network.options[0]
+    likeliest = ready.wait().target.options[0][1]
+    ready.target.value = likeliest
     return ready.wait()
 
 
