@@ -566,7 +566,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_masks():
-    """Peak memory of a process each. With a list of small tensors it grew by up to a third, in some processes more than in others."""
+    """Each peak is that of a process of its own."""
 
     def peak(masks):
         return int(subprocess.check_output([sys.executable, "-c", PEAK.format(masks=masks)]))
