@@ -40,7 +40,7 @@ from .evaluation.generative import activation_maximisation as activation_maximis
 from .evaluation.generative import density_ratio as density_ratio
 from .evaluation.perturbation import Imputed as Imputed
 from .evaluation.perturbation import perturbation_curve as perturbation_curve
-from .evaluation.perturbation import tied as tied
+from .evaluation.ranking import tied as tied
 from .evaluation.sanity import rank_correlation as rank_correlation
 from .networks import MODELS as MODELS
 from .networks.wrappers import LogProbabilities as LogProbabilities

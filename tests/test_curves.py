@@ -14,7 +14,8 @@ from torchcam.metrics import DeletionInsertionMetric
 
 import saliency_lib as sl
 from saliency_lib.core.fills import blur
-from saliency_lib.evaluation.perturbation import Imputed, even_fractions, ranks
+from saliency_lib.evaluation.perturbation import Imputed, even_fractions
+from saliency_lib.evaluation.ranking import ranks
 
 METRICS = sorted(sl.METRICS)
 CURVES = ["allegiance", "deletion", "insertion", "masked_accuracy", "pixel_perturbation"]

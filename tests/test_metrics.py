@@ -18,7 +18,7 @@ import saliency_lib as sl
 from saliency_lib.core.fills import filled
 from saliency_lib.evaluation.allegiance import ALLEGIANCE_FRACTIONS
 from saliency_lib.evaluation.fidelity import squares
-from saliency_lib.evaluation.perturbation import ranks
+from saliency_lib.evaluation.ranking import ranks
 from saliency_lib.evaluation.road import imputed
 from saliency_lib.evaluation.sanity import average_ranks, rank_correlation, structure
 

@@ -21,7 +21,7 @@ from saliency_lib.artefacts.store import Artefact
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.files import write_tensors
 from saliency_lib.data.table import Images
-from saliency_lib.evaluation.curve import Curve
+from saliency_lib.evaluation.curve import Curve, concatenated
 from saliency_lib.evaluation.generative import activation_maximisation
 from saliency_lib.evaluation.table import METRICS
 from saliency_lib.networks.heads import head_of
@@ -154,8 +154,8 @@ def score(spec: Score) -> Scored:
     artefact = store.fetch(spec, functools.partial(_score, spec))
     check_images(spec.explanation, artefact)
     tensors = _tensors(artefact, CURVES)
-    curve = Curve(tensors["fractions"], tensors["values"], tensors["area"])
-    return Scored(curve, tensors["indices"], (artefact,))
+    indices = tensors.pop("indices")
+    return Scored(Curve(**tensors), indices, (artefact,))
 
 
 def _score(spec: Score, folder: Path) -> dict[str, Any]:
@@ -173,14 +173,10 @@ def _score(spec: Score, folder: Path) -> dict[str, Any]:
         }
         block, maps = images.images[rows].to(device()), explained.maps[rows].to(device())
         curves.append(METRICS[spec.metric](model, block, maps, wanted, **spec.options, **METRICS.taken(spec.metric, given)))
-    tensors = {
-        "fractions": curves[0].fractions,
-        "values": torch.cat([curve.values for curve in curves]),
-        "area": torch.cat([curve.area for curve in curves]),
-        "indices": images.indices,
-    }
-    _write(folder / CURVES, tensors)
-    mean = float(tensors["area"].cpu().mean())
+    curve = concatenated(curves)
+    tensors = {name: value for name, value in vars(curve).items() if value is not None}
+    _write(folder / CURVES, tensors | {"indices": images.indices})
+    mean = float(curve.area.cpu().mean())
     return {"images": len(images), "images_sha256": images_sha256(images), "mean_area": mean, **clock.ended()}
 
 

@@ -1,7 +1,7 @@
 """What the pipeline returns: trained models, maps and curves, with the artefacts that hold them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import pandas as pd
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from saliency_lib.artefacts.store import Artefact
 from saliency_lib.core.previews import strip, table
-from saliency_lib.evaluation.curve import Curve
+from saliency_lib.evaluation.curve import Curve, concatenated
 
 
 @dataclass(frozen=True)
@@ -123,5 +123,6 @@ def join(parts: Sequence[Explained] | Sequence[Scored]) -> Explained | Scored:
     fractions = scored[0].curve.fractions
     if any(not torch.equal(part.curve.fractions, fractions) for part in scored):
         raise ValueError("the curves of the shards have different fractions; use the same options for all shards")
-    values, area = torch.cat([part.curve.values for part in scored]), torch.cat([part.curve.area for part in scored])
-    return Scored(Curve(fractions, values[order], area[order]), indices[order], artefacts)
+    whole = concatenated([part.curve for part in scored])
+    rows = {name: value[order] for name, value in vars(whole).items() if name != "fractions" and value is not None}
+    return Scored(replace(whole, **rows), indices[order], artefacts)

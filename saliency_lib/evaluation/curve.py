@@ -1,7 +1,9 @@
 """The curve that every metric returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from saliency_lib.core.previews import table
@@ -17,11 +19,15 @@ class Curve:
         fractions: (S+1,) non-decreasing share of the pixels changed; with ties="together", the requested share.
         values: (B, S+1) score at each fraction.
         area: (B,) area under the curve.
+        tied: (B,) share of the pixels whose value another pixel of the map also has; None if the metric ranks no pixels.
+        error: (B,) standard error of the area from the random order of tied pixels; None if no order is drawn.
     """
 
     fractions: Tensor
     values: Tensor
     area: Tensor
+    tied: Tensor | None = None
+    error: Tensor | None = None
 
     @property
     def summary(self) -> dict[str, str]:
@@ -29,7 +35,15 @@ class Curve:
         steps = len(self.fractions) - 1
         shown = sorted({round(number * steps / 5) for number in range(6)}) if steps else []
         scores = {f"mean score at fraction {self.fractions[k]:.2g}": f"{self.values[:, k].mean():.3f}" for k in shown}
-        return scores | {"mean area" if steps else "mean": f"{self.area.mean():.3f}", "images": str(len(self.area))}
+        facts = {"mean area" if steps else "mean": f"{self.area.mean():.3f}", "images": str(len(self.area))}
+        facts |= {} if self.tied is None else {"tied pixels": f"{self.tied.mean():.0%}"}
+        facts |= {} if self.error is None else {"standard error from ties": f"{self.monte_carlo_error:.4f}"}
+        return scores | facts
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """Return the standard error of the mean area over the images that comes from the random order of tied pixels."""
+        return 0.0 if self.error is None else float(self.error.double().norm()) / len(self.error)
 
     def __repr__(self) -> str:
         if len(self.fractions) == 1:
@@ -43,3 +57,12 @@ class Curve:
 def one_number(values: Tensor) -> Curve:
     """Return one number per image, (B,), as a curve of one point."""
     return Curve(values.new_ones(1), values[:, None], values)
+
+
+def concatenated(curves: Sequence[Curve]) -> Curve:
+    """Return the curves of several groups of images, which have the same fractions, as one."""
+    whole = {"fractions": curves[0].fractions}
+    for name in ("values", "area", "tied", "error"):
+        parts = [getattr(curve, name) for curve in curves]
+        whole |= {name: torch.cat(parts)} if parts[0] is not None else {}
+    return Curve(**whole)

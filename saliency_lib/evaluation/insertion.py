@@ -1,5 +1,7 @@
 """Insertion: the class probability as the most relevant pixels appear on a blurred image."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -55,4 +57,4 @@ def insertion(
     if not released:
         return curve
     values = torch.cat([curve.values[:, -1:], curve.values[:, 1:]], 1)
-    return Curve(curve.fractions, values, torch.trapezoid(values, curve.fractions, dim=1))
+    return replace(curve, values=values, area=torch.trapezoid(values, curve.fractions, dim=1))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.evaluation.curve import Curve, one_number
-from saliency_lib.evaluation.perturbation import ranks
+from saliency_lib.evaluation.ranking import ranks
 from saliency_lib.evaluation.table import METRICS
 
 

@@ -13,6 +13,7 @@ from saliency_lib.core.checks import check_images, check_maps, positive, rows_no
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.registry import no_such
 from saliency_lib.evaluation.curve import Curve
+from saliency_lib.evaluation.ranking import DRAWS, TIES, cuts_ties, random_ranks, ranks, tied
 
 
 @dataclass(frozen=True)
@@ -44,29 +45,6 @@ SCORES: dict[str, ScoreFunction] = {
 }
 
 ORDERS = {"most_relevant_first": True, "least_relevant_first": False}
-TIES = {"index": False, "together": True}
-
-
-def ranks(maps: Tensor, *, descending: bool = True, together: bool = False) -> Tensor:
-    """Return the place (B, H*W) of each pixel in the order of its map (B, H, W).
-
-    Args:
-        together: pixels of equal value share the last of their places; otherwise they are ordered by index.
-    """
-    values, order = maps.flatten(1).sort(dim=1, descending=descending, stable=True)
-    places = torch.arange(order.shape[1], device=maps.device).expand_as(order)
-    if together:
-        follows = torch.nn.functional.pad(values[:, 1:] == values[:, :-1], (0, 1))
-        places = places.masked_fill(follows, order.shape[1]).flip(1).cummin(1).values.flip(1)
-    return torch.empty_like(order).scatter_(1, order, places)
-
-
-def tied(maps: Tensor) -> Tensor:
-    """Return the share (B,) of the pixels whose value another pixel of the map also has; their order is arbitrary."""
-    values = maps.flatten(1).sort(dim=1).values
-    same = values[:, 1:] == values[:, :-1]
-    edge = same.new_zeros(len(same), 1)
-    return (torch.cat([same, edge], 1) | torch.cat([edge, same], 1)).float().mean(1)
 
 
 def perturbation_curve(
@@ -79,6 +57,7 @@ def perturbation_curve(
     order: str = "most_relevant_first",
     start: str = "image",
     ties: str = "index",
+    draws: int = DRAWS,
     fill: Fill | Imputed = "mean",
     score: str | ScoreFunction = "probability",
     seed: int = 0,
@@ -96,13 +75,15 @@ def perturbation_curve(
         order: `most_relevant_first` or `least_relevant_first`.
         start: `image`: its pixels are replaced by the fill (deletion); `fill`: it is replaced by the image's pixels
             (insertion).
-        ties: `index`: pixels of equal value are ordered by index; `together`: they change only when all of them are within
+        ties: `index`: pixels of equal value are in raster order; `random`: they are in a random order, fixed by seed and image,
+            and the values are averaged over several such orders; `together`: they change only when all of them are within
             the fraction, so that fewer pixels change than requested, and the curve states the requested fractions.
+        draws: how many random orders. They cost passes only at fractions that divide tied pixels.
         fill: see `fills.filled`, or `Imputed`, whose values depend on which pixels are missing.
         score: `probability`, `logit`, `unchanged` (1 if the prediction is that of the whole image, else 0), `correct` (1 if
             it is the target, else 0), or a function of logits (n, K), targets (n,) and the classes (n,) predicted for the
             whole images.
-        seed, indices: fix a random fill.
+        seed, indices: fix the order of tied pixels and a random fill of each image.
         batch_size: most inputs in one forward pass; None chooses. Memory grows with it, not with the steps.
 
     Returns:
@@ -114,36 +95,52 @@ def perturbation_curve(
     """
     images = check_images(images)
     check_maps(maps, images)
-    descending, together = choose("order", order, ORDERS), choose("ties", ties, TIES)
+    descending, ties = choose("order", order, ORDERS), choose("ties", ties, dict(zip(TIES, TIES, strict=True)))
     deleting = choose("start", start, {"image": True, "fill": False})
     score_of = score_function(score)
     shares, pixels = _shares(fractions), maps[0].numel()
     counts = [round(share * pixels) for share in shares]
     imputed = fill if isinstance(fill, Imputed) else _fixed(filled(fill, model, images, indices=indices, seed=seed))
-    place = ranks(maps, descending=descending, together=together).view(maps.shape)
-    gone = torch.tensor(counts, device=images.device)
+    steps = torch.tensor(counts, device=images.device)
+    if ties == "random":
+        places = random_ranks(maps, positive("draws", draws), descending=descending, seed=seed, indices=indices)
+        divided = cuts_ties(maps, steps, descending=descending)
+    else:
+        places = ranks(maps, descending=descending, together=ties == "together")[None]
+        divided = steps.new_zeros(len(images), len(counts), dtype=torch.bool)
     if not deleting:  # a pixel that is not yet inserted is missing: this is deletion in the other order, read backwards
-        place, gone = pixels - 1 - place, pixels - gone
+        places, steps = pixels - 1 - places, pixels - steps
+    places = places.view(-1, *maps.shape)
     precise = torch.promote_types(images.dtype, torch.float32)
-    values = torch.empty(len(images), len(counts), dtype=precise, device=images.device)
+    values = torch.empty(len(places), len(images), len(counts), dtype=precise, device=images.device)
+    needed = divided.repeat(len(places), 1, 1)  # where the ties are not divided, all draws remove the same pixels
+    needed[0] = True
+    needed[:, :, steps == 0] = False
 
     with frozen(model), torch.no_grad():
         logits = logits_of(model, images, batch_size)
         predicted, targets = logits.argmax(1), classes_of(logits, targets)
-        values[:, gone == 0] = score_of(logits, targets, predicted).to(precise)[:, None]
-        inner = gone.nonzero()[:, 0]
+        values[:, :, steps == 0] = score_of(logits, targets, predicted).to(precise)[:, None]
+        every = needed.nonzero()
 
         def add(begin: int, end: int) -> None:
-            pairs = torch.arange(begin, end, device=images.device)
-            rows, column = pairs // len(inner), inner[pairs % len(inner)]
-            missing = place[rows] < gone[column].view(-1, 1, 1)
-            inputs = torch.where(missing[:, None], imputed.at(rows, missing), images[rows])
-            values[rows, column] = score_of(model(arranged(inputs)), targets[rows], predicted[rows]).to(precise)
+            draw, row, step = every[begin:end].unbind(1)
+            missing = places[draw, row] < steps[step].view(-1, 1, 1)
+            inputs = torch.where(missing[:, None], imputed.at(row, missing), images[row])
+            values[draw, row, step] = score_of(model(arranged(inputs)), targets[row], predicted[row]).to(precise)
 
-        in_chunks(add, len(images) * len(inner), chunk_size(images, batch_size))
-    check_scores(values)
-    stated = torch.tensor(shares if together else [count / pixels for count in counts], dtype=torch.float64).to(values)
-    return Curve(stated, values, torch.trapezoid(values, stated, dim=1))
+        in_chunks(add, len(every), chunk_size(images, batch_size))
+    values = values.where(divided | (steps == 0), values[0])
+    check_scores(values.mean(0))
+    stated = torch.tensor(shares if ties == "together" else [count / pixels for count in counts], dtype=torch.float64)
+    stated = stated.to(values)
+    areas = torch.trapezoid(values, stated, dim=2)
+    return Curve(stated, values.mean(0), areas.mean(0), tied(maps), standard_error(areas))
+
+
+def standard_error(draws: Tensor) -> Tensor:
+    """Return the standard error (B,) of the mean over draws (D, B); 0 for a single draw."""
+    return draws.std(0) / len(draws) ** 0.5 if len(draws) > 1 else torch.zeros_like(draws[0])
 
 
 def _fixed(substrate: Tensor) -> Imputed:

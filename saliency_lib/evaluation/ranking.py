@@ -1,0 +1,53 @@
+"""Put the pixels of a map in the order of their values, and deal with those that tie."""
+
+import torch
+from torch import Tensor
+
+from saliency_lib.core.streams import noise, row_indices
+
+TIES = ("random", "index", "together")
+DRAWS = 4  # random orders of tied pixels over which a metric is averaged
+
+
+def ranks(maps: Tensor, *, descending: bool = True, together: bool = False, keys: Tensor | None = None) -> Tensor:
+    """Return the place (B, H*W) of each pixel in the order of its map (B, H, W).
+
+    Args:
+        together: pixels of equal value share the last of their places.
+        keys: (B, H*W), pixels of equal value go by rising key; None: by index.
+    """
+    values = maps.flatten(1)
+    before = None if keys is None else keys.argsort(dim=1)
+    if before is not None:
+        values = values.gather(1, before)
+    values, order = values.sort(dim=1, descending=descending, stable=True)
+    if before is not None:
+        order = before.gather(1, order)
+    places = torch.arange(order.shape[1], device=maps.device).expand_as(order)
+    if together:
+        follows = torch.nn.functional.pad(values[:, 1:] == values[:, :-1], (0, 1))
+        places = places.masked_fill(follows, order.shape[1]).flip(1).cummin(1).values.flip(1)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def random_ranks(maps: Tensor, draws: int, *, descending: bool, seed: int, indices: Tensor | None) -> Tensor:
+    """Return the places (draws, B, H*W) of the pixels, tied pixels in an order that is fixed by seed, image and draw."""
+    like, numbers = torch.empty_like(maps.flatten(1), dtype=torch.float32), row_indices(maps, indices)
+    keys = (noise(like, numbers, seed, "ties", draw) for draw in range(draws))
+    return torch.stack([ranks(maps, descending=descending, keys=key) for key in keys])
+
+
+def tied(maps: Tensor) -> Tensor:
+    """Return the share (B,) of the pixels whose value another pixel of the map also has; their order is arbitrary."""
+    values = maps.flatten(1).sort(dim=1).values
+    same = values[:, 1:] == values[:, :-1]
+    edge = same.new_zeros(len(same), 1)
+    return (torch.cat([same, edge], 1) | torch.cat([edge, same], 1)).float().mean(1)
+
+
+def cuts_ties(maps: Tensor, counts: Tensor, *, descending: bool) -> Tensor:
+    """Return whether a cut after so many pixels (S,) of the order falls between pixels of equal value, (B, S)."""
+    values = maps.flatten(1).sort(dim=1, descending=descending).values
+    last = values.shape[1] - 1
+    equal = values[:, (counts - 1).clamp(0, last)] == values[:, counts.clamp(0, last)]
+    return equal & (counts > 0) & (counts <= last)
