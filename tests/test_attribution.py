@@ -202,6 +202,7 @@ def test_memory_that_runs_out_halves_the_chunk_and_changes_nothing(name, net, im
             self.most = max(self.most, len(inputs))
             return self.inner(inputs)
 
+    net, images = net.double(), images.double()  # SIDU magnifies float32's rounding, which differs between processors
     model = Small()
     torch.testing.assert_close(sl.METHODS[name](model, images, **quick(name)), sl.METHODS[name](net, images, **quick(name)))
     assert 1 < model.most <= 3

@@ -37,7 +37,9 @@ def digits(ready):
     """The same, brought back to where it began."""
     ready._uploaded = None
     ready.dataset.value, ready.number.value, ready.methods.value, ready.opacity.value = "mnist5k", 0, METHOD, 70
-    ready.wait().shown.curves.clear()
+    shown = ready.wait().shown
+    shown.maps.clear()
+    shown.curves.clear()
     ready.refresh()
     assert ready.wait().problem.value == ""
     ready.network.value = ready.network.options[0]
