@@ -23,6 +23,8 @@ from saliency_lib.artefacts import store
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.notebook.explorer import Explorer, choices, state, view, whereabouts
 
+pytestmark = pytest.mark.slow
+
 METHOD = ("gradient", "edges")
 
 

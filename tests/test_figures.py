@@ -178,6 +178,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
 def test_words_lie_inside_the_figure_and_do_not_overlap(name, monkeypatch):
     figure, drawn, draw = LONG[name](), [], Text.draw

@@ -532,6 +532,7 @@ def test_deeplift_warns_on_networks_that_normalise_over_features(name):
     assert ((maps.sum((1, 2)) - change).abs() > 0.05 * change.abs()).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn", "cifar_resnet9", "resnet18", "squeezenet1_1", "efficientnet_lite0", "googlenet"])
 @pytest.mark.parametrize("method", ["deeplift", "deeplift_shap"])
 def test_deeplift_does_not_warn_where_it_is_complete(name, method):

@@ -10,6 +10,7 @@ from saliency_lib.networks.heads import HEADS, head_of, with_head
 from saliency_lib.training.settings import Settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", list(HEADS))
 @pytest.mark.parametrize(
     "name", ["resnet18", "vgg11", "densenet121", "mobilenet_v2", "convnext_tiny", "efficientnet_lite0", "cnn"]

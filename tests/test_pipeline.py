@@ -26,6 +26,7 @@ def trained(outputs):
     return sl.train(TRAINING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "options"), [("smoothgrad", {"samples": 3}), ("random", {}), ("occlusion", {"window": 9})])
 def test_shards_add_up_to_the_run(method, options, trained):
     run = sl.Explanation(TRAINING, method, options, start=3, stop=50, stride=2, seed=4)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.attribution import rules
+from saliency_lib.attribution import units
 
 ZERO = torch.zeros(())
 
@@ -157,9 +157,9 @@ def test_the_check_leaves_no_hook_behind_also_after_an_error():
 
 def test_every_unit_that_the_rules_know_by_name_has_a_known_node():
     z = torch.rand(2, 8, requires_grad=True)
-    for name in sorted(rules.RELUS | set(rules.CLAMPS) | rules.CURVES):
+    for name in sorted(units.RELUS | set(units.CLAMPS) | units.CURVES):
         function = getattr(F, name, None) or getattr(torch, name)
         extra = {"prelu": (torch.ones(1),), "threshold": (0.5, 0.0)}.get(name, ())
         bound = {"max": 0.5} if name in ("clamp", "clip", "clamp_max") else {"min": 0.5} if name == "clamp_min" else {}
-        nodes = [rules._kind(node) for node in rules._nodes(function(z, *extra, **bound), [])]
+        nodes = [units.kind_of(node) for node in units.nodes_between(function(z, *extra, **bound), [])]
         assert any(nodes), name

@@ -73,6 +73,7 @@ def test_a_module_reaches_no_other_by_a_string(file):
     assert "import_module" not in file.read_text() and "__import__" not in file.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", sorted(WITHOUT_TORCH))
 def test_a_package_without_torch_does_not_load_it(package):
     code = f"import sys, saliency_lib.{package}; sys.exit('torch' in sys.modules)"

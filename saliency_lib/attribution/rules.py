@@ -5,48 +5,18 @@ in place or not, and however often a module is used. It changes neither the netw
 may be differentiated outside, any number of times, because the rule is recorded in the graph.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import Node
-from torch.overrides import TorchFunctionMode
 
+from saliency_lib.attribution.units import POOLS, Output, Units, first, in_place, name_of
 from saliency_lib.core.registry import no_such
 
 Rule = Callable[[nn.Module, Tensor | None], AbstractContextManager]
-Output = Any  # a tensor, or a pair of tensors for a max-pool that returns its indices
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Functions by name, without the underscore of those that work in place.
-RELUS = _names("relu relu6")
-CLAMPS = {"hardtanh": -1, "clamp": None, "clip": None}  # with their default lower bound
-CURVES = _names(
-    "abs celu clamp_max clamp_min elu gelu hardshrink hardsigmoid hardswish leaky_relu logsigmoid mish prelu rrelu selu "
-    "sigmoid silu softplus softshrink softsign tanh tanhshrink threshold"
-)
-MIXERS = _names("glu lstm gru rnn_tanh rnn_relu multi_head_attention_forward scaled_dot_product_attention")
-# Nodes of the autograd graph by name: the units above, and what a ReLU or a max-pool may also be written with.
-NODES = frozenset(name.replace("_", "") for name in RELUS | set(CLAMPS) | CURVES) | _names(
-    "amax amin aminmax cummax erf fmax fmin glu kthvalue maskedfill max maximum median min minimum "
-    "prelukernel rreluwithnoise topk where"
-)
-NORMALISERS = _names("normalize cosine_similarity")  # they clamp a norm away from 0
-POOLS: dict[Callable[..., Output], Callable[..., tuple[Tensor, Tensor]]] = {
-    F.max_pool2d: F.max_pool2d_with_indices,
-    F.max_pool2d_with_indices: F.max_pool2d_with_indices,
-    torch.max_pool2d: F.max_pool2d_with_indices,
-    F.adaptive_max_pool2d: F.adaptive_max_pool2d_with_indices,
-}
 
 
 def plain(model: nn.Module, reference: Tensor | None = None) -> AbstractContextManager:
@@ -54,109 +24,7 @@ def plain(model: nn.Module, reference: Tensor | None = None) -> AbstractContextM
     return nullcontext()
 
 
-class _Units(TorchFunctionMode):
-    """Pass each non-linear unit that a forward pass calls to the method of its kind, and call everything else unchanged."""
-
-    relu: Callable[..., Output]
-    curve: Callable[..., Output]
-    pool: Callable[..., Output]
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model, self.met = model, 0
-        self.replaced: set[Node | None] = set()  # nodes of the graph that carry the rule or pass their derivative
-        for name, module in model.named_modules():
-            if isinstance(module, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
-                raise ValueError(
-                    f"{name or 'the model'} is scripted or compiled, which hides its units; pass the original module"
-                )
-
-    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        name, kwargs = _name(function).removesuffix("_"), kwargs or {}
-        if function in POOLS:
-            unit = self.pool
-        elif name in RELUS or (name in CLAMPS and _lower_bound(name, *args[1:], **kwargs) == 0):
-            unit = self.relu
-        elif name in CURVES or name in CLAMPS:
-            unit = self.curve
-        elif name in MIXERS:
-            raise ValueError(
-                f"the rule does not support {name}, whose gradient would pass unchanged; use a method without a rule"
-            )
-        else:
-            output = function(*args, **kwargs)
-            if name in NORMALISERS:
-                self.replaced.update(_nodes(output, args))
-            return output
-        if args and torch._C._functorch.is_functorch_wrapped_tensor(args[0]):  # under vmap
-            raise _not_reached(name)
-        self.met += 1
-        output = unit(function, *args, **kwargs)
-        self.replaced.add(_first(output).grad_fn)
-        return output
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self.hook = self.model.register_forward_hook(self._refuse_what_was_missed)
-        return self
-
-    def _refuse_what_was_missed(self, model: nn.Module, inputs: tuple, output: Any) -> None:
-        nodes = _nodes(output, inputs) if isinstance(output, Tensor) else ()  # the caller refuses what is no tensor
-        if missed := next(filter(None, (_kind(node) for node in nodes if node not in self.replaced)), ""):
-            raise _not_reached(missed)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        super().__exit__(kind, error, traceback)
-        self.hook.remove()
-        self.replaced.clear()
-        if kind is None and not self.met:
-            raise ValueError("the rule found no unit that it supports (ReLU, ReLU6, Softplus, max-pool), so it changed nothing")
-
-
-def _not_reached(name: str) -> ValueError:
-    return ValueError(
-        f"the rule did not act on {name}, whose gradient would pass unchanged; write a ReLU as nn.ReLU, outside scripted "
-        "functions and vmap, or use a method without a rule"
-    )
-
-
-def _name(function: Callable) -> str:
-    """Return the name of a function; that of an operator's overload, such as relu.default, ends before the point."""
-    return getattr(function, "__name__", "").split(".")[0]
-
-
-def _in_place(function: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
-    return bool(_name(function).endswith("_") or kwargs.get("inplace") or (len(args) > 1 and args[-1] is True))
-
-
-def _nodes(output: Tensor, inputs: Iterable[Any]) -> Iterator[Node]:
-    """Yield the nodes of the autograd graph from an output back to the inputs that are tensors."""
-    seen = {value.grad_fn for value in inputs if isinstance(value, Tensor)}
-    waiting = [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting.extend(following for following, _ in node.next_functions)
-            yield node
-
-
-def _kind(node: Node) -> str:
-    """Return the name of a node's operation if it is non-linear or opaque, else ""."""
-    name = node.name().split("::")[-1].rstrip("0123456789").removesuffix("Backward")
-    if name == "DifferentiableGraph":
-        return "a scripted function"
-    known = name.lower() in NODES or "MaxPool" in name or "ScaledDotProduct" in name
-    return name.lower() if known or isinstance(node, BackwardCFunction) else ""
-
-
-def _lower_bound(name: str, *bounds: object, **named: object) -> object:
-    """Return the lower bound of a clamp as it was called."""
-    positional = bounds[0] if bounds else CLAMPS[name]
-    return next((named[key] for key in ("min_val", "min") if key in named), positional)
-
-
-class guided(_Units):
+class guided(Units):
     """Let only positive gradients pass the ReLU, ReLU6, Softplus and max-pool units of a forward pass.
 
         ReLU, ReLU6:  g_in = 1[0 < z (< 6)] * max(g_out, 0)
@@ -189,7 +57,7 @@ class guided(_Units):
 
     def relu(self, function: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Pass the positive part of the gradient."""
-        if args and args[0]._is_view() and _in_place(function, args, kwargs):  # the graph of its base would go round a hook
+        if args and args[0]._is_view() and in_place(function, args, kwargs):  # the graph of its base would go round a hook
             output = self.relu(function, args[0].clone(), *args[1:], **kwargs)
             self.replaced.add(output.grad_fn)
             return args[0].copy_(output)
@@ -197,10 +65,10 @@ class guided(_Units):
 
     def curve(self, function: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Treat Softplus as a ReLU, and refuse other activations."""
-        if _name(function) == "softplus":
+        if name_of(function) == "softplus":
             return self.relu(function, *args, **kwargs)
         raise ValueError(
-            f"the guided rule supports ReLU, ReLU6, Softplus and max-pooling; this network also has {_name(function)}; "
+            f"the guided rule supports ReLU, ReLU6, Softplus and max-pooling; this network also has {name_of(function)}; "
             "use a network of ReLUs, or a method without the rule"
         )
 
@@ -208,10 +76,6 @@ class guided(_Units):
 def guided_by(pool_rule: str) -> Rule:
     """Return the rule `guided` with one of its pooling rules."""
     return lambda model, reference: guided(model, pool_rule)
-
-
-def _first(output: Output) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
 
 
 def _positive_part(output: Tensor) -> Tensor:
@@ -222,7 +86,7 @@ def _positive_part(output: Tensor) -> Tensor:
 
 def _exact(function: Callable, *args: Any, **kwargs: Any) -> Output:
     output = function(*args, **kwargs)
-    _positive_part(_first(output))
+    _positive_part(first(output))
     return output
 
 
@@ -239,7 +103,7 @@ def _released(function: Callable, features: Tensor, *args: Any, **kwargs: Any) -
     def gate(gradient: Tensor) -> Tensor:
         return gradient * F.interpolate(gates.pop(), size=gradient.shape[2:], mode="nearest")
 
-    _first(output).register_hook(note)
+    first(output).register_hook(note)
     inlet.register_hook(gate)
     return output
 
@@ -247,7 +111,7 @@ def _released(function: Callable, features: Tensor, *args: Any, **kwargs: Any) -
 POOL_RULES = {"exact": _exact, "released": _released}
 
 
-class rescaled(_Units):
+class rescaled(Units):
     """Let each non-linear unit pass the ratio of the change of its output to the change of its input from a reference.
 
         element-wise units:  g_in = g_out * (y - y') / (z - z'), or the derivative if z and z' differ by rounding alone
@@ -282,7 +146,7 @@ class rescaled(_Units):
             ratio = (output - function(other.clone(), *args, **kwargs)) / (point - other)
             ratio = torch.where(_apart(point, other), ratio, slope)
         output = output.detach() + ratio * (z - point.detach())  # the value of the unit with the ratio as its derivative
-        return z.copy_(output) if _in_place(function, (z, *args), kwargs) else output
+        return z.copy_(output) if in_place(function, (z, *args), kwargs) else output
 
     curve = relu
 
@@ -293,7 +157,7 @@ class rescaled(_Units):
         return _RescaledPool.apply(z, self.references.pop(), lambda inputs: POOLS[function](inputs, *args, **kwargs))
 
 
-class _Recorded(_Units):
+class _Recorded(Units):
     """Keep the input of each unit of a forward pass."""
 
     def __init__(self, model: nn.Module, kept: list[Tensor]):

@@ -95,7 +95,9 @@ def perturbation_curve(
     """
     images = check_images(images)
     check_maps(maps, images)
-    descending, ties = choose("order", order, ORDERS), choose("ties", ties, dict(zip(TIES, TIES, strict=True)))
+    descending = choose("order", order, ORDERS)
+    if ties not in TIES:
+        raise no_such("ties", ties, TIES)
     deleting = choose("start", start, {"image": True, "fill": False})
     score_of = score_function(score)
     shares, pixels = _shares(fractions), maps[0].numel()
@@ -135,7 +137,8 @@ def perturbation_curve(
     stated = torch.tensor(shares if ties == "together" else [count / pixels for count in counts], dtype=torch.float64)
     stated = stated.to(values)
     areas = torch.trapezoid(values, stated, dim=2)
-    return Curve(stated, values.mean(0), areas.mean(0), tied(maps), standard_error(areas))
+    error = standard_error(areas) if ties == "random" else None
+    return Curve(stated, values.mean(0), areas.mean(0), tied(maps), error)
 
 
 def standard_error(draws: Tensor) -> Tensor:

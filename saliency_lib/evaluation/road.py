@@ -115,4 +115,4 @@ def road(
         for order in ("most_relevant_first", "least_relevant_first")
     )
     values = (least.values - most.values) / 2
-    return Curve(most.fractions, values, torch.trapezoid(values, most.fractions, dim=1))
+    return Curve(most.fractions, values, torch.trapezoid(values, most.fractions, dim=1), most.tied)
