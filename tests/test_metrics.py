@@ -515,7 +515,7 @@ def test_maps_that_are_no_floats_are_refused(name, dtype, smooth, images):
 
 
 def test_the_numbers_of_the_papers_are_the_defaults():
-    """If one of them changes, raise REVISION in specs.py."""
+    """If one of them changes, raise "score" in REVISIONS."""
     from saliency_lib.attribution import lime, rise, sidu
     from saliency_lib.evaluation.deletion import PRESETS
 

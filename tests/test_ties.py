@@ -100,3 +100,35 @@ def test_a_random_order_keeps_the_order_of_different_values():
     assert (places[:, 0, 8] == 0).all() and (places[:, 0, 0] == 1).all()
     assert all(set(place[0, [3, 5]].tolist()) == {2, 3} for place in places)
     assert not all(torch.equal(place, ranks(MAP)) for place in places)
+
+
+RANKING = ("deletion", "insertion", "masked_accuracy", "pixel_perturbation", "road")
+
+
+@pytest.mark.parametrize("metric", RANKING)
+def test_turned_images_have_the_same_areas_on_average(metric):
+    """Raster order would put the tied pixels of the upper rows first, and those of the lower rows after a half turn."""
+    images, maps = torch.linspace(1, 0.6, 9).view(1, 1, SIDE, SIDE).expand(200, -1, -1, -1), MAP.expand(200, -1, -1)
+    model, turned = (Additive(threshold=1.6 if metric == "pixel_perturbation" else 1.0) for _ in range(2))
+    turned.weights = model.weights.flip(0, 1)
+    targets = torch.zeros(200).long()
+    one, other = (
+        sl.METRICS[metric](net, rows, ranked, targets, **({"fill": "black"} if metric == "masked_accuracy" else {}))
+        for net, rows, ranked in ((model, images, maps), (turned, images.flip(2, 3), maps.flip(1, 2)))
+    )
+    within = 5 * (one.monte_carlo_error**2 + other.monte_carlo_error**2) ** 0.5 + 1e-6
+    assert abs(one.area.mean() - other.area.mean()) < within
+    torch.testing.assert_close(one.tied, torch.full((200,), 7 / 9))
+
+
+@pytest.mark.parametrize("metric", ["relevance_rank", "pointing_game", "aup", "aur"])
+@pytest.mark.parametrize("levels", [MAP, (MAP < 2).float()])
+def test_localisation_is_the_mean_over_all_orders_of_tied_pixels(metric, levels):
+    objects, image = torch.tensor([[[True, False, False], [True, False, False], [False, True, True]]]), torch.zeros(1, 1, SIDE, SIDE)
+    strict = torch.cat([levels + 1e-12 * one.double() for one in every_order(levels)])
+    count = len(strict)
+    ranked = {"objects": objects.expand(count, -1, -1)}
+    exact = sl.METRICS[metric](None, image.expand(count, -1, -1, -1), strict, **ranked).values.mean(0)
+    found = sl.METRICS[metric](None, image, levels.double(), objects=objects)
+    torch.testing.assert_close(found.values[0], exact, atol=1e-9, rtol=0)
+    torch.testing.assert_close(found.tied, sl.tied(levels))

@@ -17,7 +17,8 @@ from pydantic.dataclasses import dataclass
 from saliency_lib.core.registry import Registry
 from saliency_lib.core.validation import sentence
 
-REVISION = 2  # increased when the same specification comes to mean other numbers
+# Per kind, increased when the same specification comes to mean other numbers.
+REVISIONS = {"training": 2, "explanation": 2, "score": 3, "samples": 2}
 S = TypeVar("S", bound="Spec")
 
 
@@ -80,7 +81,7 @@ class Spec(abc.ABC):
     @property
     def digest(self) -> str:
         """Return the SHA-256 of everything that determines the artefact's numbers, upstream specifications included."""
-        content = {"revision": REVISION, **self.to_dict(), **self.implied()}
+        content = {"revision": REVISIONS[self.kind], **self.to_dict(), **self.implied()}
         content |= {name: value.digest for name, value in vars(self).items() if isinstance(value, Spec)}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -43,7 +43,7 @@ def preset_curve(
         start: `image` (deletion) or `fill` (insertion).
         preset: a name in PRESETS.
         steps, fill, score: replace the preset's if they are not None.
-        options: `seed`, `indices` and `batch_size` of `perturbation_curve`.
+        options: `ties`, `seed`, `indices` and `batch_size` of `perturbation_curve`.
     """
     chosen = choose("preset", preset, PRESETS)
     images = check_images(images)
@@ -73,6 +73,7 @@ def deletion(
     steps: int | None = None,
     fill: Fill | None = None,
     score: str | ScoreFunction | None = None,
+    ties: str = "random",
     seed: int = 0,
     indices: Tensor | None = None,
     batch_size: int | None = None,
@@ -87,17 +88,18 @@ def deletion(
             ranked by the absolute value of the map; `saliency_benchmark`: 500 pixels per step, filled with black.
         steps: number of strides from the whole image to none of it; 28 at 224 pixels is RISE's setting for whole data sets.
         fill, score: replace the preset's, see `perturbation_curve`.
-        seed, indices: fix a random fill.
+        ties: the order of pixels of equal value: `random`, averaged over a few orders, or `index` or `together`.
+        seed, indices: fix the order of tied pixels and a random fill.
 
     Returns:
         Curve over [0, 1], values and area in [0, 1].
 
     Source: Petsiuk, Das, Saenko 2018, section 4.1 and the released evaluation code; Kwon, Koo, Cho 2020, released code;
-    saliency-benchmark (Parola et al.), released code. Differs: ties are broken by index (there by an unstable sort,
-    read backwards); a shorter last step counts with its own width (there all steps are equally wide); the benchmark's
+    saliency-benchmark (Parola et al.), released code. Differs: tied pixels are in random orders (there in that
+    of an unstable sort, read backwards); a shorter last step counts with its own width (there all steps are equally wide); the benchmark's
     probability is one softmax of the logits (there two or three), and its maps are not rounded to float16.
     """
     return preset_curve(
         "image", model, images, maps, targets,
-        preset=preset, steps=steps, fill=fill, score=score, seed=seed, indices=indices, batch_size=batch_size,
+        preset=preset, steps=steps, fill=fill, score=score, ties=ties, seed=seed, indices=indices, batch_size=batch_size,
     )  # fmt: skip

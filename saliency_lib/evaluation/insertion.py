@@ -24,6 +24,7 @@ def insertion(
     steps: int | None = None,
     fill: Fill | None = None,
     score: str | ScoreFunction | None = None,
+    ties: str = "random",
     seed: int = 0,
     indices: Tensor | None = None,
     batch_size: int | None = None,
@@ -39,7 +40,8 @@ def insertion(
         variant: `corrected`, or `released`, in which the first point is the score of the whole image, as in the benchmark.
         steps: number of strides from the blurred image to the whole one.
         fill, score: replace the preset's, see `perturbation_curve`; areas with different fills cannot be compared.
-        seed, indices: fix a random fill.
+        ties: the order of pixels of equal value, as in deletion.
+        seed, indices: fix the order of tied pixels and a random fill.
 
     Returns:
         Curve over [0, 1], values and area in [0, 1].
@@ -52,7 +54,7 @@ def insertion(
         raise ValueError(f"variant 'released' needs preset 'saliency_benchmark', got preset {preset!r}")
     curve = preset_curve(
         "fill", model, images, maps, targets,
-        preset=preset, steps=steps, fill=fill, score=score, seed=seed, indices=indices, batch_size=batch_size,
+        preset=preset, steps=steps, fill=fill, score=score, ties=ties, seed=seed, indices=indices, batch_size=batch_size,
     )  # fmt: skip
     if not released:
         return curve

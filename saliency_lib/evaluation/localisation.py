@@ -1,11 +1,13 @@
 """Localisation: is the map's relevance on the object, if the object is known?"""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.evaluation.curve import Curve, one_number
-from saliency_lib.evaluation.ranking import ranks
+from saliency_lib.evaluation.ranking import mean_of_tied, tied
 from saliency_lib.evaluation.table import METRICS
 
 
@@ -35,16 +37,16 @@ def pointing_game(
     objects: Tensor | None = None,
     tolerance: float = 0,
 ) -> Curve:
-    """Test whether the largest value of the map is on the object.
+    """Test whether the largest value of the map is on the object; of several, the share that is.
 
     Args:
         images: (B, C, H, W) pixels in [0, 1].
-        maps: (B, H, W); the first of several equal largest values counts.
+        maps: (B, H, W).
         objects: (B, H, W) bool, true on the object.
         tolerance: how many pixels away the object may be; the original allows 15 at ImageNet's size.
 
     Returns:
-        Curve of one point, 1 (hit) or 0; its mean over images is the accuracy.
+        Curve of one point in [0, 1], 1 (hit) or 0 if one value is the largest; its mean over images is the accuracy.
 
     Raises:
         ValueError: the objects are missing, do not fit, or are empty.
@@ -55,12 +57,22 @@ def pointing_game(
     objects = _checked(objects, images, maps)
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be at least 0 pixels, got {tolerance!r}")
-    height, width = maps.shape[1:]
-    rows, columns = torch.arange(height, device=maps.device)[:, None], torch.arange(width, device=maps.device)
-    peak = maps.flatten(1).argmax(1).view(-1, 1, 1)
-    distance = ((rows - peak // width) ** 2 + (columns - peak % width) ** 2).double().sqrt()
-    hit = (objects & (distance <= tolerance)).flatten(1).any(1)
-    return one_number(hit.to(torch.promote_types(maps.dtype, torch.float32)))
+    largest = maps == maps.amax((1, 2), keepdim=True)
+    hits = (largest & _near(objects, tolerance)).sum((1, 2)).double() / largest.sum((1, 2))
+    return _ranked(hits, maps)
+
+
+def _near(objects: Tensor, tolerance: float) -> Tensor:
+    """Return which pixels (B, H, W) are at most so many pixels away from the object."""
+    reach = int(min(tolerance, sum(objects.shape[1:])))
+    away = torch.arange(-reach, reach + 1, device=objects.device)
+    disc = (away[:, None] ** 2 + away**2 <= tolerance**2).float()[None, None]
+    return torch.nn.functional.conv2d(objects[:, None].float(), disc, padding=reach)[:, 0] > 0
+
+
+def _ranked(numbers: Tensor, maps: Tensor) -> Curve:
+    """Return one number per image as the curve of a metric that ranks the pixels of maps."""
+    return replace(one_number(numbers.to(torch.promote_types(maps.dtype, torch.float32))), tied=tied(maps))
 
 
 @METRICS.register(lower_is_better=False, paper="Arras et al. 2022")
@@ -97,7 +109,8 @@ def relevance_rank(
 
     Args:
         images: (B, C, H, W) pixels in [0, 1].
-        maps: (B, H, W); ties are broken by index.
+        maps: (B, H, W). Of tied pixels of which only some are among the K, each counts with the same weight, as on average
+            over random orders.
         objects: (B, H, W) bool, true on the object.
 
     Returns:
@@ -109,9 +122,10 @@ def relevance_rank(
     Source: Arras, Osman, Samek 2022, relevance rank accuracy.
     """
     objects = _checked(objects, images, maps).flatten(1)
-    size = objects.sum(1)
-    hits = (objects & (ranks(maps) < size[:, None])).sum(1)
-    return one_number(hits.to(torch.promote_types(maps.dtype, torch.float32)) / size)
+    size = objects.sum(1, keepdim=True)
+    values, order = maps.flatten(1).sort(dim=1, descending=True)
+    hits = mean_of_tied(values, objects.gather(1, order)).cumsum(1).gather(1, size - 1)
+    return _ranked((hits / size)[:, 0], maps)
 
 
 LEVELS = tuple(tenth / 10 for tenth in range(1, 10))  # shares of a map's relevance
@@ -125,8 +139,8 @@ def _relevance(maps: Tensor, objects: Tensor | None, images: Tensor) -> tuple[Te
     """
     objects = _checked(objects, images, maps).flatten(1)
     weights = maps.detach().double().abs().flatten(1)
-    weights, order = (weights - weights.amin(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
-    reached, found = weights.cumsum(1), (weights * objects.gather(1, order)).cumsum(1)
+    weights, order = (weights - weights.amin(1, keepdim=True)).sort(dim=1, descending=True)
+    reached, found = weights.cumsum(1), (weights * mean_of_tied(weights, objects.gather(1, order))).cumsum(1)
     last = torch.searchsorted(reached, reached[:, -1:] * reached.new_tensor(LEVELS))
     return reached.gather(1, last), found.gather(1, last), found[:, -1:]
 
@@ -134,7 +148,7 @@ def _relevance(maps: Tensor, objects: Tensor | None, images: Tensor) -> tuple[Te
 def _over_levels(part: Tensor, whole: Tensor, maps: Tensor) -> Curve:
     values = (part / whole.where(whole > 0, 1)).to(torch.promote_types(maps.dtype, torch.float32))
     levels = values.new_tensor(LEVELS)
-    return Curve(levels, values, torch.trapezoid(values, levels, dim=1))
+    return Curve(levels, values, torch.trapezoid(values, levels, dim=1), tied(maps.abs()))
 
 
 @METRICS.register(lower_is_better=False, paper="Ismail et al. 2020")
@@ -146,7 +160,8 @@ def aup(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None =
 
     Args:
         images: (B, C, H, W) pixels, or (B, T, F) series.
-        maps: (B, H, W), or (B, T, F) for series; ranked and weighted by absolute value, ties are broken by index.
+        maps: (B, H, W), or (B, T, F) for series; ranked and weighted by absolute value. Tied pixels count
+            as on average over random orders.
         objects: (B, H, W) bool, O, true on what is salient.
 
     Returns:

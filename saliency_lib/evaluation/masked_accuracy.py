@@ -17,6 +17,7 @@ def masked_accuracy(
     targets: Tensor | None = None,
     *,
     fill: Fill = "corner",
+    ties: str = "random",
     seed: int = 0,
     indices: Tensor | None = None,
     batch_size: int | None = None,
@@ -28,11 +29,13 @@ def masked_accuracy(
         maps: (B, H, W), ranked by absolute value.
         targets: (B,) labels; None for the predicted classes.
         fill: `corner` (the image's top left pixel), `image_mean`, `uniform`, `gaussian`, a constant tensor, or another fill.
-        seed, indices: fix a random fill.
+        ties: the order of pixels of equal value: `random`, averaged over a few orders, or `index` or `together`.
+        seed, indices: fix the order of tied pixels and a random fill.
 
     Returns:
-        Curve over 0, then max(1, int(H W d)) pixels for d = 0.1, ..., 0.9; with values 1 (right) or 0. The area is over
-        these, at most 0.9; a small area is evidence for the map.
+        Curve over 0, then max(1, int(H W d)) pixels for d = 0.1, ..., 0.9; with values in [0, 1], the share of
+        the orders of tied pixels after which the prediction is right. The area is over these, at most 0.9; a small area is
+        evidence for the map.
 
     Source: Ismail, Corrada Bravo, Feizi 2021, accuracy drop, and the released MNIST code. Differs: the released code
     computes only the curve; it averages the attribution over channels before ranking; its `gaussian` adds a constant that the
@@ -44,6 +47,6 @@ def masked_accuracy(
     counts = [0, *(max(1, pixels * tenth // 10) for tenth in range(1, 10))]
     return perturbation_curve(
         model, images, maps.abs(), targets,
-        fractions=[count / pixels for count in counts], fill=fill, score="correct",
+        fractions=[count / pixels for count in counts], fill=fill, score="correct", ties=ties,
         seed=seed, indices=indices, batch_size=batch_size,
     )  # fmt: skip

@@ -56,7 +56,7 @@ def perturbation_curve(
     fractions: Sequence[float],
     order: str = "most_relevant_first",
     start: str = "image",
-    ties: str = "index",
+    ties: str = "random",
     draws: int = DRAWS,
     fill: Fill | Imputed = "mean",
     score: str | ScoreFunction = "probability",
@@ -75,9 +75,10 @@ def perturbation_curve(
         order: `most_relevant_first` or `least_relevant_first`.
         start: `image`: its pixels are replaced by the fill (deletion); `fill`: it is replaced by the image's pixels
             (insertion).
-        ties: `index`: pixels of equal value are in raster order; `random`: they are in a random order, fixed by seed and image,
-            and the values are averaged over several such orders; `together`: they change only when all of them are within
-            the fraction, so that fewer pixels change than requested, and the curve states the requested fractions.
+        ties: `random`: pixels of equal value are in a random order, fixed by seed and image, and the values are averaged over
+            several such orders; `index`: they are in raster order, which is not neutral; `together`: they change only when
+            all of them are within the fraction, so that fewer pixels change than requested, and the curve states the
+            requested fractions.
         draws: how many random orders. They cost passes only at fractions that divide tied pixels.
         fill: see `fills.filled`, or `Imputed`, whose values depend on which pixels are missing.
         score: `probability`, `logit`, `unchanged` (1 if the prediction is that of the whole image, else 0), `correct` (1 if
@@ -87,7 +88,7 @@ def perturbation_curve(
         batch_size: most inputs in one forward pass; None chooses. Memory grows with it, not with the steps.
 
     Returns:
-        Curve; `area` by the trapezoid rule over the fractions.
+        Curve; `area` by the trapezoid rule over the fractions, `tied` and `error` say what the order of ties decides.
 
     Raises:
         ValueError: the maps do not fit or contain NaN, the fractions decrease, the order, start, ties, fill or score is

@@ -20,6 +20,7 @@ def pixel_perturbation(
     variant: str = "corrected",
     order: str = "least_relevant_first",
     fill: Fill = "grey",
+    ties: str | None = None,
     seed: int = 0,
     indices: Tensor | None = None,
     batch_size: int | None = None,
@@ -34,11 +35,13 @@ def pixel_perturbation(
             value, which are k - 1, or fewer if values tie.
         order: `least_relevant_first`, or `most_relevant_first`, for which a small area is evidence for the map.
         fill: `grey` (0.5), as in the released code, or `image_mean`, as in the paper.
-        seed, indices: fix a random fill.
+        ties: the order of pixels of equal value: `random`, averaged over a few orders, or `index` or `together`; None:
+            `together` if released, else `random`.
+        seed, indices: fix the order of tied pixels and a random fill.
 
     Returns:
         Curve over 25 shares m, evenly spaced in their logarithm from 0.01 to 1, stated as the k (or k - 1) requested pixels,
-        with values 1 (right) or 0. The area is from the first share to the last, not from 0.
+        with values in [0, 1], the share of the orders of tied pixels after which the prediction is right. The area is from the first share to the last, not from 0.
 
     Source: Srinivas, Fleuret 2021, discriminative pixel perturbation, and the released code. Differs: the released code
     ranks the standard deviation over channels of the signed gradient, and adds noise of 1e-20 against ties, which has no
@@ -49,6 +52,6 @@ def pixel_perturbation(
     counts = [max(0, int(share * pixels) - released) for share in np.logspace(-2, 0, 25)]
     return perturbation_curve(
         model, images, maps, targets,
-        fractions=[count / pixels for count in counts], order=order, ties="together" if released else "index",
+        fractions=[count / pixels for count in counts], order=order, ties=ties or ("together" if released else "random"),
         fill=fill, score="correct", seed=seed, indices=indices, batch_size=batch_size,
     )  # fmt: skip

@@ -45,6 +45,23 @@ def tied(maps: Tensor) -> Tensor:
     return (torch.cat([same, edge], 1) | torch.cat([edge, same], 1)).float().mean(1)
 
 
+def mean_of_tied(ordered: Tensor, numbers: Tensor) -> Tensor:
+    """Replace each number by the mean over the pixels that tie with it: its expectation if ties are in a random order.
+
+    Args:
+        ordered: (B, N) values in rising or falling order.
+        numbers: (B, N), one per value.
+
+    Returns:
+        (B, N) in double precision.
+    """
+    group = torch.nn.functional.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0)).cumsum(1)
+    sums, counts = torch.zeros(2, *ordered.shape, dtype=torch.float64, device=ordered.device)
+    sums.scatter_add_(1, group, numbers.double())
+    counts.scatter_add_(1, group, torch.ones_like(sums))
+    return (sums / counts.clamp_min(1)).gather(1, group)
+
+
 def cuts_ties(maps: Tensor, counts: Tensor, *, descending: bool) -> Tensor:
     """Return whether a cut after so many pixels (S,) of the order falls between pixels of equal value, (B, S)."""
     values = maps.flatten(1).sort(dim=1, descending=descending).values

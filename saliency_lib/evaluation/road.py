@@ -79,6 +79,7 @@ def road(
     fractions: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     sigma: float = 0.01,
     score: str | ScoreFunction = "probability",
+    ties: str = "random",
     seed: int = 0,
     indices: Tensor | None = None,
     batch_size: int | None = None,
@@ -95,14 +96,14 @@ def road(
         fractions: shares of the pixels that are removed.
         sigma: standard deviation of the noise on imputed pixels; each image has one draw of it for all fractions.
         score: see `perturbation_curve`.
-        seed, indices: fix the noise of each image.
+        ties: the order of pixels of equal value: `random`, averaged over a few orders, or `index` or `together`.
+        seed, indices: fix the noise and the order of tied pixels of each image.
 
     Returns:
         Curve over the fractions, with values in [-1/2, 1/2], 0 for a map without order; a large area is evidence for the
         map. The area is from the first fraction to the last, so within [-0.4, 0.4] by default.
 
-    Source: Rong et al. 2022, section 4; combined score as in the pytorch-grad-cam library. Differs: ties are broken by index.
-    Quantus's ROAD is the accuracy, most relevant first, after removing int(H W p) pixels for p = 1 %, 3 %, ..., 99 %.
+    Source: Rong et al. 2022, section 4; combined score as in the pytorch-grad-cam library. Differs: Quantus's ROAD is the accuracy, most relevant first, after removing int(H W p) pixels for p = 1 %, 3 %, ..., 99 %.
     grad-cam cuts at percentiles, averages over fractions and draws new noise for each.
     """
     images = check_images(images)
@@ -110,9 +111,12 @@ def road(
     fill = Imputed(lambda rows, missing: imputed(images[rows], missing) + field[rows])
     most, least = (
         perturbation_curve(
-            model, images, maps, targets, fractions=fractions, order=order, fill=fill, score=score, batch_size=batch_size
-        )
+            model, images, maps, targets, fractions=fractions, order=order, ties=ties, fill=fill, score=score,
+            seed=seed, indices=indices, batch_size=batch_size,
+        )  # fmt: skip
         for order in ("most_relevant_first", "least_relevant_first")
     )
     values = (least.values - most.values) / 2
-    return Curve(most.fractions, values, torch.trapezoid(values, most.fractions, dim=1), most.tied)
+    area = torch.trapezoid(values, most.fractions, dim=1)
+    error = None if most.error is None or least.error is None else (most.error + least.error) / 2  # at most: both share draws
+    return Curve(most.fractions, values, area, most.tied, error)
