@@ -124,7 +124,8 @@ def test_turned_images_have_the_same_areas_on_average(metric):
 @pytest.mark.parametrize("metric", ["relevance_rank", "pointing_game", "aup", "aur"])
 @pytest.mark.parametrize("levels", [MAP, (MAP < 2).float()])
 def test_localisation_is_the_mean_over_all_orders_of_tied_pixels(metric, levels):
-    objects, image = torch.tensor([[[True, False, False], [True, False, False], [False, True, True]]]), torch.zeros(1, 1, SIDE, SIDE)
+    image = torch.zeros(1, 1, SIDE, SIDE)
+    objects = torch.tensor([[[True, False, False], [True, False, False], [False, True, True]]])
     strict = torch.cat([levels + 1e-12 * one.double() for one in every_order(levels)])
     count = len(strict)
     ranked = {"objects": objects.expand(count, -1, -1)}

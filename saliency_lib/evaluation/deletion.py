@@ -95,9 +95,9 @@ def deletion(
         Curve over [0, 1], values and area in [0, 1].
 
     Source: Petsiuk, Das, Saenko 2018, section 4.1 and the released evaluation code; Kwon, Koo, Cho 2020, released code;
-    saliency-benchmark (Parola et al.), released code. Differs: tied pixels are in random orders (there in that
-    of an unstable sort, read backwards); a shorter last step counts with its own width (there all steps are equally wide); the benchmark's
-    probability is one softmax of the logits (there two or three), and its maps are not rounded to float16.
+    saliency-benchmark (Parola et al.), released code. Differs: tied pixels are in random orders (there in that of
+    an unstable sort, read backwards); a shorter last step counts with its own width (there all steps are equally wide); the
+    benchmark's probability is one softmax of the logits (there two or three), and its maps are not rounded to float16.
     """
     return preset_curve(
         "image", model, images, maps, targets,

@@ -41,7 +41,8 @@ def pixel_perturbation(
 
     Returns:
         Curve over 25 shares m, evenly spaced in their logarithm from 0.01 to 1, stated as the k (or k - 1) requested pixels,
-        with values in [0, 1], the share of the orders of tied pixels after which the prediction is right. The area is from the first share to the last, not from 0.
+        with values in [0, 1], the share of the orders of tied pixels after which the prediction is right. The area is from
+        the first share to the last, not from 0.
 
     Source: Srinivas, Fleuret 2021, discriminative pixel perturbation, and the released code. Differs: the released code
     ranks the standard deviation over channels of the signed gradient, and adds noise of 1e-20 against ties, which has no
