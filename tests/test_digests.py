@@ -12,7 +12,8 @@ def test_every_specification_keeps_its_digest():
     """A digest names the folder of an artefact, so a digest that moves orphans what users have trained and computed.
 
     It moves when an option, a preset, a recipe or a field is renamed or gets another default. If the numbers really change with
-    it, raise its kind in REVISIONS or let it move, write the new digests to digests.json, and say so in the change log. If not, restore it.
+    it, raise its kind in REVISIONS or let it move, write the new digests to digests.json, and say so in the change log. If not,
+    restore it.
     """
     assert len(RECORDED) > 200
     moved = [text for text, digest in RECORDED.items() if sl.from_dict(json.loads(text)).digest != digest]

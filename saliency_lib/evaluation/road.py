@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,13 +104,14 @@ def road(
         Curve over the fractions, with values in [-1/2, 1/2], 0 for a map without order; a large area is evidence for the
         map. The area is from the first fraction to the last, so within [-0.4, 0.4] by default.
 
-    Source: Rong et al. 2022, section 4; combined score as in the pytorch-grad-cam library. Differs: Quantus's
-    ROAD is the accuracy, most relevant first, after removing int(H W p) pixels for p = 1 %, 3 %, ..., 99 %. grad-cam cuts at percentiles, averages over fractions and draws new noise for each.
+    Source: Rong et al. 2022, section 4; combined score as in the pytorch-grad-cam library. Differs: Quantus's ROAD is the
+    accuracy, most relevant first, after removing int(H W p) pixels for p = 1 %, 3 %, ..., 99 %. grad-cam cuts at percentiles,
+    averages over fractions and draws new noise for each.
     """
     images = check_images(images)
     field = not_negative("sigma", sigma) * noise(images, row_indices(images, indices), seed, "road", law=torch.randn)
     fill = Imputed(lambda rows, missing: imputed(images[rows], missing) + field[rows])
-    options = {"fractions": fractions, "ties": ties, "seed": seed, "indices": indices, "batch_size": batch_size}
+    options: dict[str, Any] = {"fractions": fractions, "ties": ties, "seed": seed, "indices": indices, "batch_size": batch_size}
     most, least = (
         perturbation_curve(model, images, maps, targets, order=order, fill=fill, score=score, **options)
         for order in ("most_relevant_first", "least_relevant_first")
