@@ -13,6 +13,8 @@ from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 from torch import nn
+from torchvision.models import swin_transformer
+from torchvision.models.convnext import CNBlockConfig
 
 import saliency_lib as sl
 from saliency_lib.core.fills import filled
@@ -20,7 +22,7 @@ from saliency_lib.evaluation.allegiance import ALLEGIANCE_FRACTIONS
 from saliency_lib.evaluation.fidelity import squares
 from saliency_lib.evaluation.ranking import ranks
 from saliency_lib.evaluation.road import imputed
-from saliency_lib.evaluation.sanity import average_ranks, rank_correlation, structure
+from saliency_lib.evaluation.sanity import SIMILARITIES, average_ranks, rank_correlation, structure
 
 
 class Bright(nn.Module):
@@ -389,6 +391,35 @@ def test_constant_maps_are_like_one_another_and_like_no_other():
     assert structure(flat, other).item() < 0.2
 
 
+def test_only_the_foreground_of_the_original_map_is_correlated():
+    original = torch.tensor([[[0.0, 0, 0, 0], [0, 0, 1, 2], [0, 0, -3, 4]]])
+    reversed_, moved = original.clone(), original.roll(2, 2)
+    reversed_[0, 1, 2:], reversed_[0, 2, 2:] = torch.tensor([4.0, -3]), torch.tensor([2.0, 1])
+    assert SIMILARITIES["spearman"](original, reversed_).item() == pytest.approx(-1)
+    assert SIMILARITIES["spearman_signed"](original, reversed_).item() == pytest.approx(
+        spearmanr([1, 2, -3, 4], [4, -3, 2, 1])[0]
+    )
+    assert rank_correlation(original.abs(), reversed_.abs()).item() > 0.5  # the eight zeros that both maps have
+    assert SIMILARITIES["spearman"](original, moved).item() == 0  # it is constant on the foreground, and not elsewhere
+
+
+def test_maps_without_a_background_are_correlated_everywhere(images):
+    one, other = images[:, 0], images[:, 1]
+    torch.testing.assert_close(SIMILARITIES["spearman"](one, other), rank_correlation(one, other))
+    signs, some = torch.tensor([[[0.0, 0, 0], [0, 1, 1]]]), torch.tensor([[[0.0, 0, 1], [0, 1, 1]]])
+    torch.testing.assert_close(SIMILARITIES["spearman"](signs, some), rank_correlation(signs, some))  # its foreground is constant
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_a_map_that_becomes_constant_is_no_evidence(similarity, smooth, images):
+    maps = images.mean(1)
+    for original, other in ((maps, 0 * maps), (0 * maps, maps), (0 * maps, 0 * maps)):
+        result = sl.METRICS["model_randomisation"](
+            smooth, images, original, explain=lambda m, x, t, other=other: other, similarity=similarity
+        )
+        assert (result.values == 1).all()
+
+
 def test_structure_is_that_of_scikit_image(images):
     one, other = images[:, 0], images[:, 1]
     unit = lambda x: ((x - x.min()) / (x.max() - x.min())).double().numpy()  # noqa: E731
@@ -464,9 +495,64 @@ def test_bad_options_are_refused(name, options, message, smooth, images):
         sl.METRICS[name](smooth, images, images.mean(1), **(context(name, images) | options))
 
 
-def test_a_model_without_layers_cannot_be_randomised(linear, images):
-    with pytest.raises(ValueError, match="Linear has no module with reset_parameters"):
-        sl.METRICS["model_randomisation"](linear, images, images.mean(1), explain=gradient)
+def test_a_model_without_parameters_cannot_be_randomised(images):
+    with pytest.raises(ValueError, match="Bright has no parameters"):
+        sl.METRICS["model_randomisation"](Bright(1.0), images, images.mean(1), explain=lambda m, x, t: x.mean(1))
+
+
+def trained(model):
+    """The model with parameters that no initialisation gives, as after training."""
+    source = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.rand(parameter.shape, generator=source)
+    return model.eval()
+
+
+OTHERS = {
+    "vit": lambda: torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=4),
+    "swin": lambda: torchvision.models.SwinTransformer([4, 4], 8, [2, 2], [2, 2], [4, 4], num_classes=4),
+    "swin_v2": lambda: torchvision.models.SwinTransformer(
+        [4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=4, block=swin_transformer.SwinTransformerBlockV2
+    ),
+    "convnext": lambda: torchvision.models.ConvNeXt([CNBlockConfig(8, 16, 2), CNBlockConfig(16, None, 1)], num_classes=4),
+    "weight_norm": lambda: nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(3072, 4))),
+    "batch_norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4), nn.Flatten(), nn.Linear(3600, 4)),
+}
+OWN = ("cnn", "sgt_cnn", "cifar_resnet9", "cifar_resnet18", "lstm", "lstm_cell_attention", "tcn", "transformer")
+
+
+@pytest.mark.parametrize("name", [*OTHERS, *OWN])
+def test_no_parameter_stays_trained_when_all_layers_are_random(name):
+    model = trained(OTHERS[name]() if name in OTHERS else sl.MODELS[name](classes=4))
+    shape = (1, 1, 50, 50) if name in OWN[4:] else (1, 3, 28, 28) if name == "sgt_cnn" else (1, 3, 32, 32)
+    images, runs, state = torch.rand(shape), [], torch.get_rng_state()
+    for seed in (0, 0, 1):
+        seen = []
+
+        def watched(model, inputs, targets, seen=seen):
+            seen.append({key: value.clone() for key, value in model.named_parameters()})
+            return inputs[:, 0]
+
+        sl.METRICS["model_randomisation"](model, images, images[:, 0], 0, explain=watched, steps=3, seed=seed)
+        runs.append(seen[-1])
+    assert torch.equal(state, torch.get_rng_state())
+    kept = [key for key, value in model.named_parameters() if len(value.unique()) > 1 and torch.equal(value, runs[0][key])]
+    assert kept == []
+    assert all(torch.equal(runs[1][key], value) for key, value in runs[0].items())
+    assert not all(torch.equal(runs[2][key], value) for key, value in runs[0].items())
+
+
+def test_a_parameter_of_no_layer_is_drawn_with_its_own_mean_and_spread():
+    model, seen = Linear(5 + 2 * torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(4))), []
+
+    def watched(model, inputs, targets):
+        seen.append(model.weight.clone())
+        return inputs[:, 0]
+
+    images = torch.rand(1, 3, 32, 32)
+    sl.METRICS["model_randomisation"](model, images, images[:, 0], 0, explain=watched)
+    assert seen[0].mean().item() == pytest.approx(5, abs=0.1) and seen[0].std().item() == pytest.approx(2, abs=0.1)
+    assert abs(torch.corrcoef(torch.stack([seen[0].flatten(), model.weight.flatten()]))[0, 1].item()) < 0.05
 
 
 def test_ssim_says_that_it_needs_a_window(images):

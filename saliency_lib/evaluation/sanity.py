@@ -1,8 +1,8 @@
 """Sanity: does a map depend on the model's weights, and does it stay the same when the image hardly changes?"""
 
 import copy
+import math
 from collections.abc import Callable
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -94,13 +94,36 @@ def average_ranks(values: Tensor) -> Tensor:
     return (torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True) - 1).double() / 2
 
 
-def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Return Spearman's correlation (B,) of maps (B, H, W): 1 for two constant maps, 0 for a constant map and another."""
-    ranked = [average_ranks(maps.flatten(1)) for maps in (one, other)]
-    a, b = (values - values.mean(1, keepdim=True) for values in ranked)
+def rank_correlation(one: Tensor, other: Tensor, compared: Tensor | None = None) -> Tensor:
+    """Return Spearman's correlation (B,) of maps (B, H, W): 1 for two constant maps, 0 for a constant map and another.
+
+    Args:
+        compared: (B, H, W) bool, the pixels that are correlated; None for all.
+    """
+    pixels = (torch.ones_like(one, dtype=torch.bool) if compared is None else compared).flatten(1)
+    ranked = [average_ranks(maps.flatten(1).where(pixels, math.inf)) * pixels for maps in (one, other)]
+    a, b = ((values - values.sum(1, keepdim=True) / pixels.sum(1, keepdim=True)) * pixels for values in ranked)
     size = (a.square().sum(1) * b.square().sum(1)).sqrt()
     constant = a.eq(0).all(1) & b.eq(0).all(1)
     return ((a * b).sum(1) / size.where(size > 0, 1)).where(~constant, 1)
+
+
+def foreground(maps: Tensor) -> Tensor:
+    """Return which pixels (B, H, W) of the maps differ from the most frequent value, the background.
+
+    All pixels are the foreground of a map in which no value is repeated, or whose foreground would be constant.
+    """
+    values = maps.flatten(1)
+    background = values.eq(values.mode(1, keepdim=True).values)
+    least = values.where(~background, math.inf).amin(1, keepdim=True)
+    greatest = values.where(~background, -math.inf).amax(1, keepdim=True)
+    everywhere = (background.sum(1, keepdim=True) == 1) | (least >= greatest)
+    return (~background | everywhere).view(maps.shape)
+
+
+def foreground_correlation(original: Tensor, other: Tensor) -> Tensor:
+    """Return Spearman's correlation (B,) of maps (B, H, W) over the foreground of the original ones."""
+    return rank_correlation(original, other, foreground(original))
 
 
 def structure(one: Tensor, other: Tensor) -> Tensor:
@@ -127,22 +150,40 @@ def _unit(maps: Tensor) -> np.ndarray:
     return ((values - least) / spread.where(spread > 0, 1)).cpu().numpy()
 
 
+def unless_constant(similarity: Callable[[Tensor, Tensor], Tensor], original: Tensor, other: Tensor) -> Tensor:
+    """Return the similarity (B,) of maps (B, H, W), and 1 if one of them is constant, which shows no dissimilarity."""
+    varies = [maps.amin((1, 2)) < maps.amax((1, 2)) for maps in (original, other)]
+    return similarity(original, other).where(varies[0] & varies[1], 1)
+
+
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "spearman": lambda one, other: rank_correlation(one.abs(), other.abs()),
-    "spearman_signed": rank_correlation,
-    "ssim": structure,
+    "spearman": lambda original, other: unless_constant(foreground_correlation, original.abs(), other.abs()),
+    "spearman_signed": lambda original, other: unless_constant(foreground_correlation, original, other),
+    "ssim": lambda original, other: unless_constant(structure, original.abs(), other.abs()),
 }
 
 
 def _initialise(layer: nn.Module, seed: int) -> None:
-    """Draw new weights on the CPU in float32, so that a seed gives the same weights for every device and precision."""
-    weight = next(layer.parameters())
-    device, dtype = weight.device, weight.dtype
-    layer.to("cpu", torch.float32)
-    with torch.random.fork_rng(devices=[]):
+    """Draw the layer's own parameters again; a seed gives the same ones for every device, precision and global generator.
+
+    The layer's `reset_parameters` runs on the CPU in float32. A parameter that it leaves as it was is drawn from the normal
+    distribution with the mean and the standard deviation of its values.
+    """
+    own = dict(layer.named_parameters(recurse=False))
+    trained = {name: parameter.detach().clone() for name, parameter in own.items()}
+    reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
-        cast(Any, layer).reset_parameters()
-    layer.to(device, dtype)
+        if reset:
+            weight = next(iter(own.values()))
+            device, dtype = weight.device, weight.dtype
+            layer.to("cpu", torch.float32)
+            reset()
+            layer.to(device, dtype)
+        for name, parameter in layer.named_parameters(recurse=False):
+            if torch.equal(parameter, trained[name]):
+                values = trained[name].to("cpu", torch.float32)
+                parameter.copy_(values.mean() + values.std(correction=0) * torch.randn(values.shape))
 
 
 @METRICS.register(lower_is_better=True, paper="Adebayo et al. 2018")
@@ -171,16 +212,21 @@ def model_randomisation(
 
     Returns:
         Curve over the share of layers that are random, in [0, 1], with values of at most 1, the first of them 1. A small area
-        is evidence for the map; a method that ignores the weights has 1. A constant map has similarity 1 to another constant
-        map, and low similarity to any other.
+        is evidence for the map; a method that ignores the weights has 1.
 
     Raises:
-        ValueError: explain is missing, one of its maps does not fit or contains NaN, or the model has no layer that can be
-            initialised again.
+        ValueError: explain is missing, one of its maps does not fit or contains NaN, or the model has no parameters.
 
-    Source: Adebayo et al. 2018, section 3.1, cascading randomisation. Differs: layers are the modules with
-    reset_parameters, in the order of their definition; parameters outside these modules stay. New weights are those of a
-    layer's own initialisation. SSIM has its usual 7-pixel window.
+    Source: Adebayo et al. 2018, section 3.1, cascading randomisation. Differs:
+
+    - Layers are the modules with parameters of their own, in the order of their definition. New weights are those of a layer's
+      own initialisation; parameters that it does not cover, such as class tokens, position embeddings and layer scales, are
+      drawn from a normal distribution with their own mean and standard deviation. So a parameter with a single value stays.
+    - Spearman's correlation leaves out the background, the pixels with the original map's most frequent value. On digits
+      four fifths of a map multiplied by the image are 0 for any weights, and these ties alone keep the correlation high.
+    - If a map is constant, its similarity is 1: a correlation with it is undefined, and a map that vanishes with the trained
+      weights, for instance behind dead units, is no evidence of dissimilarity.
+    - SSIM has its usual 7-pixel window.
     """
     explain, images = _checked(explain, images, maps)
     similarity_of = choose("similarity", similarity, SIMILARITIES)
@@ -188,9 +234,9 @@ def model_randomisation(
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
     random = copy.deepcopy(model)
-    layers = [layer for layer in random.modules() if hasattr(layer, "reset_parameters") and list(layer.parameters())][::-1]
+    layers = [layer for layer in random.modules() if list(layer.parameters(recurse=False))][::-1]
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no module with reset_parameters, so no layer can be initialised again")
+        raise ValueError(f"{type(model).__name__} has no parameters, so no layer can be initialised again; pass a network")
     groups = np.array_split(np.arange(len(layers)), min(steps, len(layers)))
     values = [maps.new_ones(len(maps), dtype=torch.float64)]
     for group in groups:
