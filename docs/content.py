@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from saliency_lib import paths
+from saliency_lib import paths, statistics
 from saliency_lib.artefacts import tables
 from saliency_lib.notebook.blessed import Blessed
 from workflow import plans
@@ -58,7 +59,8 @@ class Verdicts:
     """The claims of a paper with what one run found, or with what is to be run.
 
     Args:
-        claims: the rows of data/reported/claims.csv, each with `findings`: per way of asking, `ours` and `verdict`.
+        claims: the rows of data/reported/claims.csv, each with `findings`: per way of asking, `ours` and `verdict`; and with
+            `trainings` (how many agree) and `measured_on`, empty if the table does not say.
         setting: what was measured on what.
         origin: the JSON file of the table of verdicts; None if there is no table.
         command: the shell command that makes the table; empty if there is one.
@@ -189,22 +191,42 @@ def verdicts(paper: str, pages: Sequence[Page], kept: Sequence[Measured]) -> lis
 
 
 def _verdicts(paper: str, setting: str, rows: list[dict[str, str]], origin: dict[str, Any] | None, **facts: Any) -> Verdicts:
-    """Join the claims of a paper with the rows of a table of verdicts; a claim without a row was not run."""
+    """Join the claims of a paper with the rows of a table of verdicts; a claim without a row was not run.
+
+    A table that was measured before claims had their present wording has them in the same order.
+    """
     twice = {"as released": ("released", "so"), "corrected": ("corrected", "now")}
     columns = twice if paper == RELEASED else {"": ("ours", "verdict")}
-    by_name = {row["id" if paper == RELEASED else "claim"]: row for row in rows}
+    name, known = "id" if paper == RELEASED else "claim", tables.claimed(paper).to_dict("records")
+    named = [claim["id" if paper == RELEASED else "statement"] for claim in known]
+    older = facts.get("measured") and len(rows) == len(known) and not {row[name] for row in rows} & set(named)
+    by_name = dict(zip(named, rows, strict=True)) if older else {row[name]: row for row in rows}
     images = origin["parameters"].get("images", "") if origin else ""
     claims = []
-    for claim in tables.claimed(paper).to_dict("records"):
-        row = by_name.get(claim["id" if paper == RELEASED else "statement"], {})
-        findings = {way: {"ours": row.get(ours, ""), "verdict": row.get(word, NOT_RUN)} for way, (ours, word) in columns.items()}
-        claims.append(claim | {"images": row.get("images", images if row else ""), "findings": findings})
+    for claim, text in zip(known, named, strict=True):
+        row = by_name.get(text, {})
+        findings = {
+            way: {"ours": row.get(ours, ""), "verdict": judged(row) if word == "verdict" and row else row.get(word, NOT_RUN)}
+            for way, (ours, word) in columns.items()
+        }
+        told = {"trainings": row.get("seeds", ""), "measured_on": row.get("setting", "")}
+        claims.append(claim | told | {"images": row.get("images", images if row else ""), "findings": findings})
     return Verdicts(paper, claims, setting, origin, **facts)
 
 
+def judged(row: dict[str, str]) -> str:
+    """Return the verdict of a row; that of a table without a setting, which was measured under an older rule, by today's rule."""
+    if "setting" in row or row["verdict"] == statistics.UNTESTED:
+        return row["verdict"]
+    mean, low, high = map(float, re.findall(r"[-+]\d+\.\d+", row["ours"]))
+    one_sided = float(row["p"].removeprefix("< "))
+    return statistics.direction(mean, low, high, 2 * min(one_sided, 1 - one_sided))
+
+
 def blessed(notebook: str, table: str) -> list[dict[str, Any]]:
-    """Return the rows of a table of a notebook's stored run."""
-    columns = Blessed.read(paths.NOTEBOOKS / "blessed" / f"{notebook}.json").tables[table].columns
+    """Return the rows of a table of a notebook's stored run; none if the notebook has no such table."""
+    tables_of = Blessed.read(paths.NOTEBOOKS / "blessed" / f"{notebook}.json").tables
+    columns = tables_of[table].columns if table in tables_of else {}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

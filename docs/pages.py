@@ -18,7 +18,12 @@ from saliency_lib.core.registry import Registry
 from workflow import plans
 from workflow.plans import Step
 
-MARKS = {"reproduced": "✓", "not reproduced": "✗", sl.statistics.UNTESTED: "–", content.NOT_RUN: "○"}
+MARKS = {
+    sl.statistics.REPRODUCED: "✓",
+    **dict(zip(sl.statistics.DIRECTIONS, "↑✗=?", strict=True)),
+    sl.statistics.UNTESTED: "–",
+    content.NOT_RUN: "○",
+}
 
 
 def environment() -> jinja2.Environment:
@@ -31,6 +36,7 @@ def environment() -> jinja2.Environment:
         "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
         "rounded": lambda cell: f"{float(cell):.3f}" if re.fullmatch(r"-?\d+\.\d{6}", cell) else cell,
         "person": lambda author: author.get("name") or f"{author['family-names']}, {author['given-names']}",
+        "judged": content.judged,
         "tex": lambda text: re.sub(r"([&%#])", r"\\\1", str(text)),
     }
     result.tests["ending"] = str.endswith

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from saliency_lib.figures.style import BAD, GOOD, INK, add_axes, colour, display_name, key, styled
-from saliency_lib.statistics.intervals import Areas, bootstrap_interval, summary
+from saliency_lib.statistics.intervals import Areas, mean_interval, summary
 from saliency_lib.statistics.ranks import cliques
 
 
@@ -92,7 +92,7 @@ def intervals_by_training(values: Mapping[str, Areas], reported: Mapping[tuple[s
     """Draw the means of several trainings side by side for many cases, with 95 % bootstrap intervals, one panel per quantity.
 
     Args:
-        values: per quantity (words for the axis), case and training (B,).
+        values: per quantity (words for the axis), case and training (B,), or (S, B) for S seeds, which are drawn as small dots.
         reported: per quantity, case and training what a paper reports, drawn as hollow markers.
     """
     cases = next(iter(values.values()))
@@ -103,9 +103,10 @@ def intervals_by_training(values: Mapping[str, Areas], reported: Mapping[tuple[s
     for axes, (quantity, rows) in zip(grid, values.items(), strict=True):
         for y, (case, trainings) in zip(place, rows.items(), strict=True):
             for shift, (name, gains) in zip(np.linspace(0.26, -0.26, most), trainings.items(), strict=False):
-                low, high = map(float, bootstrap_interval(gains))
-                _interval(axes, float(np.mean(gains)), low, high, y + shift, name, 2, 4)
+                _interval(axes, float(np.mean(gains)), *mean_interval(gains), y + shift, name, 2, 4)
                 axes.lines[-1].set_label(display_name(name))
+                if np.ndim(gains) == 2:
+                    axes.scatter(np.mean(gains, axis=1), [y + shift] * len(gains), s=7, color=INK, alpha=0.6, zorder=4)
                 if reported and (quantity, case, name) in reported:
                     (hollow,) = axes.plot(reported[quantity, case, name], y + shift, "D", color=colour(name), markersize=4.5)
                     hollow.set(markerfacecolor="none", label=f"{display_name(name)}, reported")

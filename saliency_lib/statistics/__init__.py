@@ -3,7 +3,7 @@
 from saliency_lib.statistics.comparisons import CONTROLS as CONTROLS
 from saliency_lib.statistics.comparisons import against_controls as against_controls
 from saliency_lib.statistics.comparisons import better_than_chance as better_than_chance
-from saliency_lib.statistics.comparisons import holm as holm
+from saliency_lib.statistics.comparisons import difference as difference
 from saliency_lib.statistics.comparisons import map_agreement as map_agreement
 from saliency_lib.statistics.comparisons import most_similar as most_similar
 from saliency_lib.statistics.comparisons import non_inferiority as non_inferiority
@@ -11,7 +11,6 @@ from saliency_lib.statistics.comparisons import paired as paired
 from saliency_lib.statistics.comparisons import paired_by_metric as paired_by_metric
 from saliency_lib.statistics.comparisons import paired_by_training as paired_by_training
 from saliency_lib.statistics.comparisons import side_by_side as side_by_side
-from saliency_lib.statistics.comparisons import wilcoxon as wilcoxon
 from saliency_lib.statistics.comparisons import with_control as with_control
 from saliency_lib.statistics.intervals import HEADERS as HEADERS
 from saliency_lib.statistics.intervals import LEVEL as LEVEL
@@ -23,6 +22,7 @@ from saliency_lib.statistics.intervals import bootstrap_interval as bootstrap_in
 from saliency_lib.statistics.intervals import format_p as format_p
 from saliency_lib.statistics.intervals import labelled as labelled
 from saliency_lib.statistics.intervals import leaderboard as leaderboard
+from saliency_lib.statistics.intervals import mean_interval as mean_interval
 from saliency_lib.statistics.intervals import proportions as proportions
 from saliency_lib.statistics.intervals import summary as summary
 from saliency_lib.statistics.intervals import wilson_interval as wilson_interval
@@ -34,4 +34,14 @@ from saliency_lib.statistics.ranks import leaderboard_by_training as leaderboard
 from saliency_lib.statistics.ranks import mean_ranks as mean_ranks
 from saliency_lib.statistics.ranks import metric_agreement as metric_agreement
 from saliency_lib.statistics.ranks import ranks_by_training as ranks_by_training
+from saliency_lib.statistics.verdicts import DIRECTIONS as DIRECTIONS
+from saliency_lib.statistics.verdicts import REPRODUCED as REPRODUCED
+from saliency_lib.statistics.verdicts import SMALLEST as SMALLEST
 from saliency_lib.statistics.verdicts import claim_verdicts as claim_verdicts
+from saliency_lib.statistics.verdicts import direction as direction
+from saliency_lib.statistics.verdicts import findings as findings
+from saliency_lib.statistics.verdicts import holm as holm
+from saliency_lib.statistics.verdicts import p_value as p_value
+from saliency_lib.statistics.verdicts import robustness as robustness
+from saliency_lib.statistics.verdicts import setting as setting
+from saliency_lib.statistics.verdicts import verdict_table as verdict_table

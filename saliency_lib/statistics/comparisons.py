@@ -1,4 +1,4 @@
-"""Comparisons on the same images: paired tests with Holm's correction, controls, non-inferiority, similarity of maps."""
+"""Comparisons on the same images: paired verdicts, controls, non-inferiority, similarity of maps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,44 +7,11 @@ import pandas as pd
 from scipy import stats
 
 from saliency_lib.core.registry import no_such
-from saliency_lib.statistics.intervals import (
-    LEVEL,
-    MIN_IMAGES,
-    UNTESTED,
-    Areas,
-    bootstrap_interval,
-    check_areas,
-    format_difference,
-    format_p,
-    wilson_interval,
-)
+from saliency_lib.statistics.intervals import LEVEL, MIN_IMAGES, UNTESTED, Areas, check_areas, format_p, wilson_interval
+from saliency_lib.statistics.verdicts import verdict_table
 
 CONTROLS = ("random", "edges")  # methods that do not look at the model
-COLUMNS = ["claim", "ours", "p", "verdict"]
-
-
-def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Adjust p-values so that the chance of any false rejection among them stays at the level.
-
-    Args:
-        p_values: (K,), one per test.
-
-    Returns:
-        (K,), in the same order.
-
-    Source: Holm 1979.
-    """
-    raw = np.asarray(p_values, dtype=float)
-    order = np.argsort(raw, kind="stable")
-    steps = raw[order] * np.arange(len(raw), 0, -1)
-    adjusted = np.empty_like(raw)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
-    return adjusted
-
-
-def wilcoxon(gains: np.ndarray) -> float:
-    """Return the one-sided p-value of Wilcoxon's signed-rank test that the gains (B,) lie above 0; 1 if all are 0."""
-    return float(stats.wilcoxon(gains, alternative="greater").pvalue) if np.any(gains) else 1.0
+COLUMNS = ["claim", "ours", "p", "family", "verdict"]
 
 
 def with_control(names: Sequence[str]) -> list[str]:
@@ -72,23 +39,27 @@ def against_controls(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) 
     if not controls:
         raise ValueError(f"there is no control among {sorted(areas)}; add 'random'")
     pairs = [(name, control) for control in controls for name in areas if name not in CONTROLS]
-    return paired(areas, pairs, lower_is_better=lower_is_better)
+    return paired(areas, pairs, lower_is_better=lower_is_better, family="methods against controls")
 
 
-def paired(areas: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], *, lower_is_better: bool) -> pd.DataFrame:
-    """Test for each pair whether one method's areas are better than another's on the same images.
-
-    A claim holds if the 95 % bootstrap interval of the mean difference lies on the claimed side of 0 and p < 0.05. The p-value
-    is that of Wilcoxon's signed-rank test with Holm's correction over all pairs.
+def paired(
+    areas: Mapping[str, np.ndarray],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    lower_is_better: bool,
+    family: str = "pairs of this table",
+) -> pd.DataFrame:
+    """Test for each pair whether one method's areas are better than another's on the same images; see `verdict_table`.
 
     Args:
-        areas: per method (B,), for example the area under the curve of each image.
+        areas: per method (B,), for example the area under the curve of each image, or (S, B) for several trainings.
         pairs: (better, worse) names, one claim each.
         lower_is_better: whether a small area is good.
+        family: what the p-values are corrected over.
 
     Returns:
-        One row per pair: claim, ours (mean difference with its interval), p, and verdict: `holds`, `does not hold`, or
-        `not tested at this scale` (fewer than 20 images).
+        One row per pair: claim, ours (mean difference with its interval, positive if it supports the claim), p, family, verdict
+        (see `direction`, or `not tested` for fewer than 20 images), and seeds if there are several trainings.
 
     Raises:
         ValueError: a name without areas, values that are not finite, or methods measured on different numbers of images.
@@ -102,25 +73,17 @@ def paired(areas: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], *,
     sign, word = (-1, "below") if lower_is_better else (1, "above")
     gains = [sign * difference(areas, *pair) for pair in pairs]
     claims = [f"{better} lies {word} {worse}" for better, worse in pairs]
-    return _tested(claims, gains, [wilcoxon(gain) for gain in gains], sign=sign)
+    return _short(verdict_table(claims, gains, family=family))
+
+
+def _short(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of a table of comparisons; that of the trainings only if there are several."""
+    return table[[*COLUMNS[:-1], *(["seeds"] if table["seeds"].any() else []), "verdict"]]
 
 
 def difference(areas: Mapping[str, np.ndarray], name: str, reference: str) -> np.ndarray:
-    """Return a method's values minus a reference's on each image, (B,)."""
+    """Return a method's values minus a reference's on each image, (B,), or on each training and image, (S, B)."""
     return np.asarray(areas[name], dtype=float) - np.asarray(areas[reference], dtype=float)
-
-
-def _tested(
-    claims: Sequence[str], gains: Sequence[np.ndarray], p_values: Sequence[float], *, sign: int = 1, margin: float = 0
-) -> pd.DataFrame:
-    """Return a row per claim that a gain lies above -margin; the differences are printed as sign * gain."""
-    rows = []
-    for claim, gain, p in zip(claims, gains, holm(p_values), strict=True):
-        low, high = map(float, bootstrap_interval(gain))
-        verdict = "holds" if low > -margin and p < 1 - LEVEL else "does not hold"
-        ours = format_difference(sign * gain.mean(), *sorted((sign * low, sign * high)))
-        rows.append((claim, ours, format_p(p), verdict if len(gain) >= MIN_IMAGES else UNTESTED))
-    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def paired_by_metric(areas: Areas, pairs: Sequence[tuple[str, str]], lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
@@ -160,9 +123,11 @@ def paired_by_training(
 def side_by_side(found: pd.DataFrame) -> pd.DataFrame:
     """Return the table of `paired_by_training` with one row per claim and metric, and one column per training.
 
-    A cell is the mean difference with its interval if the claim holds, `no` if not, and empty if it was not tested.
+    A cell is the mean difference with its interval, positive if it supports the claim, and the verdict unless the claim is
+    supported; it is empty if it was not tested.
     """
-    cells = found["ours"].where(found["verdict"] == "holds", "no").where(found["verdict"] != UNTESTED, "")
+    words = (" " + found["verdict"]).where(found["verdict"] != "supported", "")
+    cells = (found["ours"] + words).where(found["verdict"] != UNTESTED, "")
     table = found.assign(cell=cells).pivot(index=["claim", "metric"], columns="training", values="cell")
     return table.loc[:, list(dict.fromkeys(found["training"]))].reset_index().rename_axis(columns=None)
 
@@ -170,8 +135,8 @@ def side_by_side(found: pd.DataFrame) -> pd.DataFrame:
 def non_inferiority(values: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], *, margin: float) -> pd.DataFrame:
     """Test for each pair whether one mean is less than a margin below another's on the same images; larger is better.
 
-    A claim holds if the 95 % bootstrap interval of the mean difference lies above -margin and p < 0.05. The p-value is that of
-    a paired t-test against the margin, with Holm's correction.
+    The p-value is that of a two-sided paired t-test against the margin, with Holm's correction. See `direction`, with a smallest
+    effect of 0.
 
     Args:
         values: per name (B,), for example 1 for a correct prediction and 0 for a wrong one.
@@ -184,12 +149,14 @@ def non_inferiority(values: Mapping[str, np.ndarray], pairs: Sequence[tuple[str,
     check_areas(values)
     gains = [difference(values, *pair) for pair in pairs]
     claims = [f"{name} lies less than {margin:g} below {reference}" for name, reference in pairs]
-    return _tested(claims, gains, [_t_test(gain + margin) for gain in gains], margin=margin)
+    tests = [_t_test(gain + margin) for gain in gains if np.shape(gain)[-1] >= MIN_IMAGES]
+    return _short(verdict_table(claims, gains, family="margins", smallest=0, line=-margin, p_values=tests))
 
 
 def _t_test(gains: np.ndarray) -> float:
-    """Return the one-sided p-value that the mean of the gains (B,) lies above 0; 0 or 1 if all are equal."""
-    return float(stats.ttest_1samp(gains, 0, alternative="greater").pvalue) if np.ptp(gains) else float(gains[0] <= 0)
+    """Return the two-sided p-value that the mean of the gains, (B,) or (S, B), is 0; several trainings are averaged per image."""
+    gains = np.asarray(gains).reshape(-1, np.shape(gains)[-1]).mean(0)
+    return float(stats.ttest_1samp(gains, 0).pvalue) if np.ptp(gains) else float(gains[0] == 0)
 
 
 def better_than_chance(accuracy: float, images: int, classes: int) -> pd.DataFrame:
@@ -206,7 +173,7 @@ def better_than_chance(accuracy: float, images: int, classes: int) -> pd.DataFra
     hits = round(accuracy * images)
     p = stats.binomtest(hits, images, 1 / classes, alternative="greater").pvalue
     low, high = wilson_interval(hits, images)
-    verdict = "holds" if p < 1 - LEVEL else "does not hold"
+    verdict = "supported" if p < 1 - LEVEL else "inconclusive"
     row = {
         "claim": f"classifies better than chance ({1 / classes:.3f})",
         "accuracy": f"{accuracy:.3f} [{low:.3f}, {high:.3f}]",

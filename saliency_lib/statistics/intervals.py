@@ -9,7 +9,7 @@ from scipy import stats
 LEVEL = 0.95  # coverage of every interval; a test is significant if p < 1 - LEVEL
 MIN_IMAGES = 20  # fewer images get no verdict
 RESAMPLES = 2000  # of a bootstrap
-UNTESTED = "not tested at this scale"
+UNTESTED = "not tested"
 
 HEADERS = {  # of the columns of tables, for readers; kept files have the short names
     "low": "95 % interval, lower end",
@@ -20,7 +20,9 @@ HEADERS = {  # of the columns of tables, for readers; kept files have the short 
     "ours": "mean difference [95 % interval]",
     "accuracy": "accuracy [95 % interval]",
     "effect": "effect size (Cohen's d)",
-    "p": "p-value",
+    "p": "p-value (two-sided, Holm)",
+    "family": "corrected for",
+    "seeds": "trainings that agree",
     "most_similar": "most similar method (correlation)",
 }
 
@@ -28,7 +30,7 @@ Areas = Mapping[str, Mapping[str, np.ndarray]]  # per metric and method (B,), on
 
 
 def bootstrap_interval(values: np.ndarray, *, level: float = LEVEL, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the percentile bootstrap interval of the mean over the first axis.
+    """Return the bias-corrected and accelerated bootstrap interval (BCa) of the mean over the first axis.
 
     Args:
         values: (B,) or (B, S), one row per image.
@@ -38,14 +40,53 @@ def bootstrap_interval(values: np.ndarray, *, level: float = LEVEL, seed: int = 
     Returns:
         Lower and upper bound, each () or (S,).
 
-    Source: Efron, Tibshirani 1993, section 13.3.
+    Source: Efron, Tibshirani 1993, sections 14.3 and 14.4. Differs: for a mean the acceleration has a closed form.
     """
     values = np.asarray(values, dtype=float)
     draws = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
-    means = draws @ values / len(values)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    means, centred = draws @ values / len(values), values - values.mean(0)
+    below = ((means < values.mean(0)).mean(0) + (means <= values.mean(0)).mean(0)) / 2
+    bias = stats.norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
+    spread = np.square(centred).sum(0) ** 1.5
+    acceleration = np.divide((centred**3).sum(0), 6 * spread, out=np.zeros_like(spread), where=spread > 0)
+    low, high = (_quantile(means, bias, acceleration, tail) for tail in ((1 - level) / 2, (1 + level) / 2))
     return low, high
+
+
+def _quantile(means: np.ndarray, bias: np.ndarray, acceleration: np.ndarray, tail: float) -> np.ndarray:
+    """Return the adjusted quantile () or (S,) of resampled means (R,) or (R, S)."""
+    reach = bias + stats.norm.ppf(tail)
+    place = stats.norm.cdf(bias + reach / (1 - acceleration * reach)) * (len(means) - 1)
+    ordered, below = np.sort(means, axis=0), np.floor(place).astype(int)
+    ends = [np.take_along_axis(ordered, np.minimum(row, len(means) - 1)[None], 0)[0] for row in (below, below + 1)]
+    return ends[0] + (place - below) * (ends[1] - ends[0])
+
+
+def resampled_means(values: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Return the means (R,) of values (S, B) over trainings and images that are both drawn again.
+
+    One training fewer is drawn than there are: drawing S of S would understate their variance by 1 / S.
+    """
+    source, (trainings, images) = np.random.default_rng(seed), np.shape(values)
+    rows = source.multinomial(trainings - 1, np.full(trainings, 1 / trainings), size=RESAMPLES) / (trainings - 1)
+    columns = source.multinomial(images, np.full(images, 1 / images), size=RESAMPLES) / images
+    return np.sum((rows @ values) * columns, axis=1)
+
+
+def mean_interval(values: np.ndarray, *, level: float = LEVEL) -> tuple[float, float]:
+    """Return the interval of the mean of one number per image, (B,), or per training and image, (S, B).
+
+    For one training it is `bootstrap_interval`. For several it is that of a hierarchical bootstrap, in which the training is the
+    unit of replication: its draws have other trainings as well as other images.
+
+    Source: Davison, Hinkley 1997, section 3.8, for the hierarchical bootstrap.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim == 1 or len(values) == 1:
+        low, high = bootstrap_interval(values.reshape(-1), level=level)
+    else:
+        low, high = np.quantile(resampled_means(values), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def wilson_interval(hits: int, trials: int, *, level: float = LEVEL) -> tuple[float, float]:
@@ -65,7 +106,7 @@ def summary(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) -> pd.Dat
     """Return one row per method, the best first: its mean, the 95 % bootstrap interval, and the number of images.
 
     Args:
-        areas: per method (B,), for example the area under the curve of each image.
+        areas: per method (B,), for example the area under the curve of each image, or (S, B) for several trainings.
         lower_is_better: whether a small mean is good.
 
     Returns:
@@ -75,7 +116,7 @@ def summary(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) -> pd.Dat
         ValueError: values that are not finite, or methods measured on different numbers of images.
     """
     check_areas(areas)
-    rows = [(name, np.mean(values), *bootstrap_interval(values), len(values)) for name, values in areas.items()]
+    rows = [(name, np.mean(values), *mean_interval(values), np.shape(values)[-1]) for name, values in areas.items()]
     return _best_first(rows, lower_is_better)
 
 
@@ -125,8 +166,8 @@ def check_areas(areas: Mapping[str, np.ndarray]) -> None:
     Raises:
         ValueError: which methods, and how many images they have.
     """
-    counts = {name: len(values) for name, values in areas.items()}
-    if len(set(counts.values())) != 1:
+    counts = {name: np.shape(values)[-1] for name, values in areas.items()}
+    if len({np.shape(values) for values in areas.values()}) != 1:
         raise ValueError(
             f"all methods need the same number of images, got {counts or 'no method'}; measure them on the same images"
         )
@@ -144,6 +185,7 @@ def format_p(value: float) -> str:
 
 def format_difference(mean: float, low: float, high: float) -> str:
     """Return a difference with its interval as they are printed, with signs."""
+    mean, low, high = (round(number, 3) + 0.0 for number in (mean, low, high))  # no -0.000
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
