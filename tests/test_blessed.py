@@ -97,18 +97,32 @@ def test_nan_agrees_with_nan_alone():
     [
         ("[-0.200, -0.050]", 0.0, False),
         ("[-0.200, -0.015]", 0.0, True),
+        ("[-0.200, -0.024]", 0.0, True),  # close to minus the smallest effect
+        ("[-0.200, -0.030]", 0.0, False),
         ("[-0.014, -0.010]", 0.0, True),
         ("[-0.200, +0.300]", 0.0, False),
         ("[-0.030, -0.025]", -0.02, True),
         ("[+0.010, +0.020]", -0.02, False),
     ],
 )
-def test_a_verdict_may_change_only_if_its_interval_nearly_ends_at_the_line(bounds, line, free):
+def test_a_verdict_may_change_only_if_its_interval_nearly_ends_at_a_line(bounds, line, free):
     def told(verdict):
-        return table(line=line, claim=["a", "b"], ours=[f"-0.1 {bounds}", "-0.1 [-0.2, -0.1]"], verdict=[verdict, "holds"])
+        return table(line=line, claim=["a", "b"], ours=[f"-0.1 {bounds}", "-0.1 [-0.2, -0.1]"], verdict=[verdict, "supported"])
 
-    assert differences(told("holds"), told("holds")) == []
-    assert entries(told("does not hold"), told("holds")) == ([] if free else [("a", "verdict")])
+    assert differences(told("supported"), told("supported")) == []
+    assert entries(told("inconclusive"), told("supported")) == ([] if free else [("a", "verdict")])
+
+
+@pytest.mark.parametrize(
+    ("p", "free"), [("< 0.001", False), ("0.004", False), ("0.030", True), ("0.110", True), ("0.600", False)]
+)
+def test_a_verdict_may_change_if_its_p_value_is_near_the_level(p, free):
+    def told(verdict):
+        return table(claim=["a"], ours=["-0.1 [-0.2, -0.05]"], p=[p], verdict=[verdict])
+
+    assert entries(told("inconclusive"), told("contradicted")) == ([] if free else [("", "verdict")])
+    other = table(claim=["a"], ours=["-0.1 [-0.2, -0.05]"], p=["0.9"], verdict=["contradicted"])
+    assert differences(other, told("contradicted")) == []  # the p-value itself is not compared
 
 
 def test_each_verdict_of_a_row_belongs_to_the_interval_before_it():
@@ -121,7 +135,9 @@ def test_each_verdict_of_a_row_belongs_to_the_interval_before_it():
 
 def test_p_values_effects_and_named_columns_are_not_compared():
     kept = Table.of(CLAIMS.assign(effect=0.4, nearest="x"), 0.015, uncompared=["nearest"])
-    assert list(kept.columns) == ["claim", "ours", "verdict"]
+    assert list(kept.columns) == ["claim", "ours", "p", "verdict", "effect"]
+    other = Table.of(CLAIMS.assign(effect=0.9, nearest="y", p="0.7"), 0.015, uncompared=["nearest"])
+    assert differences({"t": other}, {"t": kept}) == []
 
 
 def test_the_sentence_counts_tables_and_numbers_and_names_the_tolerances():
@@ -154,7 +170,7 @@ def test_a_value_of_the_blessed_run_shifted_by_twice_the_tolerance_is_found_and_
     kept, tried = Blessed.read(file).tables, 0
     for name, one in kept.items():
         assert differences({name: one}, {name: one}) == []
-        for column in {column for row in one.rows().values() for column in row}:
+        for column in {column for row in one.rows().values() for column in row} - set(blessed.FOLLOWS):
             for share in (2, 0.5):
                 values = list(one.columns[column])
                 at = next((n for n, value in enumerate(values) if shifted(value, 0) is not None), None)

@@ -17,16 +17,18 @@ from typing import NamedTuple
 import pandas as pd
 
 from saliency_lib.core.files import replace_file
+from saliency_lib.statistics.verdicts import SMALLEST
 
 Value = str | int | float | None
 
 LEAST = 0.01  # the smallest tolerance of areas, shares and probabilities
 MOST_IMAGES = 1.5  # how many images may count differently
 FOLLOWS = ("p", "effect")  # columns that are not compared: they follow from numbers that are, and magnify their differences
+NEAR_P = 0.01, 0.2  # a p-value between these may lie on the other side of 0.05 on another processor
 MOST = 20  # disagreements that are listed
 MISSING = "(missing)"
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?%?")
-INTERVAL = re.compile(r"\[([-+.\d]+), ([-+.\d]+)\]")
+INTERVAL = re.compile(r"([-+.\d]+) \[([-+.\d]+), ([-+.\d]+)\]")
 
 
 class Difference(NamedTuple):
@@ -47,7 +49,7 @@ class Table:
     Args:
         tolerance: how far a number may lie from the blessed one; if that is above 1, as a share of it.
         columns: the values of each column; numbers have six digits, None is a missing value.
-        line: the value that decides the table's verdicts: a claim holds if the whole interval lies on one side of it.
+        line: the value with which the table's means are compared, see `verdict_table`.
     """
 
     tolerance: float
@@ -57,7 +59,7 @@ class Table:
     @classmethod
     def of(cls, frame: pd.DataFrame, tolerance: float, line: float = 0.0, uncompared: Iterable[str] = ()) -> "Table":
         """Return a data frame as a table, without the columns that are not compared."""
-        left_out = {*FOLLOWS, *uncompared}
+        left_out = set(uncompared)
         return cls(tolerance, {str(name): [_value(one) for one in frame[name]] for name in frame if name not in left_out}, line)
 
     def rows(self) -> dict[str, dict[str, Value]]:
@@ -102,8 +104,9 @@ def differences(run: Mapping[str, Table], blessed: Mapping[str, Table]) -> list[
     """Return the entries of a run's tables that disagree with the blessed ones, or that only one of the two has.
 
     Numbers agree within the tolerance of the blessed table. Texts agree if their words are equal and the numbers in them agree.
-    A verdict (a column whose name begins with `verdict`) may differ if a bound of the interval before it in the row lies within
-    the tolerance of the line that decides.
+    A verdict (a column whose name begins with `verdict`) may differ if the blessed run nearly gave another: if the mean before it
+    in the row, or a bound of its interval, lies within the tolerance of a number that decides (the table's line, or the smallest
+    effect on either side of it), or if the row's p-value is near 0.05.
     """
     ours, theirs = _entries(run), _entries(blessed)
     found = []
@@ -139,6 +142,7 @@ def _entries(tables: Mapping[str, Table]) -> dict[tuple[str, str, str], Value]:
         for name, table in tables.items()
         for row, values in table.rows().items()
         for column, value in values.items()
+        if column not in FOLLOWS
     }
 
 
@@ -154,8 +158,11 @@ def _agree(value: Value, blessed: Value, within: float) -> bool:
 def _is_near_the_line(table: Table, row: str, column: str) -> bool:
     values = table.rows()[row]
     before = list(values)[: list(values).index(column)]
-    intervals = [found for name in before if (found := INTERVAL.search(str(values[name])))]
-    return bool(intervals) and any(abs(float(bound) - table.line) <= table.tolerance for bound in intervals[-1].groups())
+    numbers = [found.groups() for name in before if (found := INTERVAL.search(str(values[name])))]
+    decide = [table.line + shift for shift in (-SMALLEST, 0, SMALLEST)]
+    p = str(values.get("p") or "").removeprefix("< ")
+    close = bool(NUMBER.fullmatch(p)) and NEAR_P[0] <= float(p) <= NEAR_P[1]
+    return close or (bool(numbers) and any(abs(float(one) - line) <= table.tolerance for one in numbers[-1] for line in decide))
 
 
 def _number(text: str) -> int | float:
