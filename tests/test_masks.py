@@ -429,8 +429,49 @@ def test_superpixels_are_lime_s_own_segments():
     assert (taken[0].numpy() == found.segments).all()
     assert len(taken.unique()) > 3
     assert torch.equal(superpixels(images.mean(1, keepdim=True)), superpixels(images.mean(1, keepdim=True).expand(-1, 3, -1, -1)))
-    with pytest.raises(ValueError, match="need images of 1 or 3 channels, got 4; pass segments="):
+    with pytest.raises(ValueError, match="need images of 1 or 3 channels, got 4; pass segments='grid'"):
         superpixels(torch.rand(1, 4, 8, 8))
+
+
+@pytest.mark.parametrize("size", [28, 63, 64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_below_64_pixels_have_tens_of_segments_and_larger_ones_those_of_quickshift(size, channels):
+    images = sl.DATASETS["shapes"](stop=4, size=size).images[:, :channels]
+    segments = numbered(images, None, 0)
+    if size == 64:
+        assert torch.equal(segments, numbered(images, "quickshift", 0))
+    else:
+        assert torch.equal(segments, numbered(images, "slic", 0))
+        assert all(25 <= len(one.unique()) <= 60 for one in segments)
+
+
+def test_digits_have_tens_of_segments_and_lime_gives_each_its_weight():
+    digits = sl.DATASETS["mnist5k"](stop=20).images
+    assert all(25 <= int(one.max()) + 1 <= 60 for one in numbered(digits, None, 0))
+    assert all(int(one.max()) < 5 for one in numbered(digits, "quickshift", 0))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
+    assert all(len(one.unique()) > 20 for one in LIME(model, digits[:3], samples=100, score="logit"))
+
+
+def test_the_variant_of_the_benchmark_has_quickshift_whatever_the_size(smooth, images):
+    options = dict(variant="saliency_benchmark", samples=30)
+    assert torch.equal(LIME(smooth, images, **options), LIME(smooth, images, segments="quickshift", **options))
+    assert not torch.equal(LIME(smooth, images, **options), LIME(smooth, images, segments="slic", **options))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_grid_has_seven_by_seven_segments_for_any_channels(channels):
+    segments = numbered(torch.rand(2, channels, 14, 21), "grid", 0)
+    assert torch.equal(segments[0], segments[1])
+    assert torch.equal(segments[0], (7 * (torch.arange(14)[:, None] // 2) + torch.arange(21) // 3))
+    assert numbered(torch.rand(1, channels, 3, 5), "grid", 0).unique().tolist() == list(range(15))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3), (5, 40)])
+@pytest.mark.parametrize("name", ["quickshift", "slic", "grid"])
+def test_tiny_and_black_images_have_segments(name, size):
+    for images in (torch.zeros(1, 1, *size), torch.rand(1, 3, *size)):
+        assert numbered(images, name, 0).shape == (1, *size)
 
 
 def test_segments_may_be_a_function_and_are_numbered_in_each_image(smooth, images):
@@ -541,7 +582,8 @@ def test_one_pixel_is_explained_or_refused_with_a_way_out(linear):
         ("lime", {"segments": torch.zeros(5, 16, 15).int()}, r"of shape \(5, 16, 16\), got \(5, 16, 15\) of torch.int32"),
         ("lime", {"segments": torch.zeros(5, 16, 16)}, r"whole numbers of shape \(5, 16, 16\), got .* of torch.float32"),
         ("lime", {"segments": lambda image: torch.zeros(3, 3).int()}, r"got \(5, 3, 3\) of torch.int32"),
-        ("lime", {"segments": "slic"}, "got str"),
+        ("lime", {"segments": "slick"}, "segments of lime 'slick' is not known; did you mean 'slic'"),
+        ("lime", {"segments": 7}, "got int"),
     ],
 )
 def test_bad_options_of_mask_methods_are_refused(name, options, message, smooth, images):

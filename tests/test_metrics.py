@@ -614,8 +614,9 @@ def test_the_numbers_of_the_papers_are_the_defaults():
     assert plain(rise.VARIANT_SETTINGS, "saliency_benchmark") == grids
     assert sidu.VARIANT_SETTINGS["original"] == {"threshold": 0.1, "sigma": 0.25, "fill": "mean", "edge": "mirror"}
     assert sidu.VARIANT_SETTINGS["pytorch_sidu"] == {"threshold": 0.15, "sigma": 0.1, "fill": "black", "edge": "corners"}
-    assert plain(lime.VARIANT_SETTINGS, "weights") == {"samples": 1000, "score": "probability"}
-    assert plain(lime.VARIANT_SETTINGS, "saliency_benchmark") == {"samples": 100, "score": "softmax_twice"}
+    assert plain(lime.VARIANT_SETTINGS, "weights") == {"samples": 1000, "segments": None, "score": "probability"}
+    benchmark = {"samples": 100, "segments": "quickshift", "score": "softmax_twice"}
+    assert plain(lime.VARIANT_SETTINGS, "saliency_benchmark") == benchmark
     for preset, fills in {
         "rise": ("mean", "blur"),
         "gnl": ("mean", "blur"),

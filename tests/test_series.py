@@ -12,6 +12,9 @@ from test_attribution import assert_same_state, state
 from torch import nn
 
 import saliency_lib as sl
+from saliency_lib.attribution.backward import noise_images
+from saliency_lib.core import streams
+from saliency_lib.core.fills import filled
 from saliency_lib.data.series import BOXES, PROCESSES
 
 TIMES = np.sort(np.random.default_rng(0).uniform(0, 20, (3, 30)), 1)
@@ -217,6 +220,51 @@ def test_what_takes_series_keeps_its_options_and_facts():
     assert plain is not sl.METRICS["deletion"] and inspect.signature(plain) == inspect.signature(sl.METRICS["deletion"])
     assert sl.METRICS["deletion"].lower_is_better is True and "rise" in sl.METRICS["deletion"].presets
     assert sl.METHODS.defaults("smoothgrad")["samples"] == 25
+
+
+# Noise in the range of the series.
+
+
+@pytest.fixture
+def wide():
+    """Two series whose values reach from -5 to 5 and from -2 to 3."""
+    unit = torch.rand(2, 1, 50, 50, generator=torch.Generator().manual_seed(3))
+    unit[:, 0, 0, :2] = torch.tensor([0.0, 1.0])
+    return unit * torch.tensor([10.0, 5.0]).view(2, 1, 1, 1) - torch.tensor([5.0, 2.0]).view(2, 1, 1, 1)
+
+
+def test_noise_covers_the_range_of_each_series(wide):
+    draws = noise_images(wide, 0, None)(torch.tensor([0, 1]), torch.tensor([0, 0]))
+    for noise in (filled("noise", None, wide), draws):
+        for image, (least, greatest) in zip(noise, [(-5, 5), (-2, 3)], strict=True):
+            assert least <= image.min() < least + 0.05 and greatest - 0.05 < image.max() <= greatest
+            assert image.mean().item() == pytest.approx((least + greatest) / 2, abs=0.2)
+
+
+def test_noise_of_a_series_does_not_depend_on_its_batch(wide):
+    assert torch.equal(filled("noise", None, wide)[1:], filled("noise", None, wide[1:], indices=torch.tensor([1])))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_noise_of_images_in_the_unit_interval_is_in_the_unit_interval_to_the_bit(dtype):
+    images = (0.2 + 0.5 * torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))).to(dtype)
+    assert torch.equal(filled("noise", None, images), streams.noise(images, [0, 1], 0))
+    rows, points = torch.tensor([1, 0]), torch.tensor([2, 3])
+    plain = streams.noise_by_draw(images, "baselines", torch.rand, 0, None)(rows, points)
+    assert torch.equal(noise_images(images, 0, None)(rows, points), plain)
+
+
+@pytest.mark.parametrize("name", ["gradient_shap", "deeplift_shap"])
+def test_noise_baselines_give_the_map_of_the_series_scaled_to_the_unit_interval(name, wide):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2500, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+    series = wide[:1].double()
+    scaled = nn.Sequential(nn.Flatten(), nn.Linear(2500, 2500), *model[1:]).double()
+    with torch.no_grad():
+        scaled[1].weight.copy_(10 * torch.eye(2500))
+        scaled[1].bias.fill_(-5)
+    expected = sl.METHODS[name](scaled, (series + 5) / 10, 0, samples=5)
+    torch.testing.assert_close(sl.METHODS[name](model, series, 0, samples=5), expected)
 
 
 # Precision and recall of relevance.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saliency_lib.attribution.rules import Rule, plain
 from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, recording, resolve_targets
 from saliency_lib.core.checks import as_targets, check_images, not_negative, positive
+from saliency_lib.core.fills import noise_range
 from saliency_lib.core.registry import no_such
 from saliency_lib.core.streams import noise_by_draw
 
@@ -62,15 +63,17 @@ def gaussian_ball(images: Tensor, samples: int, sigma: float, seed: int, indices
 def noisy_lines(images: Tensor, samples: int, sigma: float, seed: int, indices: Tensor | None) -> Path:
     """Return one random point on each of several lines from noise images to noisy copies of the image.
 
-    The points are uniform on the lines. `sigma`, the standard deviation of the copies' noise, is in units of pixel value.
+    The points are uniform on the lines. `sigma`, the standard deviation of the copies' noise, is a share of the width of the
+    noise images' range, which is 1 for pixels in [0, 1].
     """
     not_negative("sigma", sigma)
+    least, greatest = noise_range(images)
     noise = noise_by_draw(images, "copies", torch.randn, seed, indices)
     start = noise_images(images, seed, indices)
     place = noise_by_draw(images[:, :1, :1, :1], "places", torch.rand, seed, indices)
 
     def difference(rows: Tensor, points: Tensor) -> Tensor:
-        return images[rows] + sigma * noise(rows, points) - start(rows, points)
+        return images[rows] + sigma * ((greatest - least)[rows] * noise(rows, points)) - start(rows, points)
 
     def at(rows: Tensor, points: Tensor) -> Tensor:
         return start(rows, points) + place(rows, points) * difference(rows, points)
@@ -79,8 +82,13 @@ def noisy_lines(images: Tensor, samples: int, sigma: float, seed: int, indices: 
 
 
 def noise_images(images: Tensor, seed: int, indices: Tensor | None) -> PointsOf:
-    """Return a function that gives images of uniform noise in [0, 1], the baselines of the SHAP methods."""
-    return noise_by_draw(images, "baselines", torch.rand, seed, indices)
+    """Return a function that gives images of uniform noise in [0, 1], or as far as a series goes beyond (`noise_range`).
+
+    They are the baselines of the SHAP methods.
+    """
+    least, greatest = noise_range(images)
+    shares = noise_by_draw(images, "baselines", torch.rand, seed, indices)
+    return lambda rows, points: torch.lerp(least[rows], greatest[rows], shares(rows, points))
 
 
 def even_weights(images: Tensor, samples: int) -> Tensor:

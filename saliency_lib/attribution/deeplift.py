@@ -141,7 +141,8 @@ def deeplift_shap(
     """Average DeepLIFT over noise images as baselines.
 
     Args:
-        samples: baselines per image, uniform noise in [0, 1]; two forward passes and one backward pass each.
+        samples: baselines per image, uniform noise in [0, 1], or as far as a series goes beyond (`fills.noise_range`); two
+            forward passes and one backward pass each.
         seed, indices: fix the baselines of each image, whatever batch it is in.
 
     Returns:

@@ -155,7 +155,8 @@ def gradient_shap(
 
     Args:
         samples: lines, each with one point and its own noise image as baseline; one forward and backward pass each.
-        sigma: standard deviation of the copies' noise, in units of pixel value.
+        sigma: standard deviation of the copies' noise, in units of pixel value; for series, as a share of the range of the
+            noise images (`fills.noise_range`).
         seed, indices: fix the draws of each image, whatever batch it is in.
 
     Returns:

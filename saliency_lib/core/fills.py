@@ -80,6 +80,19 @@ def within(images: Tensor, shares: Tensor) -> Tensor:
     return torch.lerp(least, greatest, shares)
 
 
+def noise_range(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least and the greatest value (B, 1, 1, 1) of noise that replaces images (B, C, H, W).
+
+    They are 0 and 1 for pixels in [0, 1]. A series, whose values go beyond, widens them to its own extremes, so that its noise
+    is that of the series scaled to [0, 1].
+
+    Source: Ismail et al. 2020 and 2021, released code: uniform noise in [0, 1] for series scaled to [0, 1].
+    Differs: the extremes are those of each series, not those of the training set, which a method does not see. So the result
+    for a series does not depend on its batch.
+    """
+    return images.amin((1, 2, 3), keepdim=True).clamp(max=0), images.amax((1, 2, 3), keepdim=True).clamp(min=1)
+
+
 FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
     "mean": lambda model, images, numbers, seed: pixel_mean(model, images),
     "black": lambda model, images, numbers, seed: images.new_zeros(()),
@@ -87,7 +100,7 @@ FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
     "grey": lambda model, images, numbers, seed: images.new_full((), 0.5),
     "blur": lambda model, images, numbers, seed: blur(images, outside=pixel_mean(model, images)),
     "wide_blur": lambda model, images, numbers, seed: wide_blur(images),
-    "noise": lambda model, images, numbers, seed: noise(images, numbers, seed),
+    "noise": lambda model, images, numbers, seed: torch.lerp(*noise_range(images), noise(images, numbers, seed)),
     "corner": lambda model, images, numbers, seed: images[:, :, :1, :1],
     "image_mean": lambda model, images, numbers, seed: image_mean(images),
     "uniform": lambda model, images, numbers, seed: within(images, noise(images, numbers, seed, "uniform")),
@@ -107,7 +120,8 @@ def filled(fill: Fill, model: nn.Module, images: Tensor, *, indices: Tensor | No
             - `black`, `white`, `grey`: 0, 1 and 0.5,
             - `blur`: RISE's blur of the image, `wide_blur`: a blur of 127 pixels and sigma 17,
             - `corner`: the image's top left pixel, `image_mean`: its mean colour,
-            - `noise`: uniform in [0, 1], `uniform`: uniform in the range of the image's channel,
+            - `noise`: uniform in [0, 1], or as far as a series goes beyond (`noise_range`), `uniform`: uniform in the range of
+              the image's channel,
             - `gaussian`: the image's mean colour plus one normal draw per channel.
         seed, indices: fix the random fills; indices (B,) are the images' numbers in their data set.
 
