@@ -54,8 +54,9 @@ class Explanation(Spec):
             raise ValueError(f"stop must be greater than start, which is {self.start}, got {self.stop}")
 
     def implied(self) -> dict[str, Any]:
-        """Return the method's options with their defaults."""
-        return in_full(METHODS, self.method, self.options)
+        """Return the method's options with their defaults, and its revision unless it is the first."""
+        revision = METHODS[self.method].revision
+        return in_full(METHODS, self.method, self.options) | ({"method's revision": revision} if revision else {})
 
     @property
     def slug(self) -> str:

@@ -126,7 +126,7 @@ def _by_captum(model: nn.Module, images: Tensor, start: Tensor, targets: Tensor 
     return total
 
 
-@METHODS.register(family="path", passes="20 F + 10 B", paper="Lundberg, Lee 2017")
+@METHODS.register(family="path", passes="20 F + 10 B", paper="Lundberg, Lee 2017", revision=1)
 def deeplift_shap(
     model: nn.Module,
     images: Tensor,

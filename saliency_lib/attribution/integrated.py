@@ -138,7 +138,7 @@ def active_integrated_gradients(
     return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, slope=slope)
 
 
-@METHODS.register(family="path", passes="25 F + 25 B", paper="Lundberg, Lee 2017")
+@METHODS.register(family="path", passes="25 F + 25 B", paper="Lundberg, Lee 2017", revision=1)
 def gradient_shap(
     model: nn.Module,
     images: Tensor,

@@ -19,11 +19,13 @@ class Method(Entry):
         passes: the cost per image with the default options and a given target: F is a forward pass of the network, B a
             backward pass. Finding the predicted class, if the target is None, may take one more forward pass.
         paper: the paper that introduced the method.
+        revision: increased when the same options come to give other maps; 0 is left out of a specification's digest.
     """
 
     family: str = "own"
     passes: str = ""
     paper: str = ""
+    revision: int = 0
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
