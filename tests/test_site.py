@@ -57,21 +57,21 @@ class Artefact:
 
 
 def verdicts_of(gain):
-    """The table of the claims of PAG: all are reproduced if the gain is large, and none if it is negative."""
+    """The table of the claims of PAG, in the paper's setting: all are supported if the gain is large, none if it is negative."""
     claimed, draws = tables.claimed("active_gradients"), np.random.default_rng(0)
     level = {"gradient": 2, "active_gradient": 1, "inactive_gradient": 1, "positive_gradient": 0, "negative_gradient": 0}
     sides = {(row.quantity, name) for row in claimed.itertuples() for name in (row.higher, row.lower)}
     scores = {side: gain * level[side[1]] + draws.normal(size=30) / 10 for side in sorted(sides)}
-    return sl.statistics.claim_verdicts(claimed, scores)
+    return sl.statistics.claim_verdicts(claimed, scores, dataset="cifar10", model="cnn", as_trained=True)
 
 
 def both_ways():
     claimed = tables.claimed("released_code")
     words = {
         "released": "+0.100 [+0.050, +0.150]",
-        "so": "reproduced",
+        "so": "supported",
         "corrected": "-0.200 [-0.250, -0.150]",
-        "now": "not reproduced",
+        "now": "contradicted",
     }
     return claimed[["id", "where", "statement"]].assign(**words)
 
@@ -213,7 +213,7 @@ def verdicts(run, paper="active_gradients", kept=()):
 def test_every_claim_has_a_row_and_a_link_to_its_row_in_its_chapter(built):
     text = (built / "index.html").read_text()
     claimed = pd.read_csv(paths.ROOT / "data" / "reported" / "claims.csv")
-    assert len(claimed) == 30
+    assert len(claimed) == 31
     for claim in claimed.itertuples():
         assert row_of(text, claim.id)[1:4] == [claim.statement, claim.where, claim.reported]
         chapter = "released_against_corrected" if claim.paper == "released_code" else claim.paper
@@ -226,10 +226,10 @@ def test_the_verdict_table_says_what_the_kept_table_says(built):
     kept = verdicts_of(0.5)
     assert set(kept["verdict"]) == {"reproduced"}
     for name, row in zip(tables.claimed("active_gradients")["id"], kept.itertuples(), strict=True):
-        assert row_of(text, name)[4:] == [row.ours, "✓ reproduced", str(row.images)]
+        assert row_of(text, name)[4:] == [row.ours, "✓ reproduced", str(row.images), "–", "paper: cifar10, cnn"]
     assert row_of(text, "SGT: signed ranking")[4:] == [
-        *("+0.100 [+0.050, +0.150]", "✓ reproduced"),
-        *("-0.200 [-0.250, -0.150]", "✗ not reproduced", "200"),
+        *("+0.100 [+0.050, +0.150]", "↑ supported"),
+        *("-0.200 [-0.250, -0.150]", "✗ contradicted", "200"),
     ]
 
 
@@ -239,8 +239,8 @@ def test_another_kept_table_is_another_verdict(run, monkeypatch):
     try:
         again = runs.Run("04_active_gradients", plans.defaults("04_active_gradients"))
         told(monkeypatch, lambda: again.keep("verdicts", verdicts_of(-0.5)))
-        assert verdicts(run).words("") == ["not reproduced"] * 5
-        assert row_of_index(run, "PAG-1").count("not reproduced") == 1
+        assert verdicts(run).words("") == ["contradicted"] * 5
+        assert row_of_index(run, "PAG-1").count("contradicted") == 1
     finally:
         for part, text in before.items():
             part.write_text(text)
@@ -281,23 +281,26 @@ def test_a_measured_table_that_was_changed_by_hand_is_refused(tmp_path, monkeypa
 
 
 def test_verdicts_measured_once_are_shown_in_the_chapter_of_their_paper(run):
-    said = {"ours": "+0.5 [+0.4, +0.6]", "images": "10000", "verdict": "reproduced"}
+    said = {"ours": "+0.5 [+0.4, +0.6]", "p": "< 0.001", "images": "10000", "verdict": "reproduced"}
     rows = [{"claim": text} | said for text in tables.claimed("active_gradients")["statement"]]
     origin = {"command": "papermill notebooks/04_active_gradients.ipynb out.ipynb", "requires": []}
     origin["parameters"] = {"dataset": "cifar10", "model": "cnn", "images": 10000}
     once = content.Measured("cifar10_active_gradients_verdicts", rows, origin)
     first, second = content.verdicts("active_gradients", run, [once])
     assert not first.measured and second.measured and second.setting == "cifar10, cnn, 10000 images"
-    assert second.words("") == ["reproduced"] * 5 and {claim["images"] for claim in second.claims} == {"10000"}
+    assert second.words("") == ["supported"] * 5  # by today's rule: the table does not say that this is the paper's setting
+    assert {claim["images"] for claim in second.claims} == {"10000"}
     assert len(content.verdicts("guided_nonlinearity", run, [once])) == 1
     short = content.Measured(once.name, rows[1:], origin)
-    assert content.verdicts("active_gradients", run, [short])[1].words("") == ["not run", *["reproduced"] * 4]
+    assert content.verdicts("active_gradients", run, [short])[1].words("") == ["not run", *["supported"] * 4]
+    older = content.Measured(once.name, [row | {"claim": f"in other words {n}"} for n, row in enumerate(rows)], origin)
+    assert content.verdicts("active_gradients", run, [older])[1].words("") == ["supported"] * 5
 
 
 def test_the_chapter_of_a_paper_shows_what_was_measured_once(built):
     text = (built / "active_gradients.html").read_text()
     section = text.split("<article")[1].split("cifar10, cnn, 10000 images (")[1].split("<h2")[0]
-    assert "Claims: 5 reproduced." in section and section.count("✓ reproduced") == 5
+    assert "Claims: 5 supported." in section and section.count("↑ supported") == 5
 
 
 def test_a_measured_table_tells_its_training_and_whether_its_command_still_makes_it():
@@ -323,7 +326,7 @@ def test_a_table_that_was_changed_by_hand_is_refused(run):
 
 def test_what_was_not_run_says_so_with_the_command(built):
     text = (built / "index.html").read_text()
-    assert row_of(text, "RG-1")[4:] == ["–", "○ not run", "–"]
+    assert row_of(text, "RG-1")[4:] == ["–", "○ not run", "–", "–", "–"]
     step = next(step for step in plans.steps("digits") if step.notebook == "04_score_matching")
     assert f"To run it: snakemake {step.output} --cores 2 --config plans=digits" in words(built / "index.html")
     assert row_of(text, "SB-1")[5] == "○ not run"  # no plan has its notebook
@@ -344,14 +347,15 @@ def test_the_count_of_verdicts_is_above_the_tables(built):
     assert counts.start() < text.index('<table class="verdicts')
     rows = re.findall(r"<tr.*?</tr>", counts[0], re.DOTALL)
     numbers = [[re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)] for row in rows]
-    assert numbers[0] == ["paper", "✓ reproduced", "✗ not reproduced", "– not tested at this scale", "○ not run", "all"]
-    assert ["Active gradients", "5", "", "", "", "5"] in numbers and ["Score matching", "", "", "", "7", "7"] in numbers
-    assert ["Released against corrected, corrected", "", "7", "", "", "7"] in numbers
+    words = ["✓ reproduced", "↑ supported", "✗ contradicted", "= no difference", "? inconclusive", "– not tested", "○ not run"]
+    assert numbers[0] == ["paper", *words, "all"]
+    assert ["Active gradients", "5", *[""] * 6, "5"] in numbers and ["Score matching", *[""] * 6, "7", "7"] in numbers
+    assert ["Released against corrected, corrected", "", "", "8", *[""] * 4, "8"] in numbers
 
 
 def test_verdicts_differ_by_word_and_mark():
-    known = {"reproduced", "not reproduced", sl.statistics.UNTESTED, content.NOT_RUN}
-    assert set(pages.MARKS) == known and len(set(pages.MARKS.values())) == 4
+    known = {"reproduced", *sl.statistics.DIRECTIONS, sl.statistics.UNTESTED, content.NOT_RUN}
+    assert set(pages.MARKS) == known and len(set(pages.MARKS.values())) == 7
 
 
 def test_no_link_no_anchor_and_no_image_is_dead(built, walked):

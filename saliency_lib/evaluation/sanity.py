@@ -217,16 +217,14 @@ def model_randomisation(
     Raises:
         ValueError: explain is missing, one of its maps does not fit or contains NaN, or the model has no parameters.
 
-    Source: Adebayo et al. 2018, section 3.1, cascading randomisation. Differs:
-
-    - Layers are the modules with parameters of their own, in the order of their definition. New weights are those of a layer's
-      own initialisation; parameters that it does not cover, such as class tokens, position embeddings and layer scales, are
-      drawn from a normal distribution with their own mean and standard deviation. So a parameter with a single value stays.
-    - Spearman's correlation leaves out the background, the pixels with the original map's most frequent value. On digits
-      four fifths of a map multiplied by the image are 0 for any weights, and these ties alone keep the correlation high.
-    - If a map is constant, its similarity is 1: a correlation with it is undefined, and a map that vanishes with the trained
-      weights, for instance behind dead units, is no evidence of dissimilarity.
-    - SSIM has its usual 7-pixel window.
+    Source: Adebayo et al. 2018, section 3.1, cascading randomisation. Differs: layers are the modules with parameters of their
+    own, in the order of their definition. New weights are those of a layer's own initialisation; parameters that it does not
+    cover, such as class tokens, position embeddings and layer scales, are drawn from a normal distribution with their own mean
+    and standard deviation, so a parameter with a single value stays. Spearman's correlation leaves out the background, the
+    pixels with the original map's most frequent value: on digits four fifths of a map multiplied by the image are 0 for any
+    weights, and these ties alone keep the correlation high. If a map is constant, its similarity is 1: a correlation with it is
+    undefined, and a map that vanishes, for instance behind dead units, is no evidence of dissimilarity. SSIM has its usual
+    7-pixel window.
     """
     explain, images = _checked(explain, images, maps)
     similarity_of = choose("similarity", similarity, SIMILARITIES)
