@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.cam import find_layer, leaf_at, spatial_output
+from saliency_lib.attribution.layers import find_layer, leaf_at, spatial_output
 from saliency_lib.attribution.masks import Masks, interpolation, masked_readings, variant_settings, weighted_sum
 from saliency_lib.attribution.rise import random_grids
 from saliency_lib.attribution.table import METHODS
@@ -27,7 +27,7 @@ def features_at(model: nn.Module, module: nn.Module, images: Tensor, batch_size:
     def add(start: int, stop: int) -> None:
         with torch.no_grad(), leaf_at(module) as leaves:
             logits = model(arranged(images[start:stop]))
-        found.append((logits, spatial_output(leaves).detach()))
+        found.append((logits, spatial_output(leaves, images).detach()))
         uses.add(len(leaves))
 
     in_chunks(add, len(images), chunk_size(images, batch_size))
