@@ -3,11 +3,13 @@
 import hashlib
 import re
 from types import SimpleNamespace
+from unittest import mock
 from urllib.error import URLError
 
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from saliency_lib import paths
 from saliency_lib.data.table import DATASETS
@@ -87,3 +89,15 @@ def test_truncated_weights_are_an_error_that_names_the_file(tmp_path, monkeypatc
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=rf"{file.name} is damaged .*delete it"):
         MODELS["resnet18"](1000, pretrained=True)
+
+
+@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
+def test_every_network_is_normalised_as_its_weights_need_it(name):
+    """The normalisation is asked of torchvision's own preprocessing, with a pixel of mean colour and one a deviation above it."""
+    prepared = pretrained._weights(name).transforms()
+    built = []
+    with mock.patch.object(torchvision.models, "get_model", lambda *a, **k: built.append(nn.Identity()) or built[0]):
+        model = MODELS[name](classes=10)
+    for pixels in (torch.rand(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)):
+        expected = torchvision.transforms.functional.normalize(pixels, prepared.mean, prepared.std)
+        torch.testing.assert_close(model.normalise(pixels), expected)

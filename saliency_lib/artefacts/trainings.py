@@ -121,13 +121,17 @@ class Training(Spec):
         return settings | dict(self.changes) | started
 
     def implied(self) -> dict[str, Any]:
-        """Return the settings that differ from their defaults, so that adding a setting does not rename existing artefacts."""
+        """Return the settings that differ from their defaults, so that adding a setting does not rename existing artefacts.
+
+        The network's revision is among them unless it is the first.
+        """
         said = {name: value for name, value in self.settings.items() if name not in DEFAULTS or value != DEFAULTS[name]}
         if said.get("selection"):
             said["selection"] = Selection.model_validate(said["selection"]).model_dump()
         if {"objective", "options"} & set(self.changes):
             said |= in_full(OBJECTIVES, said["objective"], said["options"])
-        return {"settings": said}
+        revision = MODELS[self.model].revision
+        return {"settings": said} | ({"model's revision": revision} if revision else {})
 
     @property
     def slug(self) -> str:

@@ -10,7 +10,7 @@ from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen,
 from saliency_lib.core.checks import as_targets, check_images
 
 
-@METHODS.register(family="activation", passes="1 F + 1 B", paper="Selvaraju et al. 2017")
+@METHODS.register(family="activation", passes="1 F + 1 B", paper="Selvaraju et al. 2017", revision=1)
 def gradcam(
     model: nn.Module,
     images: Tensor,

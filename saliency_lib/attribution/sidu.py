@@ -132,7 +132,7 @@ VARIANT_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@METHODS.register(family="mask", passes="1 F + 1 F per distinct mask", paper="Muddamsetty et al. 2020")
+@METHODS.register(family="mask", passes="1 F + 1 F per distinct mask", paper="Muddamsetty et al. 2020", revision=1)
 def sidu(
     model: nn.Module,
     images: Tensor,

@@ -16,7 +16,6 @@ from saliency_lib.core.optional import optional
 from saliency_lib.networks.pixels import PixelModel, Resize
 from saliency_lib.networks.table import MODELS
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EFFICIENTNET_MEAN, EFFICIENTNET_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
@@ -97,6 +96,7 @@ def _downloaded(url: str) -> dict[str, Tensor]:
 def _torchvision(name: str) -> Callable[..., PixelModel]:
     """Return the function that builds torchvision's classifier `name`."""
     weights = _weights(name)
+    prepared = weights.transforms()  # what the weights were trained for
     least = max(weights.meta["min_size"])
     fixed = name.startswith(("vit", "maxvit"))
 
@@ -109,7 +109,7 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
         network = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
         if pretrained:
             _load(network, _downloaded(_weights(name).url), classes)
-        mean, std = list(IMAGENET_MEAN), list(IMAGENET_STD)
+        mean, std = list(prepared.mean), list(prepared.std)
         if channels == 1:
             mean, std = [sum(mean) / 3], [sum(std) / 3]
         if not normalised:
@@ -117,7 +117,9 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
         return PixelModel(network, mean, std, Resize(3, least if fixed else max(side, least), fixed))
 
     build.__qualname__ = name
-    build.__doc__ = f"""Build torchvision's {name}, normalised as for ImageNet even from scratch (grey: by the channels' means).
+    build.__doc__ = f"""Build torchvision's {name}, normalised as its published weights need it, even from scratch.
+
+    The mean is {prepared.mean}, the standard deviation {prepared.std}; for grey images their averages over the channels.
 
     Images {"of another side than" if fixed else "smaller than"} {least} pixels (or `side`, if that is more) are resized to it
     inside the model, bilinearly. With normalised=False the network receives the pixels as they are, as PAG's do.
@@ -126,4 +128,5 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
 
 
 for _name in torchvision.models.list_models(module=torchvision.models):
-    MODELS.register(name=_name, weights=f"torchvision {_weights(_name)}")(_torchvision(_name))
+    _revision = int(_name == "efficientnet_v2_l")  # its first one had the normalisation of the others
+    MODELS.register(name=_name, weights=f"torchvision {_weights(_name)}", revision=_revision)(_torchvision(_name))

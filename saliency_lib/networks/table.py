@@ -19,10 +19,12 @@ class Model(Entry):
     Args:
         weights: the origin of its pretrained weights; None if there are none.
         channels: the numbers of channels it can be built for, the default last.
+        revision: increased when the same options come to build another network; 0 is left out of a specification's digest.
     """
 
     weights: str | None = None
     channels: tuple[int, ...] = (1, 3)
+    revision: int = 0
 
     @classmethod
     def adapt(cls, function: Callable[..., nn.Module], name: str, **facts: Any) -> Callable[..., nn.Module]:
