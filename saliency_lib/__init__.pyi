@@ -30,6 +30,7 @@ from .attribution.adapters import compute as compute
 from .attribution.adapters import explain_func as explain_func
 from .attribution.gradients import gradient_maps as gradient_maps
 from .attribution.integrated import completeness_error as completeness_error
+from .attribution.layers import find_layer as find_layer
 from .attribution.rules import guided as guided
 from .data import DATASETS as DATASETS
 from .data import Images as Images

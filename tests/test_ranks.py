@@ -172,3 +172,15 @@ def test_the_leaderboard_of_all_trainings_joins_ranks_and_means():
 def test_what_cannot_be_ranked_is_refused(areas, message):
     with pytest.raises(ValueError, match=message):
         statistics.mean_ranks(areas, LOWER)
+
+
+def test_a_family_of_metrics_has_one_vote():
+    """Three metrics that agree outvote two others if each counts, and do not if they are one family."""
+    rows = {"a": np.zeros(30), "b": np.ones(30)}
+    other = {"a": np.ones(30), "b": np.zeros(30)}
+    areas = {"deletion": rows, "allegiance": rows, "masked": rows, "road": other, "infidelity": other}
+    lower, families = dict.fromkeys(areas, True), dict.fromkeys(("deletion", "allegiance", "masked"), "removal")
+    assert statistics.mean_ranks(areas, lower)["method"][0] == "a"
+    assert statistics.mean_ranks(areas, lower, families)["method"][0] == "b"
+    ranks = statistics.block_ranks(areas, lower, families | {"road": "other", "infidelity": "other"})
+    assert (ranks == 1.5).all(axis=None)

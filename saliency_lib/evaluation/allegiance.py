@@ -10,7 +10,7 @@ from saliency_lib.evaluation.table import METRICS
 ALLEGIANCE_FRACTIONS = (0, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-@METRICS.register(lower_is_better=True, paper="Llorente et al. 2023")
+@METRICS.register(lower_is_better=True, paper="Llorente et al. 2023", family="removal")
 def allegiance(
     model: nn.Module,
     images: Tensor,

@@ -62,7 +62,7 @@ def preset_curve(
     )
 
 
-@METRICS.register(lower_is_better=True, presets=PRESETS, paper="Petsiuk et al. 2018")
+@METRICS.register(lower_is_better=True, presets=PRESETS, paper="Petsiuk et al. 2018", family="removal")
 def deletion(
     model: nn.Module,
     images: Tensor,

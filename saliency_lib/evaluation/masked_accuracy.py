@@ -9,7 +9,7 @@ from saliency_lib.evaluation.perturbation import perturbation_curve
 from saliency_lib.evaluation.table import METRICS
 
 
-@METRICS.register(lower_is_better=True, paper="Ismail et al. 2021")
+@METRICS.register(lower_is_better=True, paper="Ismail et al. 2021", family="removal")
 def masked_accuracy(
     model: nn.Module,
     images: Tensor,

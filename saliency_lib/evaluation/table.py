@@ -19,11 +19,13 @@ class Metric(Entry):
         lower_is_better: whether a small area is evidence for the map.
         presets: the settings of each preset; they are part of a specification's digest.
         paper: the paper that introduced the metric.
+        family: metrics of one family ask the same question and share one vote in the leaderboard; empty: the metric's own name.
     """
 
     lower_is_better: bool
     presets: Mapping[str, dict] = field(default_factory=dict)
     paper: str = ""
+    family: str = ""
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:

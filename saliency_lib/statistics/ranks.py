@@ -9,15 +9,16 @@ from scipy import stats
 from saliency_lib.statistics.intervals import LEVEL, MIN_IMAGES, Areas, bootstrap_interval, leaderboard
 
 
-def block_ranks(areas: Areas, lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
+def block_ranks(areas: Areas, lower_is_better: Mapping[str, bool], families: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Rank the methods on each image: 1 is the best, and ties share the mean of their ranks.
 
-    With several metrics, a method's ranks on an image are averaged over the metrics, and these averages are ranked again. So each
-    metric has the same weight whatever its unit.
+    With several metrics, a method's ranks on an image are averaged over the metrics of each family, then over the families, and
+    these averages are ranked again. So each family has the same weight, whatever the units and however many metrics it has.
 
     Args:
         areas: per metric and method (B,), the same methods and images for every metric.
         lower_is_better: per metric.
+        families: per metric the name of its family; None: each metric is its own.
 
     Returns:
         (B, M), one row per image, one column per method.
@@ -33,6 +34,8 @@ def block_ranks(areas: Areas, lower_is_better: Mapping[str, bool]) -> pd.DataFra
     if len(methods) < 2:
         raise ValueError(f"ranks need at least two methods, got {methods}")
     count = len(reference[methods[0]])
+    own = families or {}
+    sizes = pd.Series([own.get(metric, metric) for metric in areas]).value_counts()
     total = np.zeros((count, len(methods)))
     for metric, rows in areas.items():
         if set(rows) != set(methods):
@@ -47,20 +50,20 @@ def block_ranks(areas: Areas, lower_is_better: Mapping[str, bool]) -> pd.DataFra
         values = np.stack([np.asarray(rows[name], dtype=float) for name in methods], axis=1)
         if not np.isfinite(values).all():
             raise ValueError(f"{metric} contains NaN or infinity, which cannot be ranked; remove or recompute the values")
-        total += stats.rankdata(values if lower_is_better[metric] else -values, axis=1)
-    return pd.DataFrame(stats.rankdata(total, axis=1), columns=methods)
+        total += stats.rankdata(values if lower_is_better[metric] else -values, axis=1) / sizes[own.get(metric, metric)]
+    return pd.DataFrame(stats.rankdata(total.round(9), axis=1), columns=methods)  # equal averages tie, whatever their rounding
 
 
-def mean_ranks(areas: Areas, lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
+def mean_ranks(areas: Areas, lower_is_better: Mapping[str, bool], families: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Return one row per method, the best first: its mean rank over the images with its 95 % bootstrap interval.
 
     Args:
-        areas, lower_is_better: as in `block_ranks`.
+        areas, lower_is_better, families: as in `block_ranks`.
 
     Returns:
         Columns method, rank, rank_low, rank_high, images; ranks are in [1, M].
     """
-    ranks = block_ranks(areas, lower_is_better)
+    ranks = block_ranks(areas, lower_is_better, families)
     low, high = bootstrap_interval(ranks.to_numpy())
     table = pd.DataFrame({"method": ranks.columns, "rank": ranks.mean().to_numpy(), "rank_low": low, "rank_high": high})
     return table.assign(images=len(ranks)).sort_values("rank", ignore_index=True, kind="stable")
@@ -89,18 +92,18 @@ def critical_difference(methods: int, images: int, *, level: float = LEVEL) -> f
     return float(studentized * np.sqrt(methods * (methods + 1) / (6 * images)))
 
 
-def friedman(areas: Areas, lower_is_better: Mapping[str, bool]) -> float:
+def friedman(areas: Areas, lower_is_better: Mapping[str, bool], families: Mapping[str, str] | None = None) -> float:
     """Return the p-value of Friedman's test that all methods have the same ranks; 1 if all ranks are tied.
 
     Args:
-        areas, lower_is_better: as in `block_ranks`.
+        areas, lower_is_better, families: as in `block_ranks`.
 
     Returns:
         A p-value; NaN for fewer than three methods or fewer than 20 images (`MIN_IMAGES`).
 
     Source: Demsar 2006, section 3.2.2.
     """
-    ranks = block_ranks(areas, lower_is_better).to_numpy()
+    ranks = block_ranks(areas, lower_is_better, families).to_numpy()
     if ranks.shape[1] < 3 or len(ranks) < MIN_IMAGES:
         return float("nan")
     return 1.0 if (ranks == ranks[:, :1]).all() else float(stats.friedmanchisquare(*ranks.T).pvalue)
@@ -152,23 +155,30 @@ def _spearman(one: list[float], other: list[float]) -> float:
     return float(stats.spearmanr(one, other).statistic) if min(np.ptp(one), np.ptp(other)) else np.nan
 
 
-def ranks_by_training(areas: Mapping[str, Areas], lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
+def ranks_by_training(
+    areas: Mapping[str, Areas], lower_is_better: Mapping[str, bool], families: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Return the mean rank of each method (rows, the best over all trainings first) for each training (columns).
 
     Args:
         areas: per training, metric and method (B,).
-        lower_is_better: per metric.
+        lower_is_better, families: per metric, as in `block_ranks`.
 
     Returns:
         Indexed by method, one column per training.
     """
-    ranks = {training: mean_ranks(rows, lower_is_better).set_index("method")["rank"] for training, rows in areas.items()}
+    ranks = {
+        training: mean_ranks(rows, lower_is_better, families).set_index("method")["rank"] for training, rows in areas.items()
+    }
     table = pd.DataFrame(ranks)
     return table.loc[table.mean(axis=1).sort_values(kind="stable").index]
 
 
 def leaderboard_by_training(
-    areas: Mapping[str, Areas], lower_is_better: Mapping[str, bool], options: Mapping[str, Mapping[str, object]]
+    areas: Mapping[str, Areas],
+    lower_is_better: Mapping[str, bool],
+    options: Mapping[str, Mapping[str, object]],
+    families: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Return one row per training and method with its ranks and all means, the best rank of each training first.
 
@@ -176,6 +186,7 @@ def leaderboard_by_training(
         areas: per training, metric and method (B,).
         lower_is_better: per metric.
         options: per method the options that differ from the defaults.
+        families: per metric, as in `block_ranks`.
 
     Returns:
         Columns training, method, options, images, rank with its bounds, and each metric's mean with its bounds.
@@ -183,7 +194,9 @@ def leaderboard_by_training(
     tables = []
     for training, rows in areas.items():
         means = leaderboard(rows, lower_is_better, options)
-        table = mean_ranks(rows, lower_is_better).drop(columns="images").merge(means, on="method").assign(training=training)
+        table = (
+            mean_ranks(rows, lower_is_better, families).drop(columns="images").merge(means, on="method").assign(training=training)
+        )
         first = ["training", "method", "options", "images", "rank", "rank_low", "rank_high"]
         tables.append(table[[*first, *(name for name in table if name not in first)]])
     return pd.concat(tables, ignore_index=True)
