@@ -147,12 +147,20 @@ def test_bca_intervals_are_scipys():
 
 
 def test_robustness_names_the_choices_that_change_a_verdict():
-    found, other = (statistics.claim_verdicts(CLAIMED, scores(shift), **PLACE) for shift in (0.2, -0.2))
-    table = statistics.robustness(found, {"same": found, "other sign": other})
+    choices = {"own": scores(0.2), "same": scores(0.2), "other sign": scores(-0.2)}
+    table = statistics.robustness(CLAIMED, choices, **PLACE)
     assert list(table["survives"]) == ["not other sign", "not other sign", "yes", "yes"]
-    assert table["verdict, other sign"][0] == "contradicted" and table["ours, same"].equals(found["ours"].rename("ours, same"))
-    both = statistics.robustness(found, {"one": other, "two": other})
+    assert table["verdict, other sign"][0] == "contradicted" and list(table["ours, same"]) == list(table["ours"])
+    both = statistics.robustness(CLAIMED, {"own": scores(0.2), "one": scores(-0.2), "two": scores(-0.2)}, **PLACE)
     assert both["survives"][0] == "not one, not two"
+
+
+def test_gains_are_the_differences_that_the_verdicts_are_about():
+    claimed = CLAIMED.assign(id=["A", "B", "C", "D"])
+    found = statistics.gains(claimed, {"own": scores(0.2), "other": scores(-0.2)})
+    np.testing.assert_array_equal(found["A"]["own"], scores(0.2)["area", "a"] - scores(0.2)["area", "b"])
+    np.testing.assert_array_equal(found["B"]["other"], -found["A"]["other"])
+    assert found["C"] == {}
 
 
 def test_findings_are_written_from_the_numbers():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,11 @@ class Scored:
     curve: Curve
     indices: Tensor
     artefacts: tuple[Artefact, ...]
+
+    @property
+    def areas(self) -> np.ndarray:
+        """Return the area of each image's curve, (B,)."""
+        return self.curve.area.numpy()
 
     def __repr__(self) -> str:
         return f"Scored({_said(self, 'metric')}, {self.curve!r})"

@@ -102,7 +102,8 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
     pool to a fixed size. A module inside a branch would miss what the other branches carry. On small images the last layers of a
     network have few positions, too few for a map. If no such module has 4x4, the last with more than one position is used.
 
-    A name may be the network's own (`layer4`) if the model wraps it (`network.layer4`).
+    A name may be the network's own (`layer4`) if the model wraps it (`network.layer4`). The images may be on another device than
+    the model, or of another precision.
 
     Raises:
         ValueError: the model has no such module; the message lists the candidates.
@@ -116,6 +117,7 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
     for name in (layer, f"network.{layer}"):
         if name in modules:
             return modules[name]  # its output is checked when it is computed
+    images = images[:1].to(next(model.parameters(), images))
     candidates = spatial_layers(model, images)
     if layer is not None:
         raise no_such("layer with a spatial output", layer, [name.removeprefix("network.") for name in candidates])

@@ -1,5 +1,6 @@
 from . import explorer as explorer
 from .display import claimed as claimed
+from .display import findings as findings
 from .display import measured as measured
 from .display import reported as reported
 from .display import row as row

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 
+from saliency_lib import statistics
 from saliency_lib.artefacts.recipes import recipes
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.artefacts.tables import claimed, measured, reported
 from saliency_lib.statistics import labelled
 
-__all__ = ["claimed", "measured", "reported", "row", "rows", "settings", "table", "with_intervals"]
+__all__ = ["claimed", "findings", "measured", "reported", "row", "rows", "settings", "table", "with_intervals"]
 
 
 def table(frame: pd.DataFrame) -> HTML:
@@ -28,6 +29,11 @@ def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
         elif not name.endswith(("_low", "_high")):
             shown[name] = frame[name]
     return shown
+
+
+def findings(frame: pd.DataFrame) -> Markdown:
+    """Return one sentence per claim of a table of verdicts, as a list."""
+    return Markdown("\n".join(f"- {sentence}" for sentence in statistics.findings(frame)))
 
 
 def row(values: Mapping[str, float | str]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from saliency_lib.statistics.intervals import format_p as format_p
 from saliency_lib.statistics.intervals import labelled as labelled
 from saliency_lib.statistics.intervals import leaderboard as leaderboard
 from saliency_lib.statistics.intervals import mean_interval as mean_interval
+from saliency_lib.statistics.intervals import over_trainings as over_trainings
 from saliency_lib.statistics.intervals import proportions as proportions
 from saliency_lib.statistics.intervals import summary as summary
 from saliency_lib.statistics.intervals import wilson_interval as wilson_interval
@@ -40,6 +41,7 @@ from saliency_lib.statistics.verdicts import SMALLEST as SMALLEST
 from saliency_lib.statistics.verdicts import claim_verdicts as claim_verdicts
 from saliency_lib.statistics.verdicts import direction as direction
 from saliency_lib.statistics.verdicts import findings as findings
+from saliency_lib.statistics.verdicts import gains as gains
 from saliency_lib.statistics.verdicts import holm as holm
 from saliency_lib.statistics.verdicts import p_value as p_value
 from saliency_lib.statistics.verdicts import robustness as robustness

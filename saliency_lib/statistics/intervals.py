@@ -1,6 +1,7 @@
 """Means with their uncertainty: bootstrap and Wilson intervals, and tables with one row per method."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,21 @@ def _quantile(means: np.ndarray, bias: np.ndarray, acceleration: np.ndarray, tai
     ordered, below = np.sort(means, axis=0), np.floor(place).astype(int)
     ends = [np.take_along_axis(ordered, np.minimum(row, len(means) - 1)[None], 0)[0] for row in (below, below + 1)]
     return ends[0] + (place - below) * (ends[1] - ends[0])
+
+
+def over_trainings(values: Mapping[tuple, np.ndarray]) -> dict[Any, np.ndarray]:
+    """Stack the numbers of trainings that differ in the last part of their key, the seed.
+
+    Args:
+        values: per key and seed (B,) or (B, S).
+
+    Returns:
+        Per key without the seed (one part is no tuple) the numbers of all seeds, (trainings, B) or (trainings, B, S).
+    """
+    groups: dict[Any, list[np.ndarray]] = {}
+    for (*key, _), numbers in values.items():
+        groups.setdefault(key[0] if len(key) == 1 else tuple(key), []).append(np.asarray(numbers))
+    return {key: np.stack(numbers) for key, numbers in groups.items()}
 
 
 def resampled_means(values: np.ndarray, *, seed: int = 0) -> np.ndarray:

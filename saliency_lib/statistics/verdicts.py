@@ -19,6 +19,7 @@ from saliency_lib.statistics.intervals import (
     resampled_means,
 )
 
+Scores = Mapping[tuple[str, str], np.ndarray]  # per quantity and name (B,), or (S, B) for several trainings
 SMALLEST = 0.01  # the smallest effect of interest, of an area, a share or an accuracy
 DIRECTIONS = ("supported", "contradicted", "no difference", "inconclusive")
 REPRODUCED = "reproduced"  # the verdict `supported` in the paper's own setting
@@ -149,7 +150,7 @@ def setting(claim: Mapping[Any, Any], dataset: str, model: str, *, as_trained: b
 
 def claim_verdicts(
     claimed: pd.DataFrame,
-    scores: Mapping[tuple[str, str], np.ndarray],
+    scores: Scores,
     *,
     dataset: str,
     model: str,
@@ -182,7 +183,7 @@ def claim_verdicts(
     return pd.concat([table[["claim"]], told, numbers], axis=1).assign(setting=where, verdict=verdicts)
 
 
-def _gain(scores: Mapping[tuple[str, str], np.ndarray], quantity: str, higher: str, lower: str) -> np.ndarray | None:
+def _gain(scores: Scores, quantity: str, higher: str, lower: str) -> np.ndarray | None:
     sides = {name: scores[quantity, name] for name in (higher, lower) if (quantity, name) in scores}
     if len(sides) < 2:
         return None
@@ -190,23 +191,33 @@ def _gain(scores: Mapping[tuple[str, str], np.ndarray], quantity: str, higher: s
     return np.asarray(sides[higher], dtype=float) - np.asarray(sides[lower], dtype=float)
 
 
-def robustness(found: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def robustness(claimed: pd.DataFrame, choices: Mapping[str, Scores], **where: Any) -> pd.DataFrame:
     """Return each claim's verdict beside those that other choices give, and whether it survives them.
 
     Args:
-        found: a table of verdicts.
-        others: per choice the same claims, for instance with another baseline or another order of ties.
+        claimed, where: as in `claim_verdicts`.
+        choices: the scores of `claim_verdicts` for each choice, for instance another baseline or another order of ties; the first
+            is the one that the others are compared with.
 
     Returns:
-        Columns claim, ours, verdict, then ours and verdict for each choice, and survives: `yes`, or the choices that change it.
+        Columns claim, ours, verdict, then ours and verdict for each other choice, and survives: `yes`, or the choices that
+        change the verdict.
     """
+    found, *others = (claim_verdicts(claimed, scores, **where) for scores in choices.values())
     table = found[["claim", "ours", "verdict"]].copy()
     changes: list[list[str]] = [[] for _ in range(len(table))]
-    for name, other in others.items():
-        table[f"ours, {name}"], table[f"verdict, {name}"] = other["ours"].to_numpy(), other["verdict"].to_numpy()
-        for row, same in zip(changes, found["verdict"].to_numpy() == other["verdict"].to_numpy(), strict=True):
+    for name, other in zip(list(choices)[1:], others, strict=True):
+        table[f"ours, {name}"], table[f"verdict, {name}"] = other["ours"], other["verdict"]
+        for row, same in zip(changes, found["verdict"] == other["verdict"], strict=True):
             row += [] if same else [name]
     return table.assign(survives=["yes" if not row else "not " + ", not ".join(row) for row in changes])
+
+
+def gains(claimed: pd.DataFrame, choices: Mapping[str, Scores]) -> dict[str, dict[str, np.ndarray]]:
+    """Return the differences (B,) or (S, B) on the claimed side, per claim (its id) and choice; arguments as in `robustness`."""
+    sides = {row["id"]: (row["quantity"], row["higher"], row["lower"]) for row in claimed.to_dict("records")}
+    found = {claim: {name: _gain(scores, *side) for name, scores in choices.items()} for claim, side in sides.items()}
+    return {claim: {name: gain for name, gain in row.items() if gain is not None} for claim, row in found.items()}
 
 
 def findings(found: pd.DataFrame) -> list[str]:
