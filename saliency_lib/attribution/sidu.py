@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.cam import find_layer, leaf_at, spatial_output
+from saliency_lib.attribution.layers import find_layer, leaf_at, spatial_output
 from saliency_lib.attribution.masks import Masks, interpolation, masked_readings, variant_settings, weighted_sum
 from saliency_lib.attribution.rise import random_grids
 from saliency_lib.attribution.table import METHODS
@@ -27,7 +27,7 @@ def features_at(model: nn.Module, module: nn.Module, images: Tensor, batch_size:
     def add(start: int, stop: int) -> None:
         with torch.no_grad(), leaf_at(module) as leaves:
             logits = model(arranged(images[start:stop]))
-        found.append((logits, spatial_output(leaves).detach()))
+        found.append((logits, spatial_output(model, module, images, leaves).detach()))
         uses.add(len(leaves))
 
     in_chunks(add, len(images), chunk_size(images, batch_size))
@@ -167,7 +167,8 @@ def sidu(
         (B, H, W), not negative; 0 if the predictions of all masked copies are the same.
 
     Raises:
-        ValueError: the layer is unknown or has no spatial output, sigma is not above 0, or the variant is unknown.
+        ValueError: the layer is unknown, has no spatial output or has its channels last, sigma is not above 0, or the variant is
+            unknown.
 
     Source: Muddamsetty, Jahromi, Moeslund 2020, sections 2.1-2.2; numbers of the released code.
     Differs: the similarity is that of one class, as in the released code; the paper uses the norm over all classes. Equal
