@@ -26,8 +26,10 @@ RANKED = [
     "masked_accuracy",
     "pixel_perturbation",
     "pointing_game",
+    "relative_deletion",
     "relevance_rank",
     "road",
+    "srg",
 ]
 LOOKING = sorted(set(METRICS) - {"aup", "aur", "pointing_game", "relevance_mass", "relevance_rank"})  # metrics that run the model
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -412,7 +414,7 @@ class Broken(nn.Module):
         return self.inner(inputs) / (inputs.flatten(1).sum(1, keepdim=True) > 386)
 
 
-@pytest.mark.parametrize("name", [*CURVES, "average_drop", "average_increase", "infidelity", "road"])
+@pytest.mark.parametrize("name", [*CURVES, "average_drop", "average_increase", "infidelity", "relative_deletion", "road", "srg"])
 def test_a_model_without_finite_scores_is_refused(name, smooth, images):
     targets = torch.zeros(5, dtype=torch.long)
     with pytest.raises(ValueError, match=r"the score is NaN or infinite for images \["):
