@@ -414,7 +414,9 @@ class Broken(nn.Module):
         return self.inner(inputs) / (inputs.flatten(1).sum(1, keepdim=True) > 386)
 
 
-@pytest.mark.parametrize("name", [*CURVES, "average_drop", "average_increase", "infidelity", "relative_deletion", "road", "srg"])
+@pytest.mark.parametrize(
+    "name", [*CURVES, "average_drop", "average_increase", "infidelity", "aopc", "irof", "relative_deletion", "road", "srg"]
+)
 def test_a_model_without_finite_scores_is_refused(name, smooth, images):
     targets = torch.zeros(5, dtype=torch.long)
     with pytest.raises(ValueError, match=r"the score is NaN or infinite for images \["):
