@@ -279,7 +279,7 @@ def test_nothing_is_printed_and_the_global_random_numbers_stay(name, smooth, ima
     ("name", "options"),
     [
         *(("deletion", {"fill": fill}) for fill in ("noise", "uniform", "gaussian")),
-        *((name, {}) for name in ("road", "infidelity", "max_sensitivity", "model_randomisation")),
+        *((name, {}) for name in ("road", "infidelity", "max_sensitivity", "model_randomisation", "sensitivity_n")),
     ],
 )
 def test_the_seed_fixes_what_is_random(name, options, smooth, images, maps):

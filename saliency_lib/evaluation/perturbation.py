@@ -100,7 +100,7 @@ def perturbation_curve(
     if ties not in TIES:
         raise no_such("ties", ties, TIES)
     deleting = choose("start", start, {"image": True, "fill": False})
-    shares, pixels = _shares(fractions), maps[0].numel()
+    shares, pixels = checked_fractions(fractions), maps[0].numel()
     counts = [round(share * pixels) for share in shares]
     imputed = fill if isinstance(fill, Imputed) else fixed(filled(fill, model, images, indices=indices, seed=seed))
     steps = torch.tensor(counts, device=images.device)
@@ -206,7 +206,8 @@ def choose(kind: str, name: str, table: Mapping[str, Choice]) -> Choice:
     return table[name]
 
 
-def _shares(fractions: Sequence[float]) -> list[float]:
+def checked_fractions(fractions: Sequence[float]) -> list[float]:
+    """Return the fractions if they are at least two non-decreasing numbers in [0, 1], and refuse them otherwise."""
     shares = [float(fraction) for fraction in fractions]
     decreasing = any(a > b for a, b in itertools.pairwise(shares))
     if len(shares) < 2 or decreasing or not (shares[0] >= 0 and shares[-1] <= 1):
