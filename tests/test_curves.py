@@ -24,6 +24,7 @@ RANKED = [
     "deletion",
     "insertion",
     "masked_accuracy",
+    "pic",
     "pixel_perturbation",
     "pointing_game",
     "relative_deletion",
@@ -279,7 +280,7 @@ def test_nothing_is_printed_and_the_global_random_numbers_stay(name, smooth, ima
     ("name", "options"),
     [
         *(("deletion", {"fill": fill}) for fill in ("noise", "uniform", "gaussian")),
-        *((name, {}) for name in ("road", "infidelity", "max_sensitivity", "model_randomisation", "sensitivity_n")),
+        *((name, {}) for name in ("road", "infidelity", "max_sensitivity", "model_randomisation", "pic", "sensitivity_n")),
     ],
 )
 def test_the_seed_fixes_what_is_random(name, options, smooth, images, maps):
@@ -415,7 +416,7 @@ class Broken(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "name", [*CURVES, "average_drop", "average_increase", "infidelity", "aopc", "irof", "relative_deletion", "road", "srg"]
+    "name", [*CURVES, "average_drop", "average_increase", "infidelity", "aopc", "irof", "pic", "relative_deletion", "road", "srg"]
 )
 def test_a_model_without_finite_scores_is_refused(name, smooth, images):
     targets = torch.zeros(5, dtype=torch.long)

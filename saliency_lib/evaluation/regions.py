@@ -12,7 +12,7 @@ from saliency_lib.core.segments import Segments, numbered
 from saliency_lib.core.streams import row_indices
 from saliency_lib.evaluation.curve import Curve, one_number
 from saliency_lib.evaluation.perturbation import ScoreFunction, fixed, scores_without, standard_error
-from saliency_lib.evaluation.ranking import random_ranks, tied
+from saliency_lib.evaluation.ranking import DRAWS, random_ranks, tied
 from saliency_lib.evaluation.table import METRICS
 
 
@@ -94,7 +94,7 @@ def aopc(
     *,
     window: int = 9,
     steps: int = 100,
-    draws: int = 4,
+    draws: int = DRAWS,
     fill: Fill = "noise",
     score: str | ScoreFunction = "probability",
     seed: int = 0,
@@ -142,7 +142,7 @@ def irof(
     targets: Tensor | None = None,
     *,
     segments: Segments = "slic",
-    draws: int = 4,
+    draws: int = DRAWS,
     fill: Fill = "image_mean",
     score: str | ScoreFunction = "probability",
     seed: int = 0,
