@@ -111,7 +111,7 @@ def pic(
         Curve over x in [0, 1], with values and area in [0, 1]; a large area is evidence for the map. An image whose blurred
         version has its score or information already has the values 0 for each map; leave it out of means.
 
-    Source: Kapishnikov et al. 2019, section 4.2, and the code of PAIR (package saliency). Differs: in that code an image that
+    Source: Kapishnikov et al. 2019 (XRAI), and the code of PAIR (package saliency). Differs: in that code an image that
     has no curve, or a score below 0.8, is an error; of tied pixels all are regained or none; the area of the median over
     images is reported; x has 1,000 steps.
     """

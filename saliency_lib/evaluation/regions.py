@@ -119,7 +119,7 @@ def aopc(
         Curve of one point, at most 1 for probabilities; a large value is evidence for the map. `tied` is the share of the
         windows that tie.
 
-    Source: Samek et al. 2017, section III; pixel flipping is of Bach et al. 2015. Differs: each image has one draw of noise
+    Source: Samek et al. 2017; pixel flipping is of Bach et al. 2015. Differs: each image has one draw of noise
     (there the mean of ten), and windows are ranked by their mean and not by their sum, so that smaller ones at the border
     count alike.
     """
