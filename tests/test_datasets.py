@@ -120,7 +120,7 @@ def test_every_set_states_its_facts_and_takes_the_same_options():
         entry = DATASETS[name]
         assert entry.__doc__ and "test" in entry.splits and set(entry.splits) <= {"train", "test"}
         assert entry.shape[0] in (1, 3) and isinstance(entry.imagenet, bool)
-        assert list(DATASETS.options(name)) == ["start", "stop", "stride", "size", "download"]
+        assert list(DATASETS.options(name)) == ["start", "stop", "stride", "size", "resize", "download"]
     images = {name for name in DATASETS if not name.startswith("series_")}
     assert images == {"mnist5k", "shapes", "photos", *DOWNLOADED, "imagenet", "imagenet_samples"}
 
@@ -370,6 +370,16 @@ def test_imagenet_is_cropped_as_torchvision_does(data):
     noise.save(data / "imagenet" / "val" / TENCH / "x.png")
     expected = pictures.to_tensor(pictures.center_crop(pictures.resize(noise, 256), 224))
     assert torch.equal(DATASETS["imagenet"]().images[0], expected)
+
+
+def test_a_set_of_files_takes_another_way_of_resizing_and_one_of_arrays_refuses_it():
+    squeezed = DATASETS["photos"](stop=1, size=32, resize=lambda picture, side: picture.resize((side, side)))
+    assert squeezed.images.shape == (1, 3, 32, 32)
+    assert not torch.equal(squeezed.images, DATASETS["photos"](stop=1, size=32).images)
+    with pytest.raises(
+        ValueError, match="dataset 'mnist5k' is not one of image files, so resize cannot apply; leave it out, or use size"
+    ):
+        DATASETS["mnist5k"](resize=lambda picture, side: picture)
 
 
 def test_missing_or_foreign_folders_of_imagenet_are_named(data):

@@ -403,6 +403,8 @@ def test_a_picture_is_brought_to_what_the_network_takes():
     frame = Image.new("L", (256, 256), 255)
     frame.paste(0, (16, 16, 240, 240))
     assert choices.fit(frame, "photos").max() == 0 and choices.fit(frame, "mnist5k").max() > 0.9
+    whole = choices.fit(frame, "photos", sl.MODELS["efficientnet_b2"].preparation)  # which crops nothing
+    assert whole.shape == (1, 3, 288, 288) and whole.max() > 0.9
 
 
 def test_where_a_map_is_great_is_said_in_words():

@@ -6,118 +6,161 @@ import torchvision
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.attribution.layers import channels_last, every_path_crosses, find_layer, spatial_layers
+from saliency_lib.attribution.layers import crossings, find_layer, spatial_layers, vertex_of
+
+
+def name_of(model, images):
+    """The default layer's dotted name, without the wrapper's."""
+    layer = find_layer(model, None, images)
+    return [name for name, module in model.named_modules() if module is layer][-1].removeprefix("network.")
+
+
+def output_of(model, layer, images, replacement=None):
+    """The logits, and the last output of a layer, which is replaced if another is given."""
+    kept = []
+
+    def swap(module, inputs, output):
+        kept.append(output.clone())
+        return output if replacement is None else replacement.clone()
+
+    handle = layer.register_forward_hook(swap)
+    with torch.no_grad():
+        logits = model(images)
+    handle.remove()
+    return logits, kept[-1]
 
 
 class Branches(nn.Module):
-    """Two branches that are added; `left` finishes last, and `joined` is the last layer that both cross."""
+    """The class score is the mean of 2 x - x: one branch doubles the stem's output, the other one reverses its sign."""
 
-    def __init__(self, both=True):
+    def __init__(self):
         super().__init__()
-        self.both = both
-        self.stem, self.right = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 1)
-        self.left = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.Tanh())
+        self.stem, self.left, self.right = (nn.Conv2d(1, 1, 1, bias=False) for _ in range(3))
+        for module, weight in ((self.stem, 1.0), (self.left, 2.0), (self.right, -1.0)):
+            nn.init.constant_(module.weight, weight)
 
     def forward(self, images):
-        joined = self.stem(images)
-        right = self.right(joined) if self.both else 0
-        return (right + self.left(joined)).mean((2, 3))
+        stem = self.stem(images)
+        return (self.left(stem) + self.right(stem)).mean((2, 3))
 
 
-def name_of(model, module):
-    return next(name for name, one in model.named_modules() if one is module)
+class Towers(nn.Module):
+    """Two paths from the pixels, which meet after the positions are gone."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 5)
+
+    def forward(self, images):
+        return self.left(images).mean((2, 3)) + self.right(images).mean((2, 3))
 
 
-def fixed_by(model, module, images):
-    """Whether two images have the same logits if the module's last output is the same for both."""
-    outputs, calls = [], []
-    handle = module.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    with torch.no_grad():
-        model(images[:1])
-    handle.remove()
-    constant = torch.randn(outputs[-1].shape)
+class ChannelsLast(nn.Module):
+    """A convolution whose output passes a norm with its channels last."""
 
-    def put(module, inputs, output):
-        calls.append(1)
-        return constant if len(calls) % len(outputs) == 0 else None
+    def __init__(self, channels=8, side=None):
+        super().__init__()
+        self.side, self.first, self.norm = side, nn.Conv2d(3, channels, 2, 2), nn.LayerNorm(channels)
 
-    handle = module.register_forward_hook(put)
-    with torch.no_grad():
-        one, other = model(images[:1]), model(images[1:2])
-    handle.remove()
-    return torch.equal(one, other)
+    def forward(self, images):
+        if self.side:
+            images = nn.functional.interpolate(images, (self.side, self.side))
+        return self.norm(self.first(images).permute(0, 2, 3, 1)).square().mean((1, 2))
 
 
-def test_a_layer_inside_a_branch_is_passed_over():
-    images = torch.rand(2, 1, 8, 8)
-    both, single = Branches(), Branches(both=False)
-    assert name_of(both, find_layer(both, None, images)) == "stem"
-    assert name_of(single, find_layer(single, None, images)) == "left"
-    assert fixed_by(both, both.stem, images) and not fixed_by(both, both.left, images)
-    candidates = spatial_layers(both, images)
-    assert [name for name, one in candidates.items() if every_path_crosses(both, both.get_submodule(name), one.uses, images)] == [
-        "stem"
-    ]
+def tiny_swin():
+    """Swin with stages of 8x8x8 (channels and side are equal) and 4x4x16 at 32 pixels."""
+    stages = dict(embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=[2, 2])
+    return torchvision.models.SwinTransformer(patch_size=[4, 4], num_classes=3, **stages).eval()
 
 
-@pytest.mark.parametrize("side", [64, 96])
+def test_the_default_layer_lies_before_branches_and_its_map_is_that_of_their_sum_by_hand():
+    images = torch.rand(2, 1, 6, 6)
+    assert name_of(Branches(), images) == "stem"
+    expected = images[:, 0] / 36  # the gradient of the mean of x is 1/36 everywhere
+    torch.testing.assert_close(sl.METHODS["gradcam"](Branches(), images, torch.tensor([0, 0])), expected)
+
+
 @pytest.mark.parametrize(
-    "name", ["resnet50", "mobilenet_v3_small", "shufflenet_v2_x0_5", "regnet_y_400mf", "swin_t", "convnext_tiny"]
+    ("name", "side"),
+    [("resnet50", 64), ("resnet18", 32), ("shufflenet_v2_x0_5", 64), ("mobilenet_v2", 96), ("squeezenet1_1", 64), ("cnn", 28)],
 )
-def test_the_default_layer_of_torchvisions_networks_is_a_cut_with_channels_first(name, side):
-    model, images = sl.MODELS[name](classes=3, side=1).eval(), torch.rand(2, 3, side, side)
-    module = find_layer(model, None, images)
-    assert fixed_by(model, module, images)
-    sizes = spatial_layers(model, images)[name_of(model, module)].size
-    assert min(sizes) >= 4 and sizes[0] == sizes[1]
+def test_nothing_of_the_image_bypasses_the_default_layer(name, side):
+    """With the layer's output for one image, the logits of another image are those of the first."""
+    model, (one, other) = sl.MODELS[name]().eval(), torch.rand(2, 1, 3, side, side)
+    layer = find_layer(model, None, one)
+    logits, features = output_of(model, layer, one)
+    swapped, _ = output_of(model, layer, other, features)
+    assert min(features.shape[2:]) >= 4 or name == "cnn"
+    torch.testing.assert_close(swapped, logits)
+    assert not torch.equal(output_of(model, layer, other)[0], logits)
 
 
-def test_resnet_50_at_64_pixels_takes_its_third_stage():
-    """Of its fourth stage only a module inside a branch has 4 x 4 positions, before the stride."""
-    model, images = sl.MODELS["resnet50"](classes=3, side=1).eval(), torch.rand(1, 3, 64, 64)
-    assert name_of(model, find_layer(model, None, images)) == "network.layer3"
-    large = torch.rand(1, 3, 128, 128)
-    assert name_of(model, find_layer(model, None, large)) == "network.layer4"
+@pytest.mark.parametrize(
+    ("name", "side", "expected"),
+    [("resnet50", 64, "layer3"), ("resnet50", 128, "layer4"), ("densenet121", 64, "features.transition3.conv")],
+)
+def test_the_default_layer_is_the_last_stage_with_positions(name, side, expected):
+    assert name_of(sl.MODELS[name](), torch.rand(1, 3, side, side)) == expected
 
 
-def test_a_module_that_is_used_twice_is_cut_at_its_last_use():
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.again = nn.Conv2d(1, 1, 1), nn.Tanh()
-
-        def forward(self, images):
-            early = self.again(self.first(images))
-            return (early + self.again(early)).mean((2, 3)).expand(-1, 2)
-
-    model, images = Twice(), torch.rand(1, 1, 8, 8)
-    assert name_of(model, find_layer(model, None, images)) == "first"  # the second use does not carry `early`
+def test_paths_cross_what_lies_before_and_after_a_shortcut_but_not_what_it_skips():
+    image = torch.rand(3, requires_grad=True)
+    before = image * 2
+    skipped = before.exp()
+    after = before + skipped
+    part, rest = after.split([1, 2])  # one node with two outputs, which carry different pixels
+    end = part.sum() * rest.sum()
+    crossed = crossings(vertex_of(end), vertex_of(image))
+    assert [vertex_of(tensor) in crossed for tensor in (image, before, skipped, after, part, end)] == [1, 1, 0, 1, 0, 1]
 
 
-@pytest.mark.parametrize("method", ["gradcam", "sidu"])
-def test_a_layer_with_channels_last_is_refused(method):
-    network = torchvision.models.SwinTransformer([4, 4], 8, [2], [2], [4, 4], num_classes=3).eval()
-    images = torch.rand(1, 3, 32, 32)
-    with pytest.raises(ValueError, match=r"\(1, 16, 16, 8\) has its channels last"):
-        sl.METHODS[method](network, torch.rand(1, 3, 64, 64), layer="features.1")
-    assert sl.METHODS[method](network, images, torch.tensor([0])).shape == (1, 32, 32)
+def test_a_model_whose_paths_meet_without_positions_needs_a_named_layer(images):
+    with pytest.raises(
+        ValueError, match=r"no layer of this model has a spatial output .* that every path .* one of: left, right"
+    ):
+        sl.METHODS["gradcam"](Towers(), images)
+    assert sl.METHODS["gradcam"](Towers(), images, layer="left").shape == (5, 16, 16)
 
 
-def test_the_proportions_of_the_image_tell_channels_last():
-    square, wide = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 64)
-    assert channels_last(torch.rand(1, 7, 7, 96), square) and not channels_last(torch.rand(1, 96, 7, 7), square)
-    assert channels_last(torch.rand(1, 4, 8, 96), wide) and not channels_last(torch.rand(1, 96, 4, 8), wide)
-    assert not channels_last(torch.rand(1, 7, 7, 7), square)
+@pytest.mark.parametrize("method", ("gradcam", "sidu"))
+@pytest.mark.parametrize("layer", ("features.1", "features.3", "norm"))
+def test_a_layer_with_channels_last_is_refused_by_name(layer, method):
+    model, images = tiny_swin(), torch.rand(2, 3, 32, 32)
+    with pytest.raises(ValueError, match=rf"layer '{layer}' is \(B, h, w, channels\).*choose .*features.0.0, permute"):
+        sl.METHODS[method](model, images, layer=layer)
 
 
-def test_no_cut_at_all_is_an_error_that_names_candidates():
-    class Parallel(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.two = nn.Conv2d(1, 2, 1), nn.Conv2d(1, 2, 1)
+def test_the_default_layer_has_its_channels_first():
+    assert name_of(tiny_swin(), torch.rand(1, 3, 32, 32)) == "permute"
+    assert list(spatial_layers(tiny_swin(), torch.rand(1, 3, 32, 32))) == ["features.0.0", "permute"]
 
-        def forward(self, images):
-            return (self.one(images) + self.two(images)).mean((2, 3))
 
-    with pytest.raises(ValueError, match=r"lies on every path from the image to the logits.*instance of two, one"):
-        find_layer(Parallel(), None, torch.rand(1, 1, 8, 8))
+@pytest.mark.parametrize("height, width, side", [(16, 16, None), (16, 24, None), (12, 40, None), (20, 20, 32)])
+@pytest.mark.parametrize("channels", (4, 8, 10))
+def test_channels_last_are_told_by_a_taller_image_or_by_the_proportions(channels, height, width, side):
+    model, images = ChannelsLast(channels, side), torch.rand(2, 3, height, width)
+    assert name_of(model, images) == "first"
+    with pytest.raises(ValueError, match=r"layer 'norm' is \(B, h, w, channels\)"):
+        sl.METHODS["gradcam"](model, images, layer=model.norm)
+
+
+def test_a_layer_with_as_many_channels_as_rows_is_accepted():
+    model = nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(512, 3))  # 8x8x8, of one size alone
+    assert sl.METHODS["gradcam"](model, torch.rand(2, 3, 16, 16), layer="1").shape == (2, 16, 16)
+
+
+def test_a_layer_that_keeps_one_column_has_its_channels_first():
+    model = nn.Sequential(nn.Conv2d(3, 16, (1, 16)), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images = torch.rand(2, 3, 16, 16)  # the output is (16, 16, 1), with the proportions of channels that come last
+    assert name_of(model, images) == "1" and sl.METHODS["gradcam"](model, images, layer="0").shape == (2, 16, 16)
+
+
+def test_the_search_leaves_the_model_and_the_images_as_they_were():
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(196, 3))
+    images = torch.randn(1, 3, 9, 9)
+    before = images.clone()
+    with torch.inference_mode():
+        assert find_layer(model, None, images) is model[1]
+    assert torch.equal(images, before) and model.training and not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())

@@ -3,17 +3,20 @@
 import hashlib
 import re
 from types import SimpleNamespace
-from unittest import mock
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
-from torch import nn
+from PIL import Image
 
+import saliency_lib as sl
 from saliency_lib import paths
+from saliency_lib.artefacts import inputs
 from saliency_lib.data.table import DATASETS
 from saliency_lib.networks import pretrained
+from saliency_lib.networks.pixels import Normalise
 from saliency_lib.networks.table import MODELS
 
 
@@ -91,13 +94,60 @@ def test_truncated_weights_are_an_error_that_names_the_file(tmp_path, monkeypatc
         MODELS["resnet18"](1000, pretrained=True)
 
 
-@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
-def test_every_network_is_normalised_as_its_weights_need_it(name):
-    """The normalisation is asked of torchvision's own preprocessing, with a pixel of mean colour and one a deviation above it."""
-    prepared = pretrained._weights(name).transforms()
+# How pictures are prepared.
+
+CLASSIFIERS = torchvision.models.list_models(module=torchvision.models)
+
+
+def own_of(name):
+    """Torchvision's preparation for the weights of a classifier."""
+    table = torchvision.models.get_model_weights(name)
+    return next(weights for weights in table if str(weights) in MODELS[name].weights.split()[-1]).transforms()
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_is_normalised_as_its_weights_were(name, monkeypatch):
     built = []
-    with mock.patch.object(torchvision.models, "get_model", lambda *a, **k: built.append(nn.Identity()) or built[0]):
-        model = MODELS[name](classes=10)
-    for pixels in (torch.rand(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)):
-        expected = torchvision.transforms.functional.normalize(pixels, prepared.mean, prepared.std)
-        torch.testing.assert_close(model.normalise(pixels), expected)
+    monkeypatch.setattr(pretrained, "PixelModel", lambda network, mean, std, resize: built.append((mean, std)))
+    monkeypatch.setattr(torchvision.models, "get_model", lambda *_, **__: None)
+    monkeypatch.setattr(pretrained, "_load", lambda *_: None)
+    monkeypatch.setattr(pretrained, "_downloaded", lambda url: {})
+    for channels, weights in ((3, True), (3, False), (1, True)):
+        MODELS[name](1000, channels, weights)
+    (mean, std), scratch, (grey, _) = built
+    assert (list(mean), list(std)) == (own_of(name).mean, own_of(name).std)
+    assert scratch == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) and grey == (pytest.approx(sum(mean) / 3),)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_pictures_of_an_explanation_are_prepared_as_for_the_weights(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (260, 300, 3), dtype=np.uint8))
+    (tmp_path / "imagenet_samples" / "n01440764").mkdir(parents=True)
+    picture.save(tmp_path / "imagenet_samples" / "n01440764" / "a.png")
+    inputs.load.cache_clear()
+    spec = sl.Explanation(sl.Training("imagenet_samples", name), "random")
+    ours, theirs = Normalise(own_of(name).mean, own_of(name).std)(sl.images_of(spec).images), own_of(name)(picture)[None]
+    inputs.load.cache_clear()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_photos_stay_as_they_are_for_the_usual_preparation_and_for_our_networks():
+    bicubic = sl.DATASETS["photos"](stop=2).images
+    for name in ("efficientnet_lite0", "resnet50", "vit_b_16"):
+        assert torch.equal(sl.images_of(sl.Explanation(sl.Training("photos", name), stop=2)).images, bicubic)
+    assert sl.images_of(sl.Explanation(sl.Training("photos", "inception_v3"), stop=2)).images.shape == (2, 3, 299, 299)
+    tuned = sl.Training("mnist5k", "inception_v3", "fine_tuning")
+    assert inputs.preparation_of(tuned, "photos") is None
+
+
+def test_a_digest_holds_the_preparation_if_the_weights_are_used_and_it_is_not_the_usual_one():
+    unusual = {name for name in CLASSIFIERS if "preparation" in sl.Training("photos", name).implied()}
+    assert {"inception_v3", "convnext_tiny", "efficientnet_b7"} < unusual
+    assert unusual.isdisjoint({"resnet50", "vgg16", "densenet121", "vit_b_16"}) and len(unusual) == 31
+    assert sl.Training("photos", "inception_v3").implied()["preparation"] == {"side": 299, "resize": 342}
+    for recipe in ("standard", "fine_tuning"):  # these pictures are those of the data set
+        assert "preparation" not in sl.Training("mnist5k", "inception_v3", recipe).implied()
+    halves = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    assert sl.Training("mnist5k", "efficientnet_v2_l", "fine_tuning").implied()["preparation"] == halves
+    assert "preparation" not in sl.Training("mnist5k", "efficientnet_v2_l").implied()

@@ -278,13 +278,14 @@ def scored(name, maps=MAP, objects=SALIENT):
 
 
 def test_aup_and_aur_two_by_three_by_hand():
-    # of relevance 10 the first pixel holds 6, the first two 8, the first three 9; the first and the third are salient
+    # of relevance 10 the first pixel holds 6, the first two 8, the first three 9; the first is salient, the third ties with the
+    # fourth, of which one is salient, so it is with a chance of 1/2
     precision, recall = scored("aup"), scored("aur")
     torch.testing.assert_close(precision.fractions, torch.arange(1, 10) / 10)
-    torch.testing.assert_close(precision.values, torch.tensor([[1.0] * 6 + [6 / 8] * 2 + [7 / 9]]))
-    torch.testing.assert_close(recall.values, torch.tensor([[6 / 7] * 8 + [1.0]]))
-    assert precision.area.item() == pytest.approx(0.1 * (5 + (1 + 6 / 8) / 2 + 6 / 8 + (6 / 8 + 7 / 9) / 2))
-    assert recall.area.item() == pytest.approx(0.1 * (7 * 6 / 7 + (6 / 7 + 1) / 2))
+    torch.testing.assert_close(precision.values, torch.tensor([[1.0] * 6 + [6 / 8] * 2 + [6.5 / 9]]))
+    torch.testing.assert_close(recall.values, torch.tensor([[6 / 7] * 8 + [6.5 / 7]]))
+    assert precision.area.item() == pytest.approx(0.1 * (5 + (1 + 6 / 8) / 2 + 6 / 8 + (6 / 8 + 6.5 / 9) / 2))
+    assert recall.area.item() == pytest.approx(0.1 * (7 * 6 / 7 + (6 / 7 + 6.5 / 7) / 2))
 
 
 def test_the_sign_the_unit_and_the_least_value_of_a_map_do_not_count():

@@ -3,19 +3,22 @@
 import functools
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
 
 from saliency_lib import paths
 from saliency_lib.artefacts.specs import Explanation
 from saliency_lib.artefacts.store import Artefact
 from saliency_lib.artefacts.trainings import Training
 from saliency_lib.core.batching import device_of, frozen, logits_of
+from saliency_lib.data.splits import crop
 from saliency_lib.data.table import DATASETS, Images
 from saliency_lib.networks.heads import with_head
-from saliency_lib.networks.table import MODELS
+from saliency_lib.networks.table import MODELS, Preparation
 
 IMAGENET = 1000  # classes that published weights predict
 
@@ -26,7 +29,14 @@ def device() -> torch.device:
 
 
 @functools.lru_cache(maxsize=4)
-def load(dataset: str, split: str = "test", start: int = 0, stop: int | None = None, stride: int = 1) -> Images:
+def load(
+    dataset: str,
+    split: str = "test",
+    start: int = 0,
+    stop: int | None = None,
+    stride: int = 1,
+    preparation: Preparation | None = None,
+) -> Images:
     """Return images of a data set; the last few results are kept in memory.
 
     Args:
@@ -35,13 +45,29 @@ def load(dataset: str, split: str = "test", start: int = 0, stop: int | None = N
         start: the first image.
         stop: the image before which to stop; None means the end of the split.
         stride: the distance between images.
+        preparation: replaces the set's own side and way of resizing.
     """
-    return DATASETS[dataset](split, start=start, stop=stop, stride=stride)
+    way: dict[str, Any] = {}
+    if preparation:
+        border, interpolation = preparation.resize / preparation.side, InterpolationMode(preparation.interpolation)
+        way = {"size": preparation.side, "resize": functools.partial(crop, border=border, interpolation=interpolation)}
+    return DATASETS[dataset](split, start=start, stop=stop, stride=stride, **way)
+
+
+def preparation_of(spec: Training, dataset: str) -> Preparation | None:
+    """Return how a data set's pictures are prepared for a model; None means as the set does it.
+
+    Published weights get pictures with ImageNet's classes as in their own evaluation, if that is not the usual one, which the
+    data sets have already.
+    """
+    own = MODELS[spec.model].preparation
+    return own if own and own.unusual and spec.recipe == "pretrained" and DATASETS[dataset].imagenet else None
 
 
 def images_of(spec: Explanation) -> Images:
     """Return the images that an explanation covers."""
-    return load(str(spec.dataset), spec.split, spec.start, spec.stop, spec.stride)
+    dataset = str(spec.dataset)
+    return load(dataset, spec.split, spec.start, spec.stop, spec.stride, preparation_of(spec.training, dataset))
 
 
 def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:

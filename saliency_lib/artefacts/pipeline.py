@@ -14,7 +14,17 @@ from tqdm.auto import tqdm
 
 from saliency_lib import paths
 from saliency_lib.artefacts import store
-from saliency_lib.artefacts.inputs import check_images, device, fingerprint, images_of, images_sha256, load, new_model, predict
+from saliency_lib.artefacts.inputs import (
+    check_images,
+    device,
+    fingerprint,
+    images_of,
+    images_sha256,
+    load,
+    new_model,
+    predict,
+    preparation_of,
+)
 from saliency_lib.artefacts.results import Explained, Scored, Trained
 from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec, Training
 from saliency_lib.artefacts.store import Artefact
@@ -76,7 +86,7 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     begun = train(spec.start).model.cpu() if spec.start else None
     model = new_model(spec, begun)
     published = spec.recipe == "pretrained"
-    test = load(spec.dataset, stop=MEASURED if published else None)
+    test = load(spec.dataset, stop=MEASURED if published else None, preparation=preparation_of(spec, spec.dataset))
     facts: dict[str, Any] = {"classes": len(test.classes), "test_images": len(test)}
     if published or (spec.settings["start"] and not begun):
         facts |= {"weights": MODELS[spec.model].weights, "weights_sha256": fingerprint(model.state_dict().values())}
@@ -201,7 +211,8 @@ def sample(spec: Samples) -> Images:
 
 
 def _sample(spec: Samples, folder: Path) -> dict[str, Any]:
-    model, test = train(spec.training).model, load(spec.training.dataset)
+    model, dataset = train(spec.training).model, spec.training.dataset
+    test = load(dataset, preparation=preparation_of(spec.training, dataset))
     clock = _Timed()
     labels = test.labels[torch.arange(spec.count) % len(test)]
     channels, height, width = test.images.shape[1:]

@@ -123,15 +123,19 @@ class Training(Spec):
     def implied(self) -> dict[str, Any]:
         """Return the settings that differ from their defaults, so that adding a setting does not rename existing artefacts.
 
-        The network's revision is among them unless it is the first.
+        The unusual preparation of published weights is among them: the pictures and the normalisation, or for a model that is
+        trained further the normalisation alone.
         """
         said = {name: value for name, value in self.settings.items() if name not in DEFAULTS or value != DEFAULTS[name]}
         if said.get("selection"):
             said["selection"] = Selection.model_validate(said["selection"]).model_dump()
         if {"objective", "options"} & set(self.changes):
             said |= in_full(OBJECTIVES, said["objective"], said["options"])
-        revision = MODELS[self.model].revision
-        return {"settings": said} | ({"model's revision": revision} if revision else {})
+        own = MODELS[self.model].preparation
+        unusual = own.unusual if own and (self.recipe == "pretrained" or (said.get("start") and not self.start)) else {}
+        if self.recipe != "pretrained":
+            unusual = {name: value for name, value in unusual.items() if name in ("mean", "std")}
+        return {"settings": said} | ({"preparation": unusual} if unusual else {})
 
     @property
     def slug(self) -> str:

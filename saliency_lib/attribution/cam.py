@@ -26,19 +26,20 @@ def gradcam(
     Args:
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
-        layer: a module or its dotted name; None is the last layer with at least 4x4 positions that every path from the image
-            to the logits crosses (`layer4` of a ResNet at 224 pixels, `layer3` at 64). If the model uses the layer several
-            times, the last use counts.
+        layer: a module or its dotted name; None is the last layer with at least 4x4 positions that no path from the image to
+            the logits bypasses (`layer4` of a ResNet at 224 pixels, `layer3` at 64), see `layers.find_layer`. If the model uses
+            the layer several times, the last use counts.
 
     Returns:
         (B, H, W), not negative, bilinearly enlarged.
 
     Raises:
-        ValueError: the layer is unknown or its output is not (B, channels, h, w), or the class score does not depend on it.
+        ValueError: the layer is unknown, has no spatial output or has its channels last (inside Swin and ConvNeXt), or the class
+            score does not depend on it.
 
     Source: Selvaraju et al. 2017, section 3. Differs: f_c is the logit, also where the saliency benchmark's model ends
-    in a softmax. In a vision transformer the default is the patch embedding, the only layer with positions. A layer with
-    channels last (inside Swin and ConvNeXt) is refused.
+    in a softmax. In a vision transformer the default is the patch embedding, the only layer with positions; in Swin it is the
+    last norm, with its channels moved first.
     """
     images = check_images(images)
     module = find_layer(model, layer, images)
@@ -49,7 +50,7 @@ def gradcam(
         def add(start: int, stop: int) -> None:
             with recording(), leaf_at(module) as leaves:
                 logits = model(arranged(images[start:stop]))
-                features = spatial_output(leaves, images)
+                features = spatial_output(model, module, images, leaves)
                 classes = classes_of(logits, None if targets is None else targets[start:stop])
                 score = logits.gather(1, classes[:, None]).sum()
                 gradient = torch.autograd.grad(score, features, allow_unused=True)[0] if score.requires_grad else None

@@ -27,7 +27,7 @@ def features_at(model: nn.Module, module: nn.Module, images: Tensor, batch_size:
     def add(start: int, stop: int) -> None:
         with torch.no_grad(), leaf_at(module) as leaves:
             logits = model(arranged(images[start:stop]))
-        found.append((logits, spatial_output(leaves, images).detach()))
+        found.append((logits, spatial_output(model, module, images, leaves).detach()))
         uses.add(len(leaves))
 
     in_chunks(add, len(images), chunk_size(images, batch_size))
@@ -167,7 +167,8 @@ def sidu(
         (B, H, W), not negative; 0 if the predictions of all masked copies are the same.
 
     Raises:
-        ValueError: the layer is unknown or has no spatial output, sigma is not above 0, or the variant is unknown.
+        ValueError: the layer is unknown, has no spatial output or has its channels last, sigma is not above 0, or the variant is
+            unknown.
 
     Source: Muddamsetty, Jahromi, Moeslund 2020, sections 2.1-2.2; numbers of the released code.
     Differs: the similarity is that of one class, as in the released code; the paper uses the norm over all classes. Equal

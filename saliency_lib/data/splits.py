@@ -50,10 +50,13 @@ def file_split(
     resize: Resize,
     names: Sequence[str] | None = None,
 ) -> Split:
-    """Return a split of image files, which several threads decode; their names are those of the files if none are given."""
+    """Return a split of image files, which several threads decode; their names are those of the files if none are given.
+
+    `read` takes another `resize` as an option.
+    """
     every_name = names or [file.stem for file in files]
 
-    def read(chosen: range, side: int) -> dict[str, Any]:
+    def read(chosen: range, side: int, resize: Resize = resize) -> dict[str, Any]:
         raw = np.empty((len(chosen), channels, side, side), np.uint8)
 
         def decode(thread: int) -> None:

@@ -1,5 +1,6 @@
 """The table of data sets, and what a data set returns."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -56,20 +57,21 @@ class Split:
     Args:
         total: how many images the split has.
         classes: readable class names.
-        read: `read(indices, side)` returns the remaining fields of `Images`.
+        read: `read(indices, side)` returns the remaining fields of `Images`. Splits of image files take an option `resize`.
     """
 
     total: int
     classes: tuple[str, ...]
-    read: Callable[[range, int], dict[str, Any]]
+    read: Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset(Entry):
-    """A data set: (split="test", *, start, stop, stride, size, download) -> Images.
+    """A data set: (split="test", *, start, stop, stride, size, resize, download) -> Images.
 
     It is registered as a function (split, download) -> Split. Calling it loads the images `start`, `start + stride`, and so on
-    before `stop`, with `size` pixels per side (the set's own side if None).
+    before `stop`, with `size` pixels per side (the set's own side if None). A set of image files brings a picture to that side
+    with `resize(picture, size)` if it is given.
 
     Args:
         shape: (channels, side) of an image.
@@ -93,6 +95,7 @@ class Dataset(Entry):
             stop: int | None = None,
             stride: int = 1,
             size: int | None = None,
+            resize: Callable[..., Any] | None = None,
             download: bool = False,
         ) -> Images:
             if split not in splits:
@@ -109,7 +112,10 @@ class Dataset(Entry):
                     f"{wanted} selects none of the {whole.total} images of {name} {split} (splits: {', '.join(splits)}); "
                     "lower start, or use fewer shards"
                 )
-            return Images(classes=whole.classes, indices=torch.tensor(chosen), **whole.read(chosen, size or side))
+            way = {} if resize is None else {"resize": resize}
+            if way.keys() - inspect.signature(whole.read).parameters:
+                raise ValueError(f"dataset {name!r} is not one of image files, so resize cannot apply; leave it out, or use size")
+            return Images(classes=whole.classes, indices=torch.tensor(chosen), **whole.read(chosen, size or side, **way))
 
         load.__name__, load.__doc__ = name, function.__doc__
         load.__module__, load.__qualname__ = function.__module__, function.__qualname__

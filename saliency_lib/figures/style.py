@@ -56,6 +56,15 @@ COLOURS = {
     "score_matching": "#0072B2",
     "anti_score_matching": "#D55E00",
     "gradient_norm": "#009E73",
+    # choices under which a claim is tested again
+    "paper's settings": "#222222",
+    "first training": "#0072B2",
+    "another training": "#0072B2",
+    "other fill": "#D55E00",
+    "image's mean": "#D55E00",
+    "mean colour as baseline": "#D55E00",
+    "ties in raster order": "#009E73",
+    "relative to a random order": "#CC79A7",
 }
 _SPARE = ("#332288", "#117733", "#882255", "#999933", "#AA4499", "#661100", "#6699CC", "#888888")
 

@@ -14,7 +14,7 @@ from torchvision.models import WeightsEnum
 from saliency_lib import paths
 from saliency_lib.core.optional import optional
 from saliency_lib.networks.pixels import PixelModel, Resize
-from saliency_lib.networks.table import MODELS
+from saliency_lib.networks.table import IMAGENET_MEAN, IMAGENET_STD, MODELS, Preparation
 
 EFFICIENTNET_MEAN, EFFICIENTNET_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
@@ -69,6 +69,13 @@ def _weights(name: str) -> WeightsEnum:
     return getattr(table, "IMAGENET1K_V1", None) or table["IMAGENET1K_SWAG_LINEAR_V1"]
 
 
+def _preparation(name: str) -> Preparation:
+    """Return how torchvision prepares pictures for the weights of a network."""
+    own = _weights(name).transforms()
+    (side,), (resize,) = own.crop_size, own.resize_size
+    return Preparation(side, resize, own.interpolation.value, tuple(own.mean), tuple(own.std))
+
+
 def _downloaded(url: str) -> dict[str, Tensor]:
     """Return the weights at a URL, which are kept in data/weights, with the names of torchvision's current modules.
 
@@ -96,8 +103,7 @@ def _downloaded(url: str) -> dict[str, Tensor]:
 def _torchvision(name: str) -> Callable[..., PixelModel]:
     """Return the function that builds torchvision's classifier `name`."""
     weights = _weights(name)
-    prepared = weights.transforms()  # what the weights were trained for
-    least = max(weights.meta["min_size"])
+    least, preparation = max(weights.meta["min_size"]), _preparation(name)
     fixed = name.startswith(("vit", "maxvit"))
 
     def build(
@@ -109,24 +115,22 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
         network = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
         if pretrained:
             _load(network, _downloaded(_weights(name).url), classes)
-        mean, std = list(prepared.mean), list(prepared.std)
+        mean, std = (preparation.mean, preparation.std) if pretrained else (IMAGENET_MEAN, IMAGENET_STD)
         if channels == 1:
-            mean, std = [sum(mean) / 3], [sum(std) / 3]
+            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
         if not normalised:
-            mean, std = [0.0] * channels, [1.0] * channels
+            mean, std = (0.0,) * channels, (1.0,) * channels
         return PixelModel(network, mean, std, Resize(3, least if fixed else max(side, least), fixed))
 
     build.__qualname__ = name
-    build.__doc__ = f"""Build torchvision's {name}, normalised as its published weights need it, even from scratch.
+    build.__doc__ = f"""Build torchvision's {name}, normalised as its weights were (grey: by the channels' means).
 
-    The mean is {prepared.mean}, the standard deviation {prepared.std}; for grey images their averages over the channels.
-
-    Images {"of another side than" if fixed else "smaller than"} {least} pixels (or `side`, if that is more) are resized to it
-    inside the model, bilinearly. With normalised=False the network receives the pixels as they are, as PAG's do.
+    From scratch the normalisation is ImageNet's usual one. Images {"of another side than" if fixed else "smaller than"} {least}
+    pixels (or `side`, if that is more) are resized to it inside the model, bilinearly. With normalised=False the network receives
+    the pixels as they are, as PAG's do.
     Weights: {weights}."""
     return build
 
 
 for _name in torchvision.models.list_models(module=torchvision.models):
-    _revision = int(_name == "efficientnet_v2_l")  # its first one had the normalisation of the others
-    MODELS.register(name=_name, weights=f"torchvision {_weights(_name)}", revision=_revision)(_torchvision(_name))
+    MODELS.register(name=_name, weights=f"torchvision {_weights(_name)}", preparation=_preparation(_name))(_torchvision(_name))

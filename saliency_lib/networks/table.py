@@ -1,7 +1,7 @@
 """The table of networks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from typing import Any
 
@@ -10,6 +10,30 @@ from torch import nn
 from saliency_lib.core.registry import Entry, Registry
 
 COLOURS = {1: "1 (grey)", 3: "3 (colour)"}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How pictures are prepared for published weights, as in their evaluation; the defaults are ImageNet's usual settings.
+
+    Args:
+        side: of the centre that is cropped, in pixels.
+        resize: the shorter side of the whole picture before that, in pixels.
+        interpolation: `bilinear` or `bicubic`.
+        mean, std: of the normalisation, which is part of the model.
+    """
+
+    side: int = 224
+    resize: int = 256
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +43,12 @@ class Model(Entry):
     Args:
         weights: the origin of its pretrained weights; None if there are none.
         channels: the numbers of channels it can be built for, the default last.
-        revision: increased when the same options come to build another network; 0 is left out of a specification's digest.
+        preparation: how pictures are prepared for its pretrained weights; None means as each data set does it.
     """
 
     weights: str | None = None
     channels: tuple[int, ...] = (1, 3)
-    revision: int = 0
+    preparation: Preparation | None = None
 
     @classmethod
     def adapt(cls, function: Callable[..., nn.Module], name: str, **facts: Any) -> Callable[..., nn.Module]:

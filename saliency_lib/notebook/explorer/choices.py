@@ -11,7 +11,7 @@ from saliency_lib import paths
 from saliency_lib.artefacts import store
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.data.table import DATASETS
-from saliency_lib.networks.table import MODELS
+from saliency_lib.networks.table import MODELS, Preparation
 
 LARGEST_FILE = 8 * 2**20  # bytes; Jupyter's connection takes about 10 MB in one message
 MOST_PIXELS = 40_000_000
@@ -75,14 +75,17 @@ def decode(content: bytes) -> Image.Image:
     raise ValueError(f"the picture has {width} x {height} pixels, {most}")
 
 
-def fit(picture: Image.Image, dataset: str) -> Tensor:
+def fit(picture: Image.Image, dataset: str, preparation: Preparation | None = None) -> Tensor:
     """Return a picture like the images of a data set, (1, C, H, W) in [0, 1].
 
     The centre square of the picture is resized (bicubic, antialiased), and grey if the images are. For ImageNet's classes the
-    outer sixteenth at each edge is left out, as in the evaluation of ImageNet's networks.
+    outer sixteenth at each edge is left out, as in the evaluation of ImageNet's networks, or what `preparation` crops.
     """
     channels, side = DATASETS[dataset].shape
-    bleed = (1 - 224 / 256) / 2 if DATASETS[dataset].imagenet else 0
+    if DATASETS[dataset].imagenet and preparation is None:
+        preparation = Preparation()
+    side, whole = (preparation.side, preparation.resize) if preparation else (side, side)
+    bleed = (1 - side / whole) / 2
     fitted = ImageOps.fit(picture.convert("L" if channels == 1 else "RGB"), (side, side), Image.Resampling.BICUBIC, bleed=bleed)
     pixels = np.asarray(fitted, np.float32).reshape(side, side, channels) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()

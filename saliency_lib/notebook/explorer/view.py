@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from saliency_lib.artefacts import pipeline
+from saliency_lib.artefacts.inputs import preparation_of
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.figures.maps import draw_image, draw_map
@@ -211,7 +212,7 @@ class Explorer:
             self._busy(f"Loading {label(training)} ...")
             self.state.use(training)
         yield
-        if self.state.look_at(*self._chosen_image(training.dataset)):
+        if self.state.look_at(*self._chosen_image(training)):
             shown = self.shown
             self.target.options = [(f"{word}, {shown.probabilities[i]:.1%}", i) for i, word in shown.words.items()]
             self.target.value = shown.target
@@ -255,12 +256,13 @@ class Explorer:
             self.network.value = next(iter(choices))
         return self._choices[self.network.value]
 
-    def _chosen_image(self, dataset: str) -> tuple[str, Tensor]:
+    def _chosen_image(self, training: Training) -> tuple[str, Tensor]:
+        dataset, preparation = training.dataset, preparation_of(training, training.dataset)
         if self._uploaded:
             name, uploaded = self._uploaded
-            return name, fit(uploaded, dataset)
+            return name, fit(uploaded, dataset, preparation)
         number = self.number.value
-        found = pipeline.load(dataset, "test", number, number + 1)
+        found = pipeline.load(dataset, "test", number, number + 1, preparation=preparation)
         return found.names[0] if found.names else f"{dataset} {number}", found.images
 
     # What is seen and said.
