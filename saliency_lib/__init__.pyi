@@ -35,6 +35,7 @@ from .attribution.rules import guided as guided
 from .data import DATASETS as DATASETS
 from .data import Images as Images
 from .data import Split as Split
+from .data.mosaics import grid_mosaics as grid_mosaics
 from .evaluation import METRICS as METRICS
 from .evaluation.curve import Curve as Curve
 from .evaluation.generative import activation_maximisation as activation_maximisation

@@ -24,12 +24,16 @@ RANKED = [
     "deletion",
     "insertion",
     "masked_accuracy",
+    "pic",
     "pixel_perturbation",
     "pointing_game",
+    "relative_deletion",
     "relevance_rank",
     "road",
+    "srg",
 ]
-LOOKING = sorted(set(METRICS) - {"aup", "aur", "pointing_game", "relevance_mass", "relevance_rank"})  # metrics that run the model
+STILL = {"aup", "aur", "complexity", "pointing_game", "relevance_mass", "relevance_rank", "sparseness"}  # do not run the model
+LOOKING = sorted(set(METRICS) - STILL)
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
 
@@ -277,7 +281,7 @@ def test_nothing_is_printed_and_the_global_random_numbers_stay(name, smooth, ima
     ("name", "options"),
     [
         *(("deletion", {"fill": fill}) for fill in ("noise", "uniform", "gaussian")),
-        *((name, {}) for name in ("road", "infidelity", "max_sensitivity", "model_randomisation")),
+        *((name, {}) for name in ("road", "infidelity", "max_sensitivity", "model_randomisation", "pic", "sensitivity_n")),
     ],
 )
 def test_the_seed_fixes_what_is_random(name, options, smooth, images, maps):
@@ -412,7 +416,9 @@ class Broken(nn.Module):
         return self.inner(inputs) / (inputs.flatten(1).sum(1, keepdim=True) > 386)
 
 
-@pytest.mark.parametrize("name", [*CURVES, "average_drop", "average_increase", "infidelity", "road"])
+@pytest.mark.parametrize(
+    "name", [*CURVES, "average_drop", "average_increase", "infidelity", "aopc", "irof", "pic", "relative_deletion", "road", "srg"]
+)
 def test_a_model_without_finite_scores_is_refused(name, smooth, images):
     targets = torch.zeros(5, dtype=torch.long)
     with pytest.raises(ValueError, match=r"the score is NaN or infinite for images \["):

@@ -16,18 +16,11 @@ from lime import lime_image
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.attribution.lime import (
-    mean_colours,
-    numbered,
-    perturbations,
-    proximity,
-    ridge,
-    signs_of_the_largest,
-    superpixels,
-)
+from saliency_lib.attribution.lime import perturbations, proximity, ridge, signs_of_the_largest
 from saliency_lib.attribution.masks import Masks, interpolation, mask_scores, masked_readings, weighted_sum
 from saliency_lib.attribution.rise import random_grids
 from saliency_lib.attribution.sidu import feature_masks
+from saliency_lib.core.segments import mean_colours, numbered, superpixels
 from saliency_lib.core.streams import seed_of
 
 RISE, SIDU, GRIDS, LIME = (sl.METHODS[name] for name in ("rise", "sidu", "sidu_grids", "lime"))
@@ -582,7 +575,7 @@ def test_one_pixel_is_explained_or_refused_with_a_way_out(linear):
         ("lime", {"segments": torch.zeros(5, 16, 15).int()}, r"of shape \(5, 16, 16\), got \(5, 16, 15\) of torch.int32"),
         ("lime", {"segments": torch.zeros(5, 16, 16)}, r"whole numbers of shape \(5, 16, 16\), got .* of torch.float32"),
         ("lime", {"segments": lambda image: torch.zeros(3, 3).int()}, r"got \(5, 3, 3\) of torch.int32"),
-        ("lime", {"segments": "slick"}, "segments of lime 'slick' is not known; did you mean 'slic'"),
+        ("lime", {"segments": "slick"}, "segments 'slick' is not known; did you mean 'slic'"),
         ("lime", {"segments": 7}, "got int"),
     ],
 )

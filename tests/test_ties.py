@@ -102,7 +102,7 @@ def test_a_random_order_keeps_the_order_of_different_values():
     assert not all(torch.equal(place, ranks(MAP)) for place in places)
 
 
-RANKING = ("deletion", "insertion", "masked_accuracy", "pixel_perturbation", "road")
+RANKING = ("deletion", "insertion", "masked_accuracy", "pixel_perturbation", "relative_deletion", "road", "srg")
 
 
 @pytest.mark.parametrize("metric", RANKING)

@@ -66,3 +66,14 @@ def concatenated(curves: Sequence[Curve]) -> Curve:
         parts = [getattr(curve, name) for curve in curves]
         whole |= {name: torch.cat(parts)} if parts[0] is not None else {}
     return Curve(**whole)
+
+
+def difference(one: Curve, other: Curve, *, scale: float = 1) -> Curve:
+    """Return the first curve minus the second, over the same fractions, times the scale.
+
+    Its error is at most the sum of theirs, whether or not they share random orders.
+    """
+    values = scale * (one.values - other.values)
+    errors = [scale * curve.error for curve in (one, other) if curve.error is not None]
+    area = torch.trapezoid(values, one.fractions, dim=1)
+    return Curve(one.fractions, values, area, one.tied, torch.stack(errors).sum(0) if errors else None)

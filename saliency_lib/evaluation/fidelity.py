@@ -1,14 +1,16 @@
 """Fidelity: how well a map describes the model's behaviour, as infidelity, average drop and average increase."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, logits_of
+from saliency_lib.core.batching import classes_of, frozen, logits_of
 from saliency_lib.core.checks import check_images, check_maps, positive
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.streams import noise, row_indices
 from saliency_lib.evaluation.curve import Curve, one_number
-from saliency_lib.evaluation.perturbation import ScoreFunction, check_scores, choose, score_function
+from saliency_lib.evaluation.perturbation import ScoreFunction, check_scores, choose, fixed, scores_without
 from saliency_lib.evaluation.table import METRICS
 
 
@@ -20,6 +22,41 @@ def squares(images: Tensor, samples: int, *, seed: int = 0, indices: Tensor | No
     side = 1 + (draws[:, 2] * max(1, min(height, width) // 2)).floor()
     top, left = (draws[:, 0] * (height - side + 1)).floor(), (draws[:, 1] * (width - side + 1)).floor()
     return torch.stack([top, left, side], 2).long()
+
+
+def changes(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: Tensor | int | None,
+    removed: Callable[[int, int], Tensor],
+    samples: int,
+    substrate: Tensor,
+    score: str | ScoreFunction,
+    batch_size: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Compare maps with the model on pixels that are removed together.
+
+    Args:
+        removed: `removed(begin, end)` returns the pixels (end - begin, H, W), bool, of the sets begin, ..., end - 1, of which
+            each image in turn has `samples`.
+        substrate: (B, C, H, W), the values that replace removed pixels.
+
+    Returns:
+        The map's sum over each set, in double precision, and the fall of the score without it, (B, samples) each.
+    """
+    rows = torch.arange(len(images), device=images.device).repeat_interleave(samples)
+    sums = torch.empty(len(rows), dtype=torch.float64, device=images.device)
+
+    def missing(begin: int, end: int) -> Tensor:
+        gone = removed(begin, end)
+        sums[begin:end] = (maps.detach()[rows[begin:end]].double() * gone).sum((1, 2))
+        return gone
+
+    whole, scores = scores_without(
+        model, images, targets, rows, missing, fill=fixed(substrate), score=score, batch_size=batch_size
+    )
+    return sums.view(-1, samples), whole[:, None] - scores.view(-1, samples)
 
 
 @METRICS.register(lower_is_better=True, paper="Yeh et al. 2019")
@@ -61,30 +98,16 @@ def infidelity(
     images = check_images(images)
     check_maps(maps, images)
     optimal = choose("scaling", scaling, {"optimal": True, "none": False})
-    score_of = score_function(score)
-    boxes = squares(images, samples, seed=seed, indices=indices)
-    substrate = filled(fill, model, images, indices=indices, seed=seed)
-    precise = torch.promote_types(images.dtype, torch.float32)
-    predicted_change, change = torch.empty(2, len(images), samples, dtype=precise, device=images.device)
+    boxes = squares(images, samples, seed=seed, indices=indices).flatten(0, 1)
     y, x = (torch.arange(n, device=images.device) for n in images.shape[2:])
 
-    with frozen(model), torch.no_grad():
-        logits = logits_of(model, images, batch_size)
-        predicted, targets = logits.argmax(1), classes_of(logits, targets)
-        whole = score_of(logits, targets, predicted).to(precise)
+    def inside(begin: int, end: int) -> Tensor:
+        top, left, side = boxes[begin:end].view(-1, 3, 1, 1).unbind(1)
+        return (y[:, None] >= top) & (y[:, None] < top + side) & (x >= left) & (x < left + side)
 
-        def add(begin: int, end: int) -> None:
-            pairs = torch.arange(begin, end, device=images.device)
-            rows, column = pairs // samples, pairs % samples
-            top, left, side = boxes[rows, column].view(-1, 3, 1, 1).unbind(1)
-            inside = (y[:, None] >= top) & (y[:, None] < top + side) & (x >= left) & (x < left + side)
-            inputs = torch.where(inside[:, None], substrate[rows], images[rows])
-            without = score_of(model(arranged(inputs)), targets[rows], predicted[rows]).to(precise)
-            predicted_change[rows, column] = (maps[rows].to(precise) * inside).sum((1, 2))
-            change[rows, column] = whole[rows] - without
-
-        in_chunks(add, len(images) * samples, chunk_size(images, batch_size))
-    check_scores(change)
+    substrate = filled(fill, model, images, indices=indices, seed=seed)
+    predicted_change, change = changes(model, images, maps, targets, inside, samples, substrate, score, batch_size)
+    predicted_change = predicted_change.to(change)
     if optimal:
         size = predicted_change.square().sum(1, keepdim=True)
         predicted_change = predicted_change * (predicted_change * change).sum(1, keepdim=True) / size.where(size > 0, 1)

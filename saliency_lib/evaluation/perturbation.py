@@ -100,10 +100,9 @@ def perturbation_curve(
     if ties not in TIES:
         raise no_such("ties", ties, TIES)
     deleting = choose("start", start, {"image": True, "fill": False})
-    score_of = score_function(score)
-    shares, pixels = _shares(fractions), maps[0].numel()
+    shares, pixels = checked_fractions(fractions), maps[0].numel()
     counts = [round(share * pixels) for share in shares]
-    imputed = fill if isinstance(fill, Imputed) else _fixed(filled(fill, model, images, indices=indices, seed=seed))
+    imputed = fill if isinstance(fill, Imputed) else fixed(filled(fill, model, images, indices=indices, seed=seed))
     steps = torch.tensor(counts, device=images.device)
     if ties == "random":
         places = random_ranks(maps, positive("draws", draws), descending=descending, seed=seed, indices=indices)
@@ -114,27 +113,18 @@ def perturbation_curve(
     if not deleting:  # a pixel that is not yet inserted is missing: this is deletion in the other order, read backwards
         places, steps = pixels - 1 - places, pixels - steps
     places = places.view(-1, *maps.shape)
-    precise = torch.promote_types(images.dtype, torch.float32)
-    values = torch.empty(len(places), len(images), len(counts), dtype=precise, device=images.device)
     needed = divided.repeat(len(places), 1, 1)  # where the ties are not divided, all draws remove the same pixels
     needed[0] = True
     needed[:, :, steps == 0] = False
+    draw, row, step = needed.nonzero().unbind(1)
 
-    with frozen(model), torch.no_grad():
-        logits = logits_of(model, images, batch_size)
-        predicted, targets = logits.argmax(1), classes_of(logits, targets)
-        values[:, :, steps == 0] = score_of(logits, targets, predicted).to(precise)[:, None]
-        every = needed.nonzero()
+    def missing(begin: int, end: int) -> Tensor:
+        return places[draw[begin:end], row[begin:end]] < steps[step[begin:end]].view(-1, 1, 1)
 
-        def add(begin: int, end: int) -> None:
-            draw, row, step = every[begin:end].unbind(1)
-            missing = places[draw, row] < steps[step].view(-1, 1, 1)
-            inputs = torch.where(missing[:, None], imputed.at(row, missing), images[row])
-            values[draw, row, step] = score_of(model(arranged(inputs)), targets[row], predicted[row]).to(precise)
-
-        in_chunks(add, len(every), chunk_size(images, batch_size))
+    whole, scores = scores_without(model, images, targets, row, missing, fill=imputed, score=score, batch_size=batch_size)
+    values = whole[:, None].repeat(len(places), 1, len(counts))
+    values[draw, row, step] = scores
     values = values.where(divided | (steps == 0), values[0])
-    check_scores(values.mean(0))
     stated = torch.tensor(shares if ties == "together" else [count / pixels for count in counts], dtype=torch.float64)
     stated = stated.to(values)
     areas = torch.trapezoid(values, stated, dim=2)
@@ -147,8 +137,50 @@ def standard_error(draws: Tensor) -> Tensor:
     return draws.std(0) / len(draws) ** 0.5 if len(draws) > 1 else torch.zeros_like(draws[0])
 
 
-def _fixed(substrate: Tensor) -> Imputed:
-    """Return the fill whose values do not depend on which pixels are missing."""
+def scores_without(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | int | None,
+    rows: Tensor,
+    missing: Callable[[int, int], Tensor],
+    *,
+    fill: Imputed,
+    score: str | ScoreFunction,
+    batch_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Score inputs that are made from images by replacing some of their pixels.
+
+    Args:
+        images, targets, score, batch_size: as in `perturbation_curve`.
+        rows: (n,) the row of the image that each input is made from.
+        missing: `missing(begin, end)` returns the pixels (end - begin, H, W), bool, that the inputs begin, ..., end - 1 lack.
+        fill: the values that replace them.
+
+    Returns:
+        The scores of the whole images (B,) and of the inputs (n,), in at least single precision.
+
+    Raises:
+        ValueError: the targets do not fit, the score is unknown, or a score is not finite.
+    """
+    score_of = score_function(score)
+    scores = torch.empty(len(rows), dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
+    with frozen(model), torch.no_grad():
+        logits = logits_of(model, images, batch_size)
+        predicted, targets = logits.argmax(1), classes_of(logits, targets)
+        whole = score_of(logits, targets, predicted).to(scores)
+
+        def add(begin: int, end: int) -> None:
+            row, gone = rows[begin:end], missing(begin, end)
+            inputs = torch.where(gone[:, None], fill.at(row, gone), images[row])
+            scores[begin:end] = score_of(model(arranged(inputs)), targets[row], predicted[row]).to(scores)
+
+        in_chunks(add, len(rows), chunk_size(images, batch_size))
+    check_scores(whole.index_add(0, rows, scores)[:, None])
+    return whole, scores
+
+
+def fixed(substrate: Tensor) -> Imputed:
+    """Return the fill whose values (B, C, H, W) do not depend on which pixels are missing."""
     return Imputed(lambda rows, missing: substrate[rows])
 
 
@@ -174,7 +206,8 @@ def choose(kind: str, name: str, table: Mapping[str, Choice]) -> Choice:
     return table[name]
 
 
-def _shares(fractions: Sequence[float]) -> list[float]:
+def checked_fractions(fractions: Sequence[float]) -> list[float]:
+    """Return the fractions if they are at least two non-decreasing numbers in [0, 1], and refuse them otherwise."""
     shares = [float(fraction) for fraction in fractions]
     decreasing = any(a > b for a, b in itertools.pairwise(shares))
     if len(shares) < 2 or decreasing or not (shares[0] >= 0 and shares[-1] <= 1):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_images, not_negative
 from saliency_lib.core.streams import noise, row_indices
-from saliency_lib.evaluation.curve import Curve
+from saliency_lib.evaluation.curve import Curve, difference
 from saliency_lib.evaluation.perturbation import Imputed, ScoreFunction, perturbation_curve
 from saliency_lib.evaluation.table import METRICS
 
@@ -116,7 +116,4 @@ def road(
         perturbation_curve(model, images, maps, targets, order=order, fill=fill, score=score, **options)
         for order in ("most_relevant_first", "least_relevant_first")
     )
-    values = (least.values - most.values) / 2
-    area = torch.trapezoid(values, most.fractions, dim=1)
-    error = None if most.error is None or least.error is None else (most.error + least.error) / 2  # at most: both share draws
-    return Curve(most.fractions, values, area, most.tied, error)
+    return difference(least, most, scale=1 / 2)

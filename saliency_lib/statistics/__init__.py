@@ -35,6 +35,8 @@ from saliency_lib.statistics.ranks import leaderboard_by_training as leaderboard
 from saliency_lib.statistics.ranks import mean_ranks as mean_ranks
 from saliency_lib.statistics.ranks import metric_agreement as metric_agreement
 from saliency_lib.statistics.ranks import ranks_by_training as ranks_by_training
+from saliency_lib.statistics.reliability import krippendorff_alpha as krippendorff_alpha
+from saliency_lib.statistics.reliability import redundant_metrics as redundant_metrics
 from saliency_lib.statistics.verdicts import DIRECTIONS as DIRECTIONS
 from saliency_lib.statistics.verdicts import REPRODUCED as REPRODUCED
 from saliency_lib.statistics.verdicts import SMALLEST as SMALLEST
