@@ -16,6 +16,8 @@ from saliency_lib.evaluation.curve import Curve, difference
 from saliency_lib.evaluation.perturbation import Imputed, ScoreFunction, perturbation_curve
 from saliency_lib.evaluation.table import METRICS
 
+DRAWS = 2  # random orders of tied pixels: a linear system per order costs more than a forward pass of a small network
+
 
 @functools.lru_cache(maxsize=4)
 def _neighbours(height: int, width: int) -> tuple[sparse.csr_array, list[tuple[np.ndarray, np.ndarray, float]]]:
@@ -97,7 +99,7 @@ def road(
         fractions: shares of the pixels that are removed.
         sigma: standard deviation of the noise on imputed pixels; each image has one draw of it for all fractions.
         score: see `perturbation_curve`.
-        ties: the order of pixels of equal value: `random`, averaged over a few orders, or `index` or `together`.
+        ties: the order of pixels of equal value: `random`, averaged over two orders, or `index` or `together`.
         seed, indices: fix the noise and the order of tied pixels of each image.
 
     Returns:
@@ -111,7 +113,8 @@ def road(
     images = check_images(images)
     field = not_negative("sigma", sigma) * noise(images, row_indices(images, indices), seed, "road", law=torch.randn)
     fill = Imputed(lambda rows, missing: imputed(images[rows], missing) + field[rows])
-    options: dict[str, Any] = {"fractions": fractions, "ties": ties, "seed": seed, "indices": indices, "batch_size": batch_size}
+    options: dict[str, Any] = {"fractions": fractions, "ties": ties, "draws": DRAWS, "seed": seed, "indices": indices}
+    options["batch_size"] = batch_size
     most, least = (
         perturbation_curve(model, images, maps, targets, order=order, fill=fill, score=score, **options)
         for order in ("most_relevant_first", "least_relevant_first")
