@@ -22,9 +22,10 @@ env: $(if $(filter saliency-compendium,$(CONDA_DEFAULT_ENV)),,.venv/installed)  
 BATCH = mkdir -p outputs/.locks && flock -o -n -E 9 outputs/.locks/batch snakemake --cores $(CORES) --rerun-incomplete --nolock --quiet rules
 ALONE = || { code=$$?; [ $$code != 9 ] || echo "another make is running plans here; wait for it"; exit $$code; }
 
-# the longest job begins first, so that the others do not wait for it
+# the longest jobs begin first, so that the others do not wait for them
+LONGEST = score_matching/model-cnn/04_score_matching embedded/model-cnn/05_leaderboard photos/model-efficientnet_lite0/02_explain
 reproduce: env  ## run the embedded plans and make the report (under 15 minutes on 2 cores)
-	$(BATCH) --prioritize outputs/runs/embedded/model-cnn/05_leaderboard.ipynb $(ALONE)
+	$(BATCH) --prioritize $(LONGEST:%=outputs/runs/%.ipynb) $(ALONE)
 	@$(MAKE) --no-print-directory report
 
 REPORT = outputs/report/html/index.html
@@ -32,8 +33,8 @@ report: env  ## the HTML report from the executed notebooks; none of them is run
 	python -m docs
 	@echo "The report is at $(REPORT)"
 
-# plans that take hours; `embedded` is also in `make reproduce`, and its leaderboard is one of the results
-MEASURED = imagenet_samples cifar10_allegiance cifar10_regimes cifar10_papers embedded
+# plans that take long; the tables that they keep are in data/measured/
+MEASURED = digits imagenet_samples cifar10_allegiance cifar10_regimes cifar10_papers
 measured: env  ## run the plans of hours and copy their tables to data/measured/ (MEASURED="<plan> <plan>" for some)
 	$(BATCH) --config plans='$(MEASURED)' $(ALONE)
 	python -m workflow.collect $(MEASURED)

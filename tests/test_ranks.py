@@ -124,7 +124,8 @@ def test_agreement_matches_methods_by_name():
 
 
 def test_trainings_stand_side_by_side():
-    good, bad = draw(gap=2.0), {metric: dict(zip("edcba", rows.values(), strict=True)) for metric, rows in draw(gap=2.0).items()}
+    good = draw(images=100, gap=2.0)
+    bad = {metric: dict(zip("edcba", rows.values(), strict=True)) for metric, rows in good.items()}
     table = statistics.ranks_by_training({"first": good, "second": bad}, LOWER)
     assert list(table.columns) == ["first", "second"] and table.loc["a", "first"] < 2 < 4 < table.loc["a", "second"]
     found = statistics.paired_by_training({"first": good, "second": bad}, [("a", "b")], LOWER)

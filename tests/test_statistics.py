@@ -33,7 +33,7 @@ def test_holm_by_hand():
     np.testing.assert_allclose(statistics.holm(np.array([0.5, 0.9])), [1, 1])
 
 
-def areas(images=60):
+def areas(images=120):
     rng = np.random.default_rng(3)
     random = rng.uniform(0.4, 0.6, images)
     return {
@@ -65,7 +65,7 @@ def test_both_controls_are_claimed_against_and_make_no_claim_themselves():
 
 
 def test_few_images_get_no_verdict():
-    assert set(statistics.against_controls(areas(19), lower_is_better=True)["verdict"]) == {"not tested"}
+    assert set(statistics.against_controls(areas(99), lower_is_better=True)["verdict"]) == {"not tested"}
 
 
 def test_missing_controls_unpaired_areas_and_nan_are_refused():
@@ -82,7 +82,7 @@ def test_missing_controls_unpaired_areas_and_nan_are_refused():
 
 
 def test_readers_see_full_headers_and_other_tables_stay_as_they_are():
-    claims = statistics.verdict_table(["a"], [np.zeros(30)], family="")
+    claims = statistics.verdict_table(["a"], [np.zeros(100)], family="")
     expected = ["claim", "mean difference [95 % interval]", "effect size (Cohen's d)", "p-value (two-sided, Holm)"]
     expected += ["corrected for", "images (n)", "trainings that agree", "verdict"]
     assert list(statistics.labelled(claims)) == expected and "ours" in claims
@@ -110,6 +110,13 @@ def test_summary_has_the_mean_and_the_interval_of_each_method():
     for row in statistics.summary(areas(), lower_is_better=True).itertuples():
         assert row.mean == pytest.approx(areas()[row.method].mean())
         assert (row.low, row.high) == pytest.approx(statistics.bootstrap_interval(areas()[row.method]))
+
+
+def test_summary_has_the_tied_share_beside_each_area():
+    shares = {name: np.full(120, share) for share, name in enumerate(areas())}
+    table = statistics.summary(areas(), lower_is_better=True, tied=shares).set_index("method")
+    assert table["tied"].to_dict() == {name: share for share, name in enumerate(areas())}
+    assert "tied pixels (share)" in statistics.labelled(table.reset_index())
 
 
 def test_summary_ranks_the_best_first():
@@ -192,7 +199,7 @@ def test_non_inferiority_is_about_the_margin():
 
 def test_non_inferiority_by_hand_and_against_scipy():
     source = np.random.default_rng(1)
-    values = {"a": source.normal(0, 1, 60), "b": source.normal(0, 1, 60)}
+    values = {"a": source.normal(0, 1, 100), "b": source.normal(0, 1, 100)}
     table = statistics.non_inferiority(values, [("a", "b")], margin=0.5)
     expected = stats.ttest_rel(values["a"] + 0.5, values["b"]).pvalue
     assert table["p"][0] == (f"{expected:.3f}" if expected >= 0.001 else "< 0.001")

@@ -69,13 +69,13 @@ def test_verdicts_say_direction_family_and_size():
     assert table["effect"][0] == pytest.approx(gain.mean() / gain.std(ddof=1)) == -table["effect"][1]
     assert table["ours"][0].startswith(f"{gain.mean():+.3f} [") and table["reported"][0] == ".2 against .1"
     assert list(table["family"]) == ["2 tests: claims of toy"] * 2 + ["", ""]
-    few = {key: rows[:19] for key, rows in scores().items()}
+    few = {key: rows[:99] for key, rows in scores().items()}
     assert set(statistics.claim_verdicts(CLAIMED, few, **PLACE)["verdict"]) == {"not tested"}
 
 
 def test_the_p_of_a_claim_is_wilcoxons_after_holm_over_those_that_could_be_tested():
     source = np.random.default_rng(2)
-    found = {("area", name): source.random(40) + shift for name, shift in (("a", 0.12), ("b", 0.0), ("c", 0.05))}
+    found = {("area", name): source.random(100) + shift for name, shift in (("a", 0.12), ("b", 0.0), ("c", 0.05))}
     table = statistics.claim_verdicts(CLAIMED, found, **PLACE)
     raw = [stats.wilcoxon(found["area", h] - found["area", low]).pvalue for h, low in (("a", "b"), ("b", "a"), ("c", "a"))]
     assert list(table["p"][:3]) == [statistics.format_p(p) for p in statistics.holm(raw)] and table["p"][3] == ""

@@ -89,6 +89,11 @@ class Scored:
         """Return the area of each image's curve, (B,)."""
         return self.curve.area.numpy()
 
+    @property
+    def tied(self) -> np.ndarray | None:
+        """Return the share of each image's pixels that tie with another pixel, (B,); None if the metric ranks no pixels."""
+        return None if self.curve.tied is None else self.curve.tied.numpy()
+
     def __repr__(self) -> str:
         return f"Scored({_said(self, 'metric')}, {self.curve!r})"
 

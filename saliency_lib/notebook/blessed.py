@@ -58,8 +58,11 @@ class Table:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, tolerance: float, line: float = 0.0, uncompared: Iterable[str] = ()) -> "Table":
-        """Return a data frame as a table, without the columns that are not compared."""
-        left_out = set(uncompared)
+        """Return a data frame as a table, without the columns that are not compared.
+
+        The shares of tied pixels never are: whether two numbers are equal to the last bit depends on the processor.
+        """
+        left_out = {"tied", *uncompared}
         return cls(tolerance, {str(name): [_value(one) for one in frame[name]] for name in frame if name not in left_out}, line)
 
     def rows(self) -> dict[str, dict[str, Value]]:

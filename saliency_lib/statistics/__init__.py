@@ -15,6 +15,7 @@ from saliency_lib.statistics.comparisons import with_control as with_control
 from saliency_lib.statistics.intervals import HEADERS as HEADERS
 from saliency_lib.statistics.intervals import LEVEL as LEVEL
 from saliency_lib.statistics.intervals import MIN_IMAGES as MIN_IMAGES
+from saliency_lib.statistics.intervals import MIN_RANKED as MIN_RANKED
 from saliency_lib.statistics.intervals import RESAMPLES as RESAMPLES
 from saliency_lib.statistics.intervals import UNTESTED as UNTESTED
 from saliency_lib.statistics.intervals import Areas as Areas

@@ -59,7 +59,7 @@ def paired(
 
     Returns:
         One row per pair: claim, ours (mean difference with its interval, positive if it supports the claim), p, family, verdict
-        (see `direction`, or `not tested` for fewer than 20 images), and seeds if there are several trainings.
+        (see `direction`, or `not tested` for fewer than 100 images), and seeds if there are several trainings.
 
     Raises:
         ValueError: a name without areas, values that are not finite, or methods measured on different numbers of images.

@@ -8,7 +8,8 @@ import pandas as pd
 from scipy import stats
 
 LEVEL = 0.95  # coverage of every interval; a test is significant if p < 1 - LEVEL
-MIN_IMAGES = 20  # fewer images get no verdict
+MIN_IMAGES = 100  # fewer images get no verdict: intervals of the mean of skewed scores cover too little
+MIN_RANKED = 20  # fewer images get no test of ranks, which depends less on the shape of the scores
 RESAMPLES = 2000  # of a bootstrap
 UNTESTED = "not tested"
 
@@ -24,6 +25,7 @@ HEADERS = {  # of the columns of tables, for readers; kept files have the short 
     "p": "p-value (two-sided, Holm)",
     "family": "corrected for",
     "seeds": "trainings that agree",
+    "tied": "tied pixels (share)",
     "most_similar": "most similar method (correlation)",
 }
 
@@ -118,22 +120,26 @@ def wilson_interval(hits: int, trials: int, *, level: float = LEVEL) -> tuple[fl
     return float(interval.low), float(interval.high)
 
 
-def summary(areas: Mapping[str, np.ndarray], *, lower_is_better: bool) -> pd.DataFrame:
+def summary(
+    areas: Mapping[str, np.ndarray], *, lower_is_better: bool, tied: Mapping[str, np.ndarray] | None = None
+) -> pd.DataFrame:
     """Return one row per method, the best first: its mean, the 95 % bootstrap interval, and the number of images.
 
     Args:
         areas: per method (B,), for example the area under the curve of each image, or (S, B) for several trainings.
         lower_is_better: whether a small mean is good.
+        tied: per method the share of each image's pixels that tie with another, so that their order is arbitrary, (B,).
 
     Returns:
-        Columns method, mean, low, high, images.
+        Columns method, mean, low, high, images, and tied (mean over the images) if it is given.
 
     Raises:
         ValueError: values that are not finite, or methods measured on different numbers of images.
     """
     check_areas(areas)
     rows = [(name, np.mean(values), *mean_interval(values), np.shape(values)[-1]) for name, values in areas.items()]
-    return _best_first(rows, lower_is_better)
+    table = _best_first(rows, lower_is_better)
+    return table if tied is None else table.assign(tied=[float(np.mean(tied[name])) for name in table["method"]])
 
 
 def proportions(correct: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -154,7 +160,12 @@ def _best_first(rows: list[tuple], lower_is_better: bool) -> pd.DataFrame:
     return table.sort_values("mean", ascending=lower_is_better, ignore_index=True)
 
 
-def leaderboard(areas: Areas, lower_is_better: Mapping[str, bool], options: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+def leaderboard(
+    areas: Areas,
+    lower_is_better: Mapping[str, bool],
+    options: Mapping[str, Mapping[str, object]],
+    tied: Mapping[str, np.ndarray] | None = None,
+) -> pd.DataFrame:
     """Return one row per method: its options, the number of images, and each metric's mean with its 95 % interval.
 
     The method with the best mean of the last metric comes first.
@@ -163,14 +174,18 @@ def leaderboard(areas: Areas, lower_is_better: Mapping[str, bool], options: Mapp
         areas: per metric and method (B,).
         lower_is_better: per metric.
         options: per method the options that differ from the defaults.
+        tied: as in `summary`.
 
     Returns:
-        Columns method, options, images, and for each metric its mean, `<metric>_low` and `<metric>_high`.
+        Columns method, options, images, tied (mean over the images) if it is given, and for each metric its mean,
+        `<metric>_low` and `<metric>_high`.
     """
     tables = {name: summary(rows, lower_is_better=lower_is_better[name]).set_index("method") for name, rows in areas.items()}
     first, *_, last = [*tables.values()] * 2
     words = [", ".join(f"{key}={value}" for key, value in options.get(str(name), {}).items()) for name in last.index]
     board = pd.DataFrame({"method": last.index, "options": words, "images": first.loc[last.index, "images"].to_numpy()})
+    if tied is not None:
+        board["tied"] = [float(np.mean(tied[str(name)])) for name in last.index]
     for metric, table in tables.items():
         board[[metric, f"{metric}_low", f"{metric}_high"]] = table.loc[last.index, ["mean", "low", "high"]].to_numpy()
     return board

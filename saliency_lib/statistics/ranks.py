@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from saliency_lib.statistics.intervals import LEVEL, MIN_IMAGES, Areas, bootstrap_interval, leaderboard
+from saliency_lib.statistics.intervals import LEVEL, MIN_RANKED, Areas, bootstrap_interval, leaderboard
 
 
 def block_ranks(areas: Areas, lower_is_better: Mapping[str, bool], families: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -77,7 +77,7 @@ def critical_difference(methods: int, images: int, *, level: float = LEVEL) -> f
         level: 1 minus the chance that any pair of equal methods is called different.
 
     Returns:
-        A difference of ranks; NaN for fewer than 20 images (`MIN_IMAGES`).
+        A difference of ranks; NaN for fewer than 20 images (`MIN_RANKED`).
 
     Raises:
         ValueError: fewer than two methods, or no image.
@@ -86,7 +86,7 @@ def critical_difference(methods: int, images: int, *, level: float = LEVEL) -> f
     """
     if methods < 2 or images < 1:
         raise ValueError(f"a critical difference needs at least two methods and one image, got {methods} and {images}")
-    if images < MIN_IMAGES:
+    if images < MIN_RANKED:
         return float("nan")
     studentized = stats.studentized_range.ppf(level, methods, np.inf) / np.sqrt(2)
     return float(studentized * np.sqrt(methods * (methods + 1) / (6 * images)))
@@ -99,12 +99,12 @@ def friedman(areas: Areas, lower_is_better: Mapping[str, bool], families: Mappin
         areas, lower_is_better, families: as in `block_ranks`.
 
     Returns:
-        A p-value; NaN for fewer than three methods or fewer than 20 images (`MIN_IMAGES`).
+        A p-value; NaN for fewer than three methods or fewer than 20 images (`MIN_RANKED`).
 
     Source: Demsar 2006, section 3.2.2.
     """
     ranks = block_ranks(areas, lower_is_better, families).to_numpy()
-    if ranks.shape[1] < 3 or len(ranks) < MIN_IMAGES:
+    if ranks.shape[1] < 3 or len(ranks) < MIN_RANKED:
         return float("nan")
     return 1.0 if (ranks == ranks[:, :1]).all() else float(stats.friedmanchisquare(*ranks.T).pvalue)
 
@@ -179,6 +179,7 @@ def leaderboard_by_training(
     lower_is_better: Mapping[str, bool],
     options: Mapping[str, Mapping[str, object]],
     families: Mapping[str, str] | None = None,
+    tied: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> pd.DataFrame:
     """Return one row per training and method with its ranks and all means, the best rank of each training first.
 
@@ -187,13 +188,15 @@ def leaderboard_by_training(
         lower_is_better: per metric.
         options: per method the options that differ from the defaults.
         families: per metric, as in `block_ranks`.
+        tied: per training and method, as in `summary`.
 
     Returns:
-        Columns training, method, options, images, rank with its bounds, and each metric's mean with its bounds.
+        Columns training, method, options, images, tied if it is given, rank with its bounds, and each metric's mean with its
+        bounds.
     """
     tables = []
     for training, rows in areas.items():
-        means = leaderboard(rows, lower_is_better, options)
+        means = leaderboard(rows, lower_is_better, options, None if tied is None else tied[training])
         table = (
             mean_ranks(rows, lower_is_better, families).drop(columns="images").merge(means, on="method").assign(training=training)
         )
