@@ -150,6 +150,7 @@ def test_the_results_page_counts_what_the_notebooks_found():
         "03_masked_accuracy": [6, 6, 2],
         "03_pixel_perturbation": [4, 3, 2],
         "03_fidelity": [5, 4, 1],
+        "03_objections": [5, 5, 3],
         "03_sanity": [5, 5, 5],
         "03_localisation": [7, 7, 1],
     }
