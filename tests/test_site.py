@@ -61,7 +61,7 @@ def verdicts_of(gain):
     claimed, draws = tables.claimed("active_gradients"), np.random.default_rng(0)
     level = {"gradient": 2, "active_gradient": 1, "inactive_gradient": 1, "positive_gradient": 0, "negative_gradient": 0}
     sides = {(row.quantity, name) for row in claimed.itertuples() for name in (row.higher, row.lower)}
-    scores = {side: gain * level[side[1]] + draws.normal(size=30) / 10 for side in sorted(sides)}
+    scores = {side: gain * level[side[1]] + draws.normal(size=120) / 10 for side in sorted(sides)}
     return sl.statistics.claim_verdicts(claimed, scores, dataset="cifar10", model="cnn", as_trained=True)
 
 
