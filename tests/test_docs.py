@@ -285,13 +285,13 @@ def test_the_leaderboard_of_six_trainings_is_what_was_measured():
     ]
     assert min(removal) > len(trainings) / 2
     board, _ = measured("digits_leaderboard")
-    assert (board["training"].nunique(), board["method"].nunique(), set(board["images"])) == (6, 26, {50})
-    assert "26 methods by eight metrics on the networks of six trainings, 50 digits" in FLAT
+    assert (board["training"].nunique(), board["method"].nunique(), set(board["images"])) == (6, 26, {100})
+    assert "26 methods by nine metrics on the networks of six trainings, 100 digits" in FLAT
     best = ["deeplift", "active_integrated_gradients", "rise"]
     assert list(board.groupby("method")["rank"].mean().sort_values().index[:3]) == best
     assert "DeepLIFT has the best mean rank, followed by active integrated gradients and RISE." in FLAT
     correlations, _ = measured("digits_agreement")
-    assert len(correlations) == 8 and len({sl.METRICS[name].family or name for name in correlations["metric"]}) == 6
+    assert len(correlations) == 9 and len({sl.METRICS[name].family or name for name in correlations["metric"]}) == 6
     agreement = correlations.set_index("metric").loc["deletion"]
     assert f"by allegiance correlate by {agreement['allegiance']:.2f}" in FLAT
     assert f"pixel perturbation by {agreement['pixel_perturbation']:.2f}." in FLAT

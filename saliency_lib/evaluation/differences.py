@@ -12,7 +12,7 @@ from saliency_lib.evaluation.perturbation import ScoreFunction, even_fractions, 
 from saliency_lib.evaluation.table import METRICS
 
 
-@METRICS.register(lower_is_better=False, paper="Blücher et al. 2024", family="relevance gain")
+@METRICS.register(lower_is_better=False, paper="Blücher et al. 2024", family="removal")
 def srg(
     model: nn.Module,
     images: Tensor,

@@ -72,7 +72,7 @@ def imputed(images: Tensor, missing: Tensor) -> Tensor:
     return torch.from_numpy(values).view(images.shape).to(images)
 
 
-@METRICS.register(lower_is_better=False, paper="Rong et al. 2022", family="relevance gain")
+@METRICS.register(lower_is_better=False, paper="Rong et al. 2022")
 def road(
     model: nn.Module,
     images: Tensor,
