@@ -93,6 +93,7 @@ def results() -> str:
         "network": lambda notebook: plans.defaults(notebook)["model"],
         "table": lambda name: tables.measured(name)[0].to_dict("records"),
         "reported": lambda paper: tables.reported(paper)[1].to_dict("records"),
+        "critical": sl.statistics.critical_difference(26, 100),  # of the methods and images of digits_leaderboard
         "side_by_side": sl.statistics.side_by_side(tables.measured("digits_claims")[0]).to_dict("records"),
     }
     return templates.get_template("results.md").render()

@@ -40,7 +40,7 @@ def sparseness(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor |
     return one_number((ordered @ weights / n).to(torch.promote_types(maps.dtype, torch.float32)))
 
 
-@METRICS.register(lower_is_better=True, paper="Bhatt et al. 2020", family="concentration")
+@METRICS.register(lower_is_better=True, paper="Bhatt et al. 2020", family="concentration", smallest=0)
 def complexity(model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None) -> Curve:
     """Compute the entropy of |map|, -sum_p s_p log s_p, where s_p is pixel p's share of the sum of |map|.
 

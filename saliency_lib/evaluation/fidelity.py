@@ -59,7 +59,7 @@ def changes(
     return sums.view(-1, samples), whole[:, None] - scores.view(-1, samples)
 
 
-@METRICS.register(lower_is_better=True, paper="Yeh et al. 2019")
+@METRICS.register(lower_is_better=True, paper="Yeh et al. 2019", smallest=0)
 def infidelity(
     model: nn.Module,
     images: Tensor,

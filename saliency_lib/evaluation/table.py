@@ -20,12 +20,14 @@ class Metric(Entry):
         presets: the settings of each preset; they are part of a specification's digest.
         paper: the paper that introduced the metric.
         family: metrics of one family ask the same question and share one vote in the leaderboard; empty: the metric's own name.
+        smallest: the smallest difference that matters, in the metric's unit; 0 for a unit without bounds, of which none is known.
     """
 
     lower_is_better: bool
     presets: Mapping[str, dict] = field(default_factory=dict)
     paper: str = ""
     family: str = ""
+    smallest: float = 0.01
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:

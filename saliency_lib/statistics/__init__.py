@@ -16,6 +16,7 @@ from saliency_lib.statistics.intervals import HEADERS as HEADERS
 from saliency_lib.statistics.intervals import LEVEL as LEVEL
 from saliency_lib.statistics.intervals import MIN_IMAGES as MIN_IMAGES
 from saliency_lib.statistics.intervals import MIN_RANKED as MIN_RANKED
+from saliency_lib.statistics.intervals import MIN_TRAININGS as MIN_TRAININGS
 from saliency_lib.statistics.intervals import RESAMPLES as RESAMPLES
 from saliency_lib.statistics.intervals import UNTESTED as UNTESTED
 from saliency_lib.statistics.intervals import Areas as Areas
@@ -26,6 +27,7 @@ from saliency_lib.statistics.intervals import leaderboard as leaderboard
 from saliency_lib.statistics.intervals import mean_interval as mean_interval
 from saliency_lib.statistics.intervals import over_trainings as over_trainings
 from saliency_lib.statistics.intervals import proportions as proportions
+from saliency_lib.statistics.intervals import spread_over_trainings as spread_over_trainings
 from saliency_lib.statistics.intervals import summary as summary
 from saliency_lib.statistics.intervals import wilson_interval as wilson_interval
 from saliency_lib.statistics.ranks import block_ranks as block_ranks

@@ -8,7 +8,7 @@ from scipy import stats
 
 from saliency_lib.core.registry import no_such
 from saliency_lib.statistics.intervals import LEVEL, MIN_IMAGES, UNTESTED, Areas, check_areas, format_p, wilson_interval
-from saliency_lib.statistics.verdicts import verdict_table
+from saliency_lib.statistics.verdicts import SMALLEST, enough, p_value, verdict_table
 
 CONTROLS = ("random", "edges")  # methods that do not look at the model
 COLUMNS = ["claim", "ours", "p", "family", "verdict"]
@@ -48,6 +48,7 @@ def paired(
     *,
     lower_is_better: bool,
     family: str = "pairs of this table",
+    smallest: float = SMALLEST,
 ) -> pd.DataFrame:
     """Test for each pair whether one method's areas are better than another's on the same images; see `verdict_table`.
 
@@ -56,6 +57,7 @@ def paired(
         pairs: (better, worse) names, one claim each.
         lower_is_better: whether a small area is good.
         family: what the p-values are corrected over.
+        smallest: the smallest difference that matters, see `direction`.
 
     Returns:
         One row per pair: claim, ours (mean difference with its interval, positive if it supports the claim), p, family, verdict
@@ -73,7 +75,7 @@ def paired(
     sign, word = (-1, "below") if lower_is_better else (1, "above")
     gains = [sign * difference(areas, *pair) for pair in pairs]
     claims = [f"{better} lies {word} {worse}" for better, worse in pairs]
-    return _short(verdict_table(claims, gains, family=family))
+    return _short(verdict_table(claims, gains, family=family, smallest=smallest))
 
 
 def _short(table: pd.DataFrame) -> pd.DataFrame:
@@ -86,37 +88,56 @@ def difference(areas: Mapping[str, np.ndarray], name: str, reference: str) -> np
     return np.asarray(areas[name], dtype=float) - np.asarray(areas[reference], dtype=float)
 
 
-def paired_by_metric(areas: Areas, pairs: Sequence[tuple[str, str]], lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
+def paired_by_metric(
+    areas: Areas,
+    pairs: Sequence[tuple[str, str]],
+    lower_is_better: Mapping[str, bool],
+    smallest: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
     """Test the claims of `paired` for each metric, with Holm's correction within a metric.
 
     Args:
         areas: per metric and method (B,).
         pairs: (better, worse) names, one claim each.
         lower_is_better: per metric.
+        smallest: per metric, see `paired`; left out, .01.
 
     Returns:
         One row per metric and pair: metric, then the columns of `paired`.
     """
+    least = smallest or {}
     tables = [
-        paired(rows, pairs, lower_is_better=lower_is_better[metric]).assign(metric=metric) for metric, rows in areas.items()
+        paired(
+            rows,
+            pairs,
+            lower_is_better=lower_is_better[metric],
+            family=f"pairs by {metric}",
+            smallest=least.get(metric, SMALLEST),
+        ).assign(metric=metric)
+        for metric, rows in areas.items()
     ]
     return pd.concat(tables, ignore_index=True)[["metric", *COLUMNS]]
 
 
 def paired_by_training(
-    areas: Mapping[str, Areas], pairs: Sequence[tuple[str, str]], lower_is_better: Mapping[str, bool]
+    areas: Mapping[str, Areas],
+    pairs: Sequence[tuple[str, str]],
+    lower_is_better: Mapping[str, bool],
+    smallest: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Test the claims of `paired` for each training and metric, with Holm's correction within a training and a metric.
 
     Args:
         areas: per training, metric and method (B,).
         pairs: (better, worse) names, one claim each.
-        lower_is_better: per metric.
+        lower_is_better, smallest: per metric, as in `paired_by_metric`.
 
     Returns:
         One row per training, metric and pair: training, metric, then the columns of `paired`.
     """
-    tables = [paired_by_metric(rows, pairs, lower_is_better).assign(training=training) for training, rows in areas.items()]
+    tables = [
+        paired_by_metric(rows, pairs, lower_is_better, smallest).assign(training=training) for training, rows in areas.items()
+    ]
     return pd.concat(tables, ignore_index=True)[["training", "metric", *COLUMNS]]
 
 
@@ -149,13 +170,14 @@ def non_inferiority(values: Mapping[str, np.ndarray], pairs: Sequence[tuple[str,
     check_areas(values)
     gains = [difference(values, *pair) for pair in pairs]
     claims = [f"{name} lies less than {margin:g} below {reference}" for name, reference in pairs]
-    tests = [_t_test(gain + margin) for gain in gains if np.shape(gain)[-1] >= MIN_IMAGES]
+    tests = [_t_test(gain + margin) for gain in gains if enough(gain)]
     return _short(verdict_table(claims, gains, family="margins", smallest=0, line=-margin, p_values=tests))
 
 
 def _t_test(gains: np.ndarray) -> float:
-    """Return the two-sided p-value that the mean of the gains, (B,) or (S, B), is 0; several trainings are averaged per image."""
-    gains = np.asarray(gains).reshape(-1, np.shape(gains)[-1]).mean(0)
+    """Return the two-sided p-value that the mean of the gains, (B,) or (S, B), is 0, see `p_value` for several trainings."""
+    if np.ndim(gains) == 2:
+        return p_value(gains)
     return float(stats.ttest_1samp(gains, 0).pvalue) if np.ptp(gains) else float(gains[0] == 0)
 
 

@@ -10,18 +10,20 @@ from scipy import stats
 from saliency_lib.statistics.intervals import (
     LEVEL,
     MIN_IMAGES,
-    RESAMPLES,
+    MIN_TRAININGS,
     UNTESTED,
     check_areas,
     format_difference,
     format_p,
     mean_interval,
-    resampled_means,
+    spread_over_trainings,
 )
 
 Scores = Mapping[tuple[str, str], np.ndarray]  # per quantity and name (B,), or (S, B) for several trainings
 SMALLEST = 0.01  # the smallest effect of interest, of an area, a share or an accuracy
 DIRECTIONS = ("supported", "contradicted", "no difference", "inconclusive")
+UNAFFECTED = "not affected"  # by a choice, see `robustness`
+ROUNDING = 1e-3  # two settings whose scores differ by less on average are one setting
 REPRODUCED = "reproduced"  # the verdict `supported` in the paper's own setting
 PARTS_OF = {"mnist5k": "mnist", "imagenet_samples": "imagenet"}  # data sets that are parts of a larger one
 
@@ -49,16 +51,16 @@ def p_value(gains: np.ndarray) -> float:
     """Return the two-sided p-value that the gains are centred at 0; 1 if all are 0.
 
     Args:
-        gains: (B,), one per image: Wilcoxon's signed-rank test. (S, B), one per training and image: the share of the draws of
-            the hierarchical bootstrap on the other side of 0, twice.
+        gains: (B,), one per image: Wilcoxon's signed-rank test. (S, B), one per training and image: Student's test with
+            `spread_over_trainings`.
     """
     gains = np.asarray(gains, dtype=float)
     if not gains.any():
         return 1.0
     if gains.ndim == 1 or len(gains) == 1:
         return float(stats.wilcoxon(gains.reshape(-1)).pvalue)
-    means = resampled_means(gains)
-    return float(min(1, 2 * (1 + min((means <= 0).sum(), (means >= 0).sum())) / (RESAMPLES + 1)))
+    error, freedom = spread_over_trainings(gains)
+    return float(2 * stats.t.sf(abs(gains.mean()) / error, freedom)) if error else 0.0
 
 
 def direction(mean: float, low: float, high: float, p: float, *, smallest: float = SMALLEST) -> str:
@@ -80,6 +82,11 @@ def direction(mean: float, low: float, high: float, p: float, *, smallest: float
     return "no difference" if -smallest <= low and high <= smallest else "inconclusive"
 
 
+def enough(gain: np.ndarray) -> bool:
+    """Return whether a gain, (B,) or (S, B), is measured on enough images, and if it is about trainings, on enough of them."""
+    return np.shape(gain)[-1] >= MIN_IMAGES and (np.ndim(gain) == 1 or len(gain) >= MIN_TRAININGS)
+
+
 def verdict_table(
     claims: Sequence[str],
     gains: Sequence[np.ndarray | None],
@@ -93,7 +100,7 @@ def verdict_table(
 
     Args:
         claims: one sentence each.
-        gains: per claim (B,), or (S, B) for several trainings, positive if it supports the claim; None if it was not measured.
+        gains: per claim (B,), or (S, B) for S trainings, positive if it supports the claim; None if it was not measured.
         family: what the p-values are corrected over.
         smallest: the smallest effect of interest, see `direction`.
         line: what the gains are compared with.
@@ -101,9 +108,10 @@ def verdict_table(
 
     Returns:
         Columns claim, ours (mean with its interval), effect (Cohen's d over images), p (Holm's correction over the family),
-        family, images, seeds (how many trainings have a mean on the claimed side, empty for a single one), verdict.
+        family, images, seeds (how many trainings have a mean on the claimed side, empty for a single one), verdict (`not tested`
+        for fewer than 100 images, or for (S, B) with fewer than 5 trainings).
     """
-    tested = [gain is not None and np.shape(gain)[-1] >= MIN_IMAGES for gain in gains]
+    tested = [gain is not None and enough(gain) for gain in gains]
     shifted = [np.asarray(gain, dtype=float) - line for gain, known in zip(gains, tested, strict=True) if known]
     raw = [p_value(gain) for gain in shifted] if p_values is None else p_values
     results = iter(zip(shifted, holm(raw), strict=True))
@@ -166,8 +174,8 @@ def claim_verdicts(
 
     Returns:
         One row per claim: claim, where (in the paper), reported, ours (mean of higher minus lower with its interval), effect, p,
-        family, images, seeds, setting, verdict. The verdict is one of DIRECTIONS, `not tested` (no scores, or fewer than 100
-        images), or `reproduced` if the claim is supported in the paper's own setting.
+        family, images, seeds, setting, verdict. The verdict is one of DIRECTIONS, `not tested` (no scores, or too few, see
+        `verdict_table`), or `reproduced` if the claim is supported in the paper's own setting.
 
     Raises:
         ValueError: scores that are not finite, or two sides measured on different numbers of images.
@@ -201,16 +209,32 @@ def robustness(claimed: pd.DataFrame, choices: Mapping[str, Scores], **where: An
 
     Returns:
         Columns claim, ours, verdict, then ours and verdict for each other choice, and survives: `yes`, or the choices that
-        change the verdict.
+        change the verdict. A claim whose scores a choice does not change has the verdict `not affected` there.
     """
     found, *others = (claim_verdicts(claimed, scores, **where) for scores in choices.values())
-    table = found[["claim", "ours", "verdict"]].copy()
+    rest = list(choices)[1:]
+    table, apart = found[["claim", "ours", "verdict"]].copy(), _apart(claimed, choices)
     changes: list[list[str]] = [[] for _ in range(len(table))]
-    for name, other in zip(list(choices)[1:], others, strict=True):
-        table[f"ours, {name}"], table[f"verdict, {name}"] = other["ours"], other["verdict"]
-        for row, same in zip(changes, found["verdict"] == other["verdict"], strict=True):
-            row += [] if same else [name]
+    for name, other in zip(rest, others, strict=True):
+        table[f"ours, {name}"] = other["ours"].where(apart[name], "")
+        table[f"verdict, {name}"] = other["verdict"].where(apart[name], UNAFFECTED)
+        for row, differs in zip(changes, apart[name] & (found["verdict"] != other["verdict"]), strict=True):
+            row += [name] if differs else []
     return table.assign(survives=["yes" if not row else "not " + ", not ".join(row) for row in changes])
+
+
+def _apart(claimed: pd.DataFrame, choices: Mapping[str, Scores]) -> dict[str, pd.Series]:
+    """Return per choice and claim whether its gains differ from those of the first choice by more than roundings do."""
+    sides = list(claimed[["quantity", "higher", "lower"]].itertuples(index=False))
+    own, *others = ([_gain(scores, *side) for side in sides] for scores in choices.values())
+    pairs = {name: list(zip(own, other, strict=True)) for name, other in zip(list(choices)[1:], others, strict=True)}
+    return {name: pd.Series([not _alike(*pair) for pair in rows], dtype=bool) for name, rows in pairs.items()}
+
+
+def _alike(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None or np.shape(one) != np.shape(other):
+        return False
+    return float(np.abs(np.subtract(one, other)).mean()) < ROUNDING
 
 
 def gains(claimed: pd.DataFrame, choices: Mapping[str, Scores]) -> dict[str, dict[str, np.ndarray]]:
