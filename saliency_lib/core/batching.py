@@ -8,7 +8,9 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
+from saliency_lib.core.calls import look_at_logits
 from saliency_lib.core.checks import check_logits, check_model, check_targets, positive
+from saliency_lib.core.locks import lock_of
 
 # A CPU is fastest when a pass stays near its cache (5 ImageNet images); a GPU is fastest when it is full.
 PIXELS_PER_PASS = {"cpu": 224 * 224 * 5, "cuda": 224 * 224 * 128}
@@ -22,12 +24,19 @@ _need_rows_first: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models that 
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """Put the model into evaluation mode and its parameters out of the autograd graph, and restore both on leaving.
 
-    A backward pass then computes no weight gradients and changes no `.grad`; BatchNorm and dropout are inactive.
+    A backward pass then computes no weight gradients and changes no `.grad`; BatchNorm and dropout are inactive. Other threads
+    that use the model wait.
 
     Raises:
         ValueError: the model is not a torch.nn.Module, or has a BatchNorm that depends on the batch in evaluation mode.
     """
     check_model(model)
+    with lock_of(model), _frozen(model):
+        yield model
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
     outer = _running.get()
     token = _running.set(model)
     modes = [(module, module.training) for module in model.modules()]
@@ -36,7 +45,7 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
         model.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        yield model
+        yield
     except BaseException:
         if outer is not model:
             _need_rows_first.discard(model)  # it failed in the other layout too, so the layout was not the reason
@@ -147,12 +156,15 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int | None = None) -
     with torch.no_grad():
         size = chunk_size(images, batch_size)
         in_chunks(lambda i, j: chunks.append(check_logits(model(arranged(images[i:j])))), len(images), size)
-    return torch.cat(chunks)
+    logits = torch.cat(chunks)
+    look_at_logits(logits)
+    return logits
 
 
 def classes_of(logits: Tensor, targets: Tensor | int | None) -> Tensor:
     """Return the targets (B,), checked against logits (B, K), or the predicted classes if the targets are None."""
-    return check_logits(logits).argmax(1) if targets is None else check_targets(targets, check_logits(logits))
+    look_at_logits(check_logits(logits))
+    return logits.argmax(1) if targets is None else check_targets(targets, logits)
 
 
 def resolve_targets(model: nn.Module, images: Tensor, targets: Tensor | int | None, batch_size: int | None = None) -> Tensor:
