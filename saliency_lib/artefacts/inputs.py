@@ -15,6 +15,7 @@ from saliency_lib.artefacts.specs import Explanation
 from saliency_lib.artefacts.store import Artefact
 from saliency_lib.artefacts.trainings import Training
 from saliency_lib.core.batching import device_of, frozen, logits_of
+from saliency_lib.core.locks import Stream
 from saliency_lib.data.splits import crop
 from saliency_lib.data.table import DATASETS, Images
 from saliency_lib.networks.heads import with_head
@@ -80,8 +81,7 @@ def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
     """
     settings, classes = spec.settings, len(load(spec.dataset, stop=1).classes)
     build = functools.partial(MODELS[spec.model], channels=DATASETS[spec.dataset].shape[0], **settings.get("model_options", {}))
-    with torch.random.fork_rng(devices=[]):  # models are built on the CPU
-        torch.manual_seed(spec.seed)
+    with Stream(spec.seed).drawn():
         if not settings["start"] and not settings["head"]:
             return build(classes=classes, pretrained=spec.recipe == "pretrained")
         published = settings["start"] is not None

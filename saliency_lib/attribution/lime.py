@@ -1,5 +1,6 @@
 """LIME on images: superpixels as masks, weighted by a ridge regression."""
 
+import threading
 from typing import Any
 from unittest import mock
 
@@ -92,6 +93,9 @@ def fitted(
     return coefficients
 
 
+_WITHOUT_BAR = threading.RLock()  # held while the package is patched
+
+
 def fitted_by_lime(
     model: nn.Module,
     images: Tensor,
@@ -119,7 +123,7 @@ def fitted_by_lime(
     coefficients = torch.zeros(len(images), int(regions.max()) + 1, dtype=torch.float64)
     for row, (number, target) in enumerate(zip(numbers, targets.tolist(), strict=True)):
         explainer = lime_image.LimeImageExplainer(random_state=seed_of("lime", seed, number))
-        with mock.patch.object(lime_image, "tqdm", iter):  # its progress bar
+        with _WITHOUT_BAR, mock.patch.object(lime_image, "tqdm", iter):  # its progress bar
             found = explainer.explain_instance(
                 pictures[row],
                 classify,

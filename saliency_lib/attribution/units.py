@@ -11,6 +11,8 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
+from saliency_lib.core.locks import lock_of
+
 Output = Any  # a tensor, or a pair of tensors for a max-pool that returns its indices
 
 
@@ -82,6 +84,8 @@ class Units(TorchFunctionMode):
         return output
 
     def __enter__(self) -> Self:
+        self.lock = lock_of(self.model)
+        self.lock.__enter__()
         super().__enter__()
         self.hook = self.model.register_forward_hook(self._refuse_what_was_missed)
         return self
@@ -94,6 +98,7 @@ class Units(TorchFunctionMode):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         super().__exit__(kind, error, traceback)
         self.hook.remove()
+        self.lock.__exit__(kind, error, traceback)
         self.replaced.clear()
         if kind is None and not self.met:
             raise ValueError("the rule found no unit that it supports (ReLU, ReLU6, Softplus, max-pool), so it changed nothing")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_logits, check_model, check_targets, positive
+from saliency_lib.core.locks import lock_of
 
 # A CPU is fastest when a pass stays near its cache (5 ImageNet images); a GPU is fastest when it is full.
 PIXELS_PER_PASS = {"cpu": 224 * 224 * 5, "cuda": 224 * 224 * 128}
@@ -22,12 +23,19 @@ _need_rows_first: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models that 
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """Put the model into evaluation mode and its parameters out of the autograd graph, and restore both on leaving.
 
-    A backward pass then computes no weight gradients and changes no `.grad`; BatchNorm and dropout are inactive.
+    A backward pass then computes no weight gradients and changes no `.grad`; BatchNorm and dropout are inactive. Other threads
+    that use the model wait.
 
     Raises:
         ValueError: the model is not a torch.nn.Module, or has a BatchNorm that depends on the batch in evaluation mode.
     """
     check_model(model)
+    with lock_of(model), _frozen(model):
+        yield model
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
     outer = _running.get()
     token = _running.set(model)
     modes = [(module, module.training) for module in model.modules()]
@@ -36,7 +44,7 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
         model.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        yield model
+        yield
     except BaseException:
         if outer is not model:
             _need_rows_first.discard(model)  # it failed in the other layout too, so the layout was not the reason

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from saliency_lib.core.batching import frozen, resolve_targets
 from saliency_lib.core.checks import check_images, check_maps, not_negative, positive
+from saliency_lib.core.locks import Stream
 from saliency_lib.core.optional import optional
 from saliency_lib.core.streams import noise, row_indices, seed_of
 from saliency_lib.evaluation.curve import Curve, one_number
@@ -172,8 +173,7 @@ def _initialise(layer: nn.Module, seed: int) -> None:
     own = dict(layer.named_parameters(recurse=False))
     trained = {name: parameter.detach().clone() for name, parameter in own.items()}
     reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(seed)
+    with Stream(seed).drawn(), torch.no_grad():
         if reset:
             weight = next(iter(own.values()))
             device, dtype = weight.device, weight.dtype

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from saliency_lib.core.locks import GENERATOR
 from saliency_lib.core.registry import Entry, Registry
 
 COLOURS = {1: "1 (grey)", 3: "3 (colour)"}
@@ -64,7 +65,8 @@ class Model(Entry):
                 raise ValueError(f"channels must be {words}, got {channels!r}")
             if pretrained and not weights:
                 raise ValueError(f"{name} has no pretrained weights; train it (recipe standard) or take a torchvision network")
-            return function(classes, channels, pretrained, **options)
+            with GENERATOR:
+                return function(classes, channels, pretrained, **options)
 
         return checked
 

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from saliency_lib import paths
 from saliency_lib.core.batching import device_of
+from saliency_lib.core.locks import Stream, lock_of
 from saliency_lib.core.optional import optional
 from saliency_lib.core.streams import generator, seed_of
 from saliency_lib.training.checkpoint import load_checkpoint, save_checkpoint
@@ -58,7 +59,7 @@ def fit(
     checkpoint: Path | None = None,
     title: str = "training",
 ) -> list[Row]:
-    """Train a model in place.
+    """Train a model in place. Other threads that use it wait until the end.
 
     The order of the images, the augmentation, dropout and the objective's random numbers are drawn from (seed, epoch), so a run
     that is stopped and continues from its checkpoint ends with the same weights.
@@ -95,15 +96,20 @@ def fit(
     with optional("training"):
         from lightning_fabric import Fabric  # takes a second, which only training should wait for
 
-    chosen = set(part.parameters())
-    trained = frozenset(name for name, parameter in model.named_parameters() if parameter in chosen)
-    job = Job(images, labels, settings, seed, trained, test, checkpoint, title)
-    device, several = device_of(model), settings.devices > 1
-    devices = settings.devices if several or device.type == "cpu" else [device.index or 0]
-    strategy = "ddp_spawn" if several else "auto"
-    fabric = Fabric(accelerator=device.type, devices=devices, strategy=strategy, precision=settings.precision)
-    if not several:
-        return _Run(fabric, model, job).train()
+    with lock_of(model):
+        chosen = set(part.parameters())
+        trained = frozenset(name for name, parameter in model.named_parameters() if parameter in chosen)
+        job = Job(images, labels, settings, seed, trained, test, checkpoint, title)
+        device, several = device_of(model), settings.devices > 1
+        devices = settings.devices if several or device.type == "cpu" else [device.index or 0]
+        strategy = "ddp_spawn" if several else "auto"
+        fabric = Fabric(accelerator=device.type, devices=devices, strategy=strategy, precision=settings.precision)
+        return _by_several(fabric, model, job) if several else _Run(fabric, model, job).train()
+
+
+def _by_several(fabric: "Fabric", model: nn.Module, job: Job) -> list[Row]:
+    """Train in several processes, and give the model their weights."""
+    device = device_of(model)
     try:
         # as an argument, which Fabric copies, since the processes would share the weights of a model bound to the function
         history, state = cast(Callable[..., Any], fabric.launch)(_one_of_several, model.cpu(), job)
@@ -158,8 +164,8 @@ class _Run:
 
     def train(self) -> list[Row]:
         """Train the epochs that are left, and leave the model with the weights that are kept."""
-        job, settings, device = self.job, self.job.settings, self.images.device
-        with self.bar, torch.random.fork_rng([device] if device.type == "cuda" else []), _without_gradients(self.resting):
+        job, settings = self.job, self.job.settings
+        with self.bar, _without_gradients(self.resting):
             for epoch in range(len(self.history), settings.epochs):
                 if patience_is_over(settings.selection, epoch, self.best):
                     break
@@ -178,7 +184,7 @@ class _Run:
     def _epoch(self, epoch: int) -> Row:
         """Train one epoch, counted from 0, and return its row of the history."""
         job, settings = self.job, self.job.settings
-        torch.manual_seed(seed_of("dropout", job.seed, epoch) + self.fabric.global_rank)
+        stream = Stream(seed_of("dropout", job.seed, epoch) + self.fabric.global_rank, self.images.device)
         draws = generator(torch.device("cpu"), "order", job.seed, epoch)
         self.model.train()
         if settings.batch_norm == "frozen":
@@ -188,7 +194,8 @@ class _Run:
         for number, rows in enumerate(torch.randperm(len(self.images), generator=draws).tensor_split(self.batches)):
             step, steps = epoch * self.batches + number, settings.epochs * self.batches
             rate = settings.learning_rate * SCHEDULES[settings.schedule](step, steps, epoch, settings.milestones)
-            losses[number] = self._step(rows, rate, draws) * len(rows) / len(self.images)
+            with stream.drawn():
+                losses[number] = self._step(rows, rate, draws) * len(rows) / len(self.images)
             if number % CHECK_EVERY == CHECK_EVERY - 1 or number == self.batches - 1:
                 self._check_losses(losses[: number + 1], epoch)
             self.bar.update()

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 from torch import Tensor, nn
 
+from saliency_lib.core.locks import GENERATOR
 from saliency_lib.core.registry import Entry, Registry
 from saliency_lib.core.series import of_series
 
@@ -24,8 +26,14 @@ class Objective(Entry):
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
-        """Return the objective, which then takes time series too."""
-        return of_series(function)
+        """Return the objective, which then takes time series too; it alone draws from torch's global generators."""
+
+        @wraps(function)
+        def alone(*arguments: Any, **options: Any) -> Tensor:
+            with GENERATOR:
+                return function(*arguments, **options)
+
+        return of_series(alone)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
         """Return the loss of images (B, C, H, W), or of series (B, T, F), with labels (B,)."""
