@@ -125,7 +125,7 @@ def test_classes_limits_the_comparison_to_the_likeliest(linear, images):
         torch.testing.assert_close(maps[row], expected)
     every = sl.METHODS["active_gradient"](linear, images, targets)
     assert torch.equal(sl.METHODS["active_gradient"](linear, images, targets, classes=9), every)
-    with pytest.raises(ValueError, match="classes must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match=r"classes of .* must be a whole number of at least 1"):
         sl.METHODS["active_gradient"](linear, images, targets, classes=0)
 
 
@@ -373,7 +373,7 @@ def test_a_network_that_would_not_be_guided_is_refused(method, model, message, i
 
 
 def test_an_unknown_pool_rule_is_refused(relu_net, images):
-    with pytest.raises(ValueError, match="pool_rule 'exakt' is not known; did you mean 'exact'"):
+    with pytest.raises(ValueError, match=r"pool_rule of .* 'exakt' is not known; did you mean 'exact'"):
         sl.METHODS["gnl_integrated_gradients"](relu_net, images, pool_rule="exakt")
 
 
@@ -431,7 +431,7 @@ def test_deeplift_agrees_with_captum(baseline, images):
         sl.METHODS["deeplift"](pooled_network(between=False), images, targets, baseline=baseline, backend="captum")
     torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-12)
     assert sl.completeness_error(network, images, ours, targets, baseline=baseline).max() < 1e-12
-    with pytest.raises(ValueError, match="backend 'captun' is not known; did you mean 'captum'"):
+    with pytest.raises(ValueError, match=r"backend of .* 'captun' is not known; did you mean 'captum'"):
         sl.METHODS["deeplift"](network, images, targets, backend="captun")
 
 
@@ -489,7 +489,7 @@ class Gated(nn.Module):
 @pytest.mark.parametrize("reduction", ["sum", "max_abs"])
 def test_deeplift_says_by_how_much_a_product_of_features_is_incomplete(reduction):
     # from 0 to a and b, the product changes by a b, and the shares b * a + a * b are twice that: an error of 100 %
-    images = torch.rand(3, 3, 4, 4) + 0.1
+    images = 0.1 + 0.9 * torch.rand(3, 3, 4, 4)
     said = "DeepLIFT is not complete for 3 of 3 images: .* miss the change of the score by up to 100% of it"
     with pytest.warns(UserWarning, match=said) as caught:
         maps = sl.METHODS["deeplift"](Gated(), images, torch.tensor([0, 0, 0]), baseline="black", reduction=reduction)
@@ -614,11 +614,11 @@ def test_a_gradient_that_is_nan_ends_the_adaptive_path():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("guided_path_integrated_gradients", {"fraction": 0.0}, r"fraction must be in \(0, 1\]"),
-        ("guided_path_integrated_gradients", {"band": 2}, r"band must be in \[0, 1\]"),
-        ("guided_path_integrated_gradients", {"steps": 0}, "steps must be a whole number of at least 1"),
-        ("gradient_shap", {"sigma": -1}, "sigma must be a finite number of at least 0"),
-        ("deeplift_shap", {"samples": 0}, "samples must be a whole number of at least 1"),
+        ("guided_path_integrated_gradients", {"fraction": 0.0}, r"fraction of .* must be a number above 0 and at most 1"),
+        ("guided_path_integrated_gradients", {"band": 2}, r"band of .* must be a number from 0 to 1"),
+        ("guided_path_integrated_gradients", {"steps": 0}, "steps of .* must be a whole number from 1 to .*"),
+        ("gradient_shap", {"sigma": -1}, "sigma of .* must be a number of at least 0"),
+        ("deeplift_shap", {"samples": 0}, "samples of .* must be a whole number from 1 to .*"),
     ],
 )
 def test_bad_options_of_paths_are_refused(name, options, message, smooth, images):

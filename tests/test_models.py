@@ -168,9 +168,9 @@ def test_a_model_without_weights_refuses_to_be_pretrained(name):
 @pytest.mark.parametrize("name", ("cnn", "resnet18", "efficientnet_lite0"))
 def test_impossible_classes_and_channels_are_refused(name):
     for classes in (0, -1, True, 2.0):
-        with pytest.raises(ValueError, match="classes must be"):
+        with pytest.raises(ValueError, match=r"classes of .* must be a whole number from 1"):
             MODELS[name](classes)
-    with pytest.raises(ValueError, match="channels must be 1"):
+    with pytest.raises(ValueError, match=r"channels of .* must be 1"):
         MODELS[name](channels=2)
 
 
@@ -180,7 +180,7 @@ def test_images_of_other_channels_are_refused_rather_than_broadcast():
 
 
 def test_an_unknown_activation_or_option_is_refused():
-    with pytest.raises(ValueError, match="activation must be relu or softplus, got 'gelu'"):
+    with pytest.raises(ValueError, match=r"activation of .* 'gelu' is not known; did you mean 'relu'"):
         MODELS["cifar_resnet9"](activation="gelu")
     assert list(MODELS.options("cnn")) == ["width", "batch_norm", "activation"]
     assert list(MODELS.options("resnet50")) == ["side", "normalised"]

@@ -94,7 +94,7 @@ def test_tied_regions_are_removed_in_random_orders(name):
 def test_segments_of_another_shape_are_refused(smooth, images):
     with pytest.raises(ValueError, match=r"segments must be whole numbers of shape \(5, 16, 16\)"):
         sl.METRICS["irof"](smooth, images, images.mean(1), segments=COLUMNS)
-    with pytest.raises(ValueError, match="segments 'slick' is not known; did you mean 'slic'"):
+    with pytest.raises(ValueError, match=r"segments of .* 'slick' is not known; did you mean 'slic'"):
         sl.METRICS["irof"](smooth, images, images.mean(1), segments="slick")
-    with pytest.raises(ValueError, match="window must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match=r"window of .* must be a whole number of at least 1"):
         sl.METRICS["aopc"](smooth, images, images.mean(1), window=0)

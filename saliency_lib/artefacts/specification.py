@@ -111,11 +111,11 @@ def check_options(table: Registry[Any], name: str, options: Mapping[str, Any]) -
     Raises:
         ValueError: the entry does not take an option, or the rest of the specification determines it.
     """
-    table.check_options(name, options)
     for option in {"seed", "indices", "explain", "objects"} & set(options):
         raise ValueError(
             f"{option} cannot be an option of a specification: its field seed sets the seed, its images and its method the rest"
         )
+    table.check_options(name, options)
 
 
 def in_full(table: Registry[Any], name: str, options: Mapping[str, Any]) -> dict[str, Any]:

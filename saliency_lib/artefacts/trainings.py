@@ -104,6 +104,7 @@ class Training(Spec):
                 f"recipe {self.recipe!r} crops and mirrors its inputs, which makes another series of one of {self.dataset}; "
                 "use changes={'augmentation': 'none'}"
             )
+        MODELS.check_options(self.model, settings.model_options)
         activation = settings.model_options.get("activation", MODELS.defaults(self.model).get("activation"))
         if self.recipe == "softplus" and activation != "softplus":
             raise ValueError(

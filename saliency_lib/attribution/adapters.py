@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saliency_lib.attribution.backward import Reduction, reduced
 from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.options import check, shown
 
 
 def compute(
@@ -24,6 +26,29 @@ def compute(
     like = next(model.parameters(), torch.empty(0))
     targets = None if targets is None else targets.to(like.device)
     return kernel(model, images.to(like), targets, **options).cpu()
+
+
+def as_maps(attributions: Tensor | np.ndarray, reduction: Reduction = "sum") -> Tensor:
+    """Reduce attributions of another package, one number per pixel and channel, to maps that metrics accept.
+
+    Args:
+        attributions: (B, C, H, W), a tensor or an array.
+        reduction: of the channels, a name in `backward.REDUCTIONS` (`sum`, `abs_sum`, `max_abs`, `mean`, ...) or a function.
+
+    Returns:
+        (B, H, W), without a graph.
+
+    Raises:
+        ValueError: the attributions have another shape or are not floats, or the reduction is unknown.
+    """
+    check("reduction of as_maps", Reduction, reduction)
+    values = torch.as_tensor(attributions) if isinstance(attributions, np.ndarray) else attributions
+    if not isinstance(values, Tensor) or values.ndim != 4 or not values.is_floating_point():
+        raise ValueError(
+            f"attributions must be floats of shape (B, C, H, W), a tensor or an array, got {shown(attributions)}; "
+            "pass one image's as attributions[None], and maps (B, H, W) as they are"
+        )
+    return reduced(values.detach(), reduction)
 
 
 def explain_func(method: str, **options: Any) -> Callable[..., np.ndarray]:

@@ -6,8 +6,10 @@ from torch import Tensor, nn
 from saliency_lib.attribution.backward import Reduction, path_gradient, point, reduced
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, resolve_targets
-from saliency_lib.core.checks import check_images, positive
+from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.options import Count, Positive, Seed, Share, ShareAbove0
+from saliency_lib.core.streams import Indices
 
 CLOSE = 1e-6  # of the whole distance; float32 cannot distinguish smaller ones
 
@@ -18,14 +20,14 @@ def guided_path_integrated_gradients(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    steps: int = 200,
+    steps: Count = 200,
     baseline: Fill = "black",
-    fraction: float = 0.25,
-    band: float = 0.02,
+    fraction: ShareAbove0 = 0.25,
+    band: Share = 0.02,
     reduction: Reduction = "sum",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Compute integrated gradients along a path on which the features with the smallest gradients move first.
 
@@ -52,12 +54,7 @@ def guided_path_integrated_gradients(
     move.
     """
     images = check_images(images)
-    positive("steps", steps)
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
-    if not 0 <= band <= 1:
-        raise ValueError(f"band must be in [0, 1], got {band}")
-    start = filled(baseline, model, images, indices=indices, seed=seed)
+    start = filled(baseline, model, images, indices=indices, seed=seed, name="baseline")
     distance = images - start
     covered = torch.zeros_like(images).flatten(1)  # share of its distance that each feature has covered
     total = torch.zeros_like(images)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from saliency_lib.attribution.rules import Rule, plain
 from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, recording, resolve_targets
-from saliency_lib.core.checks import as_targets, check_images, not_negative, positive
+from saliency_lib.core.checks import as_targets, check_images, check_kind
 from saliency_lib.core.fills import noise_range
+from saliency_lib.core.options import Names, Positive, Range
 from saliency_lib.core.registry import no_such
-from saliency_lib.core.streams import noise_by_draw
+from saliency_lib.core.streams import Indices, noise_by_draw
 
+Nodes = Annotated[int, Range(1, 2000)]  # of a quadrature; finding more takes minutes, and would change nothing
 PointsOf = Callable[[Tensor, Tensor], Tensor]  # image rows (n,) and point numbers (n,) -> (n, C, H, W)
 
 
@@ -39,12 +42,13 @@ class Path:
 
 def point(images: Tensor) -> Path:
     """Return the path of one point, the image itself."""
+    check_kind("images", images, 4)
     return Path(images.new_ones(1), lambda rows, points: images[rows], stays=True)
 
 
 def straight_line(images: Tensor, baseline: Tensor, steps: int) -> Path:
     """Return the Gauss-Legendre nodes between the baseline and the image, exact for polynomials up to degree 2 steps - 1."""
-    nodes, weights = np.polynomial.legendre.leggauss(positive("steps", steps))
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
     alphas = torch.as_tensor((1 + nodes) / 2).to(images)
 
     def at(rows: Tensor, points: Tensor) -> Tensor:
@@ -53,20 +57,20 @@ def straight_line(images: Tensor, baseline: Tensor, steps: int) -> Path:
     return Path(torch.as_tensor(weights / 2).to(images), at)
 
 
-def gaussian_ball(images: Tensor, samples: int, sigma: float, seed: int, indices: Tensor | None) -> Path:
+def gaussian_ball(images: Tensor, samples: int, sigma: float, seed: int, indices: Indices) -> Path:
     """Return noisy copies of the image; `sigma` is in units of the image's own range (maximum minus minimum)."""
-    spread = not_negative("sigma", sigma) * (images.flatten(1).amax(1) - images.flatten(1).amin(1)).view(-1, 1, 1, 1)
+    check_kind("images", images, 4)
+    spread = sigma * (images.flatten(1).amax(1) - images.flatten(1).amin(1)).view(-1, 1, 1, 1)
     noise = noise_by_draw(images, "smoothgrad", torch.randn, seed, indices)
     return Path(even_weights(images, samples), lambda rows, points: images[rows] + spread[rows] * noise(rows, points))
 
 
-def noisy_lines(images: Tensor, samples: int, sigma: float, seed: int, indices: Tensor | None) -> Path:
+def noisy_lines(images: Tensor, samples: int, sigma: float, seed: int, indices: Indices) -> Path:
     """Return one random point on each of several lines from noise images to noisy copies of the image.
 
     The points are uniform on the lines. `sigma`, the standard deviation of the copies' noise, is a share of the width of the
     noise images' range, which is 1 for pixels in [0, 1].
     """
-    not_negative("sigma", sigma)
     least, greatest = noise_range(images)
     noise = noise_by_draw(images, "copies", torch.randn, seed, indices)
     start = noise_images(images, seed, indices)
@@ -81,7 +85,7 @@ def noisy_lines(images: Tensor, samples: int, sigma: float, seed: int, indices: 
     return Path(even_weights(images, samples), at, difference)
 
 
-def noise_images(images: Tensor, seed: int, indices: Tensor | None) -> PointsOf:
+def noise_images(images: Tensor, seed: int, indices: Indices) -> PointsOf:
     """Return a function that gives images of uniform noise in [0, 1], or as far as a series goes beyond (`noise_range`).
 
     They are the baselines of the SHAP methods.
@@ -93,7 +97,7 @@ def noise_images(images: Tensor, seed: int, indices: Tensor | None) -> PointsOf:
 
 def even_weights(images: Tensor, samples: int) -> Tensor:
     """Return the weights (samples,) of points that count alike."""
-    return images.new_full((positive("samples", samples),), 1 / samples)
+    return images.new_full((samples,), 1 / samples)
 
 
 Slope = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits (n, K), inputs (n, C, H, W), targets (n,) -> (n, ...)
@@ -104,7 +108,7 @@ def class_slope(logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
     return torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), inputs)[0]
 
 
-def slopes_of_all_classes(logits: Tensor, inputs: Tensor, targets: Tensor, classes: int | None = None) -> Tensor:
+def slopes_of_all_classes(logits: Tensor, inputs: Tensor, targets: Tensor, classes: Positive | None = None) -> Tensor:
     """Return the gradient of the target's logit, and at each pixel the largest and the smallest gradient of the others.
 
     This takes one backward pass per class on one graph. Memory holds three gradients, however many classes there are.
@@ -115,7 +119,7 @@ def slopes_of_all_classes(logits: Tensor, inputs: Tensor, targets: Tensor, class
     Returns:
         (n, 3, C, H, W); with one class the other two gradients are -inf and inf.
     """
-    count = logits.shape[1] if classes is None else min(positive("classes", classes), logits.shape[1])
+    count = logits.shape[1] if classes is None else min(classes, logits.shape[1])
     rivals = logits.detach().scatter(1, targets[:, None], -math.inf).argsort(dim=1, descending=True, stable=True)[:, : count - 1]
     scores = logits.gather(1, torch.cat([targets[:, None], rivals], 1)).sum(0)
     own = torch.autograd.grad(scores[0], inputs, retain_graph=count > 1)[0]
@@ -139,7 +143,7 @@ def where_inactive(slopes: Tensor) -> Tensor:
     return torch.where(own < lowest, own, 0)
 
 
-def active_slope(logits: Tensor, inputs: Tensor, targets: Tensor, classes: int | None = None) -> Tensor:
+def active_slope(logits: Tensor, inputs: Tensor, targets: Tensor, classes: Positive | None = None) -> Tensor:
     """Return the target's gradient where it is active, else 0; (n, C, H, W)."""
     return where_active(slopes_of_all_classes(logits, inputs, targets, classes))
 
@@ -152,7 +156,7 @@ def path_gradient(
     *,
     slope: Slope = class_slope,
     rule: Rule = plain,
-    batch_size: int | None = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Average a gradient over a path, computed under a backward rule.
 
@@ -213,8 +217,6 @@ def _note_not_finite(damaged: Tensor, gradient: Tensor) -> None:
     damaged.logical_or_(~torch.isfinite(gradient).flatten(1).all(1))
 
 
-Reduction = str | Callable[[Tensor], Tensor]
-
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max_abs": lambda values: values.abs().amax(1),
     "max": lambda values: values.amax(1),
@@ -225,6 +227,9 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda values: values.mean(1),
     "std": lambda values: values.std(1),
 }
+
+
+Reduction = Annotated[str, Names(REDUCTIONS)] | Callable[[Tensor], Tensor]
 
 
 def reduced(values: Tensor, reduction: Reduction) -> Tensor:

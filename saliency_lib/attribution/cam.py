@@ -8,6 +8,7 @@ from saliency_lib.attribution.layers import find_layer, leaf_at, spatial_output
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, recording
 from saliency_lib.core.checks import as_targets, check_images
+from saliency_lib.core.options import Positive
 
 
 @METHODS.register(family="activation", passes="1 F + 1 B", paper="Selvaraju et al. 2017", revision=1)
@@ -17,7 +18,7 @@ def gradcam(
     targets: Tensor | None = None,
     *,
     layer: nn.Module | str | None = None,
-    batch_size: int | None = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Sum the feature maps of a layer, weighted by their mean gradient, and enlarge the positive part to the image.
 

@@ -7,13 +7,12 @@ from torch import Tensor, nn
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import without_autocast
 from saliency_lib.core.checks import check_images
-from saliency_lib.core.streams import noise, row_indices
+from saliency_lib.core.options import Seed
+from saliency_lib.core.streams import Indices, noise, row_indices
 
 
 @METHODS.register(family="control", passes="none", paper="control")
-def random(
-    model: nn.Module, images: Tensor, targets: Tensor | None = None, *, seed: int = 0, indices: Tensor | None = None
-) -> Tensor:
+def random(model: nn.Module, images: Tensor, targets: Tensor | None = None, *, seed: Seed = 0, indices: Indices = None) -> Tensor:
     """Return uniform noise in [0, 1), fixed for each image by the seed and the image's index.
 
     Returns:

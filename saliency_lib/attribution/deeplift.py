@@ -1,6 +1,6 @@
 """DeepLIFT: the change from a baseline, propagated back through the network with ratios instead of derivatives."""
 
-import warnings
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,12 @@ from saliency_lib.attribution.backward import Path, Reduction, class_slope, even
 from saliency_lib.attribution.rules import rescaled
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import chunk_size, frozen, in_chunks, logits_of, recording, resolve_targets
+from saliency_lib.core.calls import tell
 from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.optional import optional
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import Count, Names, Positive, Seed
+from saliency_lib.core.streams import Indices
 
 INCOMPLETE = 0.05  # largest error of completeness without a warning, relative to the change of the score
 FLOOR = 0.01  # errors are relative to at least this share of the summed sizes of a map's shares,
@@ -26,11 +28,11 @@ def deeplift(
     targets: Tensor | None = None,
     *,
     baseline: Fill = "mean",
-    backend: str = "rule",
+    backend: Annotated[str, Names(("rule", "captum"))] = "rule",
     reduction: Reduction = "sum",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Attribute the change of the score from the baseline to the image to the pixels, using the rescale rule.
 
@@ -59,11 +61,9 @@ def deeplift(
     max-pool windows, captum keeps one of its shares; here they add up, so that completeness holds.
     """
     images = check_images(images)
-    start = filled(baseline, model, images, indices=indices, seed=seed)
+    start = filled(baseline, model, images, indices=indices, seed=seed, name="baseline")
     if backend == "captum":
         return reduced(_by_captum(model, images, start, targets, batch_size), reduction)
-    if backend != "rule":
-        raise no_such("backend", backend, ("rule", "captum"))
     path = Path(images.new_ones(1), lambda rows, points: images[rows], lambda rows, points: (images - start)[rows])
     return reduced(_by_rule(model, images, targets, path, batch_size), reduction)
 
@@ -99,11 +99,10 @@ def _warn_if_incomplete(shares: Tensor, scores: Tensor, starts: Tensor) -> None:
     size = torch.stack([change.abs(), FLOOR * flat.abs().sum(1), rounding]).amax(0)
     error = (flat.sum(1) - change).abs() / size.where(size > 0, 1)
     if count := int((error > INCOMPLETE).sum()):
-        warnings.warn(
+        tell(
             f"DeepLIFT is not complete for {count} of {len(error)} images: their shares miss the change of the score by up to "
             f"{error.max():.0%} of it (above {INCOMPLETE:.0%} is reported), because the network has units that the rule does not "
-            "cover; use integrated_gradients, or check the maps with completeness_error",
-            stacklevel=6,
+            "cover; use integrated_gradients, or check the maps with completeness_error"
         )
 
 
@@ -132,11 +131,11 @@ def deeplift_shap(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    samples: int = 10,
+    samples: Count = 10,
     reduction: Reduction = "sum",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Average DeepLIFT over noise images as baselines.
 

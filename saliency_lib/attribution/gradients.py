@@ -16,9 +16,12 @@ from saliency_lib.attribution.backward import (
     where_active,
     where_inactive,
 )
-from saliency_lib.attribution.rules import guided_by
+from saliency_lib.attribution.rules import PoolRule, guided_by
 from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.calls import kernel
 from saliency_lib.core.checks import check_images
+from saliency_lib.core.options import Count, NotNegative, Positive, Seed
+from saliency_lib.core.streams import Indices
 
 
 @METHODS.register(family="gradient", passes="1 F + 1 B", paper="Simonyan et al. 2014")
@@ -28,7 +31,7 @@ def gradient(
     targets: Tensor | None = None,
     *,
     reduction: Reduction = "max_abs",
-    batch_size: int | None = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Measure how strongly each pixel changes the class score: the maximum over channels of |d f_c / d x|.
 
@@ -52,9 +55,9 @@ def guided_backprop(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    pool_rule: str = "exact",
+    pool_rule: PoolRule = "exact",
     reduction: Reduction = "max_abs",
-    batch_size: int | None = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Compute the gradient under the guided rule: only its positive part passes each ReLU and max-pool unit.
 
@@ -80,7 +83,7 @@ def positive_gradient(
     targets: Tensor | None = None,
     *,
     reduction: Reduction = "max_positive",
-    batch_size: int | None = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Show where brightening a pixel raises the class score: the maximum over channels of max(d f_c / d x, 0).
 
@@ -99,7 +102,7 @@ def negative_gradient(
     targets: Tensor | None = None,
     *,
     reduction: Reduction = "max_negative",
-    batch_size: int | None = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Show where darkening a pixel raises the class score: the maximum over channels of max(-d f_c / d x, 0).
 
@@ -118,8 +121,8 @@ def active_gradient(
     targets: Tensor | None = None,
     *,
     signed: bool = False,
-    classes: int | None = None,
-    batch_size: int | None = None,
+    classes: Positive | None = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Show where brightening a pixel raises this class's score more than any other's: |g_c| where g_c > all others.
 
@@ -147,8 +150,8 @@ def inactive_gradient(
     targets: Tensor | None = None,
     *,
     signed: bool = False,
-    classes: int | None = None,
-    batch_size: int | None = None,
+    classes: Positive | None = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Show where brightening a pixel raises every other class's score more than this class's: |g_c| where g_c < all others.
 
@@ -167,14 +170,15 @@ def inactive_gradient(
     return maps["inactive_gradient"]
 
 
+@kernel
 def gradient_maps(
     model: nn.Module,
     images: Tensor,
     targets: Tensor | None = None,
     *,
     signed: bool = False,
-    classes: int | None = None,
-    batch_size: int | None = None,
+    classes: Positive | None = None,
+    batch_size: Positive | None = None,
 ) -> dict[str, Tensor]:
     """Compute PAG's five maps of each image together, from one forward pass and one backward pass per class.
 
@@ -206,7 +210,7 @@ def input_x_gradient(
     targets: Tensor | None = None,
     *,
     reduction: Reduction = "sum",
-    batch_size: int | None = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Estimate each pixel's share in the score to first order: the sum over channels of x * d f_c / d x.
 
@@ -226,12 +230,12 @@ def smoothgrad(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    samples: int = 25,
-    sigma: float = 0.15,
+    samples: Count = 25,
+    sigma: NotNegative = 0.15,
     reduction: Reduction = "max_abs",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Average the gradient over noisy copies of the image.
 
@@ -255,12 +259,12 @@ def smoothgrad_squared(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    samples: int = 25,
-    sigma: float = 0.15,
+    samples: Count = 25,
+    sigma: NotNegative = 0.15,
     reduction: Reduction = "max_abs",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Average the squared gradient over noisy copies of the image; options as in smoothgrad.
 
@@ -283,13 +287,13 @@ def guided_smoothgrad(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    samples: int = 25,
-    sigma: float = 0.15,
-    pool_rule: str = "exact",
+    samples: Count = 25,
+    sigma: NotNegative = 0.15,
+    pool_rule: PoolRule = "exact",
     reduction: Reduction = "max_abs",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Average the guided gradient over noisy copies of the image; options as in smoothgrad and guided_backprop.
 
@@ -309,13 +313,13 @@ def active_smoothgrad(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    samples: int = 25,
-    sigma: float = 0.15,
-    classes: int | None = None,
+    samples: Count = 25,
+    sigma: NotNegative = 0.15,
+    classes: Positive | None = None,
     reduction: Reduction = "max_abs",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Average the active gradient over noisy copies of the image; options as in smoothgrad and active_gradient.
 

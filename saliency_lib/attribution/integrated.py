@@ -5,6 +5,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from saliency_lib.attribution.backward import (
+    Nodes,
     Reduction,
     Slope,
     active_slope,
@@ -14,11 +15,14 @@ from saliency_lib.attribution.backward import (
     reduced,
     straight_line,
 )
-from saliency_lib.attribution.rules import Rule, guided_by, plain
+from saliency_lib.attribution.rules import PoolRule, Rule, guided_by, plain
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, logits_of, resolve_targets
+from saliency_lib.core.calls import kernel
 from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.options import Count, NotNegative, Positive, Seed
+from saliency_lib.core.streams import Indices
 
 
 def _integrated(
@@ -29,14 +33,14 @@ def _integrated(
     baseline: Fill,
     reduction: Reduction,
     seed: int,
-    indices: Tensor | None,
+    indices: Indices,
     batch_size: int | None,
     *,
     slope: Slope = class_slope,
     rule: Rule = plain,
 ) -> Tensor:
     images = check_images(images)
-    start = filled(baseline, model, images, indices=indices, seed=seed)
+    start = filled(baseline, model, images, indices=indices, seed=seed, name="baseline")
     path = straight_line(images, start, steps)
     average = path_gradient(model, images, targets, path, slope=slope, rule=rule, batch_size=batch_size)
     return reduced((images - start) * average, reduction)
@@ -48,12 +52,12 @@ def integrated_gradients(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    steps: int = 50,
+    steps: Nodes = 50,
     baseline: Fill = "mean",
     reduction: Reduction = "sum",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Attribute the change of the score from the baseline to the image to the pixels.
 
@@ -79,13 +83,13 @@ def gnl_integrated_gradients(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    steps: int = 50,
+    steps: Nodes = 50,
     baseline: Fill = "mean",
-    pool_rule: str = "exact",
+    pool_rule: PoolRule = "exact",
     reduction: Reduction = "sum",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Compute integrated gradients under the guided rule, which only positive gradients pass.
 
@@ -115,13 +119,13 @@ def active_integrated_gradients(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    steps: int = 50,
+    steps: Nodes = 50,
     baseline: Fill = "mean",
-    classes: int | None = None,
+    classes: Positive | None = None,
     reduction: Reduction = "sum",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Compute integrated gradients of the active gradient: at each point of the path, 0 where another class gains as much.
 
@@ -144,12 +148,12 @@ def gradient_shap(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    samples: int = 25,
-    sigma: float = 0.09,
+    samples: Count = 25,
+    sigma: NotNegative = 0.09,
     reduction: Reduction = "sum",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Estimate expected integrated gradients from random points on lines between noise images and noisy copies of the image.
 
@@ -169,6 +173,7 @@ def gradient_shap(
     return reduced(path_gradient(model, images, targets, path, batch_size=batch_size), reduction)
 
 
+@kernel
 def completeness_error(
     model: nn.Module,
     images: Tensor,
@@ -176,9 +181,9 @@ def completeness_error(
     targets: Tensor | None = None,
     *,
     baseline: Fill = "mean",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Measure how far signed maps are from summing to the change of the score: |sum of the map - (f_c(x) - f_c(x'))|.
 
@@ -194,6 +199,6 @@ def completeness_error(
     check_maps(maps, images)
     with frozen(model):
         rows = resolve_targets(model, images, targets, batch_size)[:, None]
-        start = filled(baseline, model, images, indices=indices, seed=seed)
+        start = filled(baseline, model, images, indices=indices, seed=seed, name="baseline")
         change = logits_of(model, images, batch_size).gather(1, rows) - logits_of(model, start, batch_size).gather(1, rows)
     return (maps.flatten(1).sum(1) - change[:, 0]).abs()

@@ -160,7 +160,10 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
         raise no_such("layer with a spatial output", layer, [name.removeprefix("network.") for name in candidates])
     unpooled = {name: found for name, found in candidates.items() if not isinstance(modules[name], POOLS)}
     if not unpooled:
-        raise ValueError("no layer of this model has a spatial output (B, channels, h, w) at this image size")
+        raise ValueError(
+            f"no layer of this model has a spatial output (B, channels, h, w) for images {tuple(images.shape)}; "
+            "use larger images, or a method that needs no layer"
+        )
     names = [name for name, (_, _, crossed) in unpooled.items() if crossed]
     if not names:
         raise ValueError(

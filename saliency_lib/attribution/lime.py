@@ -1,22 +1,22 @@
 """LIME on images: superpixels as masks, weighted by a ridge regression."""
 
 import threading
-from typing import Any
+from typing import Annotated, Any
 from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.masks import Masks, class_scores, mask_scores, variant_settings
+from saliency_lib.attribution.masks import ClassScore, Masks, class_scores, mask_scores, variant_settings
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import chunk_size, frozen, logits_of, resolve_targets
-from saliency_lib.core.checks import check_images, positive
+from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.optional import optional
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import Count, Names, Positive, Seed
 from saliency_lib.core.segments import Segments, mean_colours, numbered
-from saliency_lib.core.streams import generator, row_indices, seed_of
+from saliency_lib.core.streams import Indices, generator, row_indices, seed_of
 
 
 def ridge(rows: Tensor, values: Tensor, weights: Tensor, alpha: float = 1.0) -> Tensor:
@@ -158,15 +158,15 @@ def lime(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    samples: int | None = None,
+    samples: Count | None = None,
     segments: Segments | None = None,
     fill: Fill | None = None,
-    score: str | None = None,
-    variant: str = "weights",
-    backend: str = "torch",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: ClassScore | None = None,
+    variant: Annotated[str, Names(VARIANT_SETTINGS)] = "weights",
+    backend: Annotated[str, Names(BACKENDS)] = "torch",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Estimate how much each superpixel adds to the score, with a ridge regression over copies in which half are hidden.
 
@@ -203,9 +203,7 @@ def lime(
     """
     images = check_images(images)
     settings = variant_settings("lime", VARIANT_SETTINGS, variant, samples=samples, segments=segments, score=score)
-    if backend not in BACKENDS:
-        raise no_such("backend of lime", backend, BACKENDS)
-    samples, numbers = positive("samples", settings["samples"]), row_indices(images, indices)
+    samples, numbers = settings["samples"], row_indices(images, indices)
     regions = numbered(images, settings["segments"], seed)
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)

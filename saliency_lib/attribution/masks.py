@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks, without_autocast
 from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.options import Names, Positive, Seed
 from saliency_lib.core.registry import no_such
+from saliency_lib.core.streams import Indices
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ CLASS_SCORES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+ClassScore = Annotated[str, Names(CLASS_SCORES)]
+
+
 def class_scores(score: str) -> Callable[[Tensor], Tensor]:
     """Return the function from logits (n, K) to scores (n, K) that has this name in CLASS_SCORES."""
     if score not in CLASS_SCORES:
@@ -51,9 +56,9 @@ def masked_readings(
     read: Callable[[Tensor, Tensor], Tensor],
     *,
     fill: Fill = "mean",
-    indices: Tensor | None = None,
-    seed: int = 0,
-    batch_size: int | None = None,
+    indices: Indices = None,
+    seed: Seed = 0,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Apply `read` to every masked copy M * x + (1 - M) * fill of every image, one call per chunk of copies.
 
@@ -119,7 +124,7 @@ def mask_scores(
     return masked_readings(model, images, masks, read, **options)
 
 
-def weighted_sum(masks: Masks, weights: Tensor, images: Tensor, batch_size: int | None = None) -> Tensor:
+def weighted_sum(masks: Masks, weights: Tensor, images: Tensor, batch_size: Positive | None = None) -> Tensor:
     """Return the sum over the masks of weight times mask, (B, H, W), for weights (B, count)."""
     total = torch.zeros_like(images[:, 0])
     rows, numbers = torch.arange(len(images), device=images.device), torch.arange(masks.count, device=images.device)

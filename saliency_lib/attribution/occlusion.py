@@ -5,11 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.masks import Masks, mask_scores, weighted_sum
+from saliency_lib.attribution.masks import ClassScore, Masks, mask_scores, weighted_sum
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, resolve_targets
 from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill
+from saliency_lib.core.options import Positive, Seed
+from saliency_lib.core.streams import Indices
 
 
 def windows(images: Tensor, window: int, stride: int) -> Masks:
@@ -42,13 +44,13 @@ def occlusion(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    window: int | None = None,
-    stride: int | None = None,
+    window: Positive | None = None,
+    stride: Positive | None = None,
     fill: Fill = "mean",
-    score: str = "probability",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: ClassScore = "probability",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Measure how far the score falls when a window that covers the pixel is filled, averaged over these windows.
 

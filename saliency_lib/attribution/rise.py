@@ -1,16 +1,17 @@
 """RISE: enlarged random grids as masks, each weighted by the score of what it keeps."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.masks import Masks, interpolation, mask_scores, variant_settings, weighted_sum
+from saliency_lib.attribution.masks import ClassScore, Masks, interpolation, mask_scores, variant_settings, weighted_sum
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, resolve_targets
 from saliency_lib.core.checks import check_images, positive
 from saliency_lib.core.fills import Fill
-from saliency_lib.core.streams import generator
+from saliency_lib.core.options import Count, Names, Positive, Seed, ShareAbove0
+from saliency_lib.core.streams import Indices, generator
 
 
 def check_keep(keep: float) -> float:
@@ -20,7 +21,7 @@ def check_keep(keep: float) -> float:
     return keep
 
 
-def random_grids(images: Tensor, count: int, cells: int, keep: float, seed: int = 0, *, edge: str = "mirror") -> Masks:
+def random_grids(images: Tensor, count: int, cells: int, keep: float, seed: Seed = 0, *, edge: str = "mirror") -> Masks:
     """Return RISE's masks: random grids of zeros and ones, enlarged to one cell more than the image and cut at a random shift.
 
     Args:
@@ -93,15 +94,15 @@ def rise(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    masks: int | None = None,
-    cells: int | None = None,
-    keep: float | None = None,
+    masks: Count | None = None,
+    cells: Positive | None = None,
+    keep: ShareAbove0 | None = None,
     fill: Fill | None = None,
-    score: str | None = None,
-    variant: str = "original",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: ClassScore | None = None,
+    variant: Annotated[str, Names(VARIANT_SETTINGS)] = "original",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Average random masks, weighted by the class probability of the image that each mask leaves.
 

@@ -7,13 +7,14 @@ may be differentiated outside, any number of times, because the rule is recorded
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lib.attribution.units import POOLS, Output, Units, first, in_place, name_of
+from saliency_lib.core.options import Names
 from saliency_lib.core.registry import no_such
 
 Rule = Callable[[nn.Module, Tensor | None], AbstractContextManager]
@@ -109,6 +110,7 @@ def _released(function: Callable, features: Tensor, *args: Any, **kwargs: Any) -
 
 
 POOL_RULES = {"exact": _exact, "released": _released}
+PoolRule = Annotated[str, Names(POOL_RULES)]
 
 
 class rescaled(Units):

@@ -1,6 +1,6 @@
 """SIDU: thresholded feature maps as masks, weighted by similarity and uniqueness."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, logits_of
 from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.options import Above0, Count, Names, Number, Positive, Seed, ShareAbove0
+from saliency_lib.core.streams import Indices
 
 
 def features_at(model: nn.Module, module: nn.Module, images: Tensor, batch_size: int | None) -> tuple[Tensor, Tensor, bool]:
@@ -54,14 +56,7 @@ def feature_masks(features: Tensor, image: Tensor, threshold: float, edge: str =
 
 def similarity(difference: Tensor, sigma: float) -> Tensor:
     """Return a Gaussian of the difference with width sigma, 1 where there is no difference."""
-    return torch.exp(-difference.square() / (2 * sigma**2))
-
-
-def check_sigma(sigma: float) -> float:
-    """Return the width of the similarity if it is above 0, and refuse it otherwise."""
-    if not sigma > 0:
-        raise ValueError(f"sigma must be above 0, got {sigma}")
-    return sigma
+    return torch.exp(-difference.square() / (2 * float(sigma) ** 2))
 
 
 def prediction_weights(
@@ -139,13 +134,13 @@ def sidu(
     targets: Tensor | None = None,
     *,
     layer: nn.Module | str | None = None,
-    threshold: float | None = None,
-    sigma: float | None = None,
+    threshold: Number | None = None,
+    sigma: Above0 | None = None,
     fill: Fill | None = None,
-    variant: str = "original",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    variant: Annotated[str, Names(VARIANT_SETTINGS)] = "original",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Sum a layer's thresholded feature maps, weighted by the similarity and uniqueness of the predictions behind them.
 
@@ -180,7 +175,7 @@ def sidu(
     """
     images = check_images(images)
     settings = variant_settings("sidu", VARIANT_SETTINGS, variant, threshold=threshold, sigma=sigma, fill=fill)
-    sigma = check_sigma(settings["sigma"])
+    sigma = settings["sigma"]
     module = find_layer(model, layer, images)
     maps: list[Tensor] = []
     with frozen(model):
@@ -205,14 +200,14 @@ def sidu_grids(
     images: Tensor,
     targets: Tensor | None = None,
     *,
-    masks: int = 2000,
-    cells: int = 8,
-    keep: float = 0.5,
-    sigma: float = 0.25,
+    masks: Count = 2000,
+    cells: Positive = 8,
+    keep: ShareAbove0 = 0.5,
+    sigma: Above0 = 0.25,
     fill: Fill = "mean",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Sum RISE's random grids with SIDU's weights, which needs no layer and uses more than each mask's score.
 
@@ -227,7 +222,6 @@ def sidu_grids(
     Source: masks as Petsiuk, Das, Saenko 2018, weights as Muddamsetty, Jahromi, Moeslund 2020; the combination is ours.
     """
     images = check_images(images)
-    check_sigma(sigma)
     grids = random_grids(images, masks, cells, keep, seed)
     with frozen(model):
         substrate = filled(fill, model, images, indices=indices, seed=seed)

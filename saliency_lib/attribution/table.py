@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from saliency_lib.core.calls import kernel
 from saliency_lib.core.registry import Entry, Registry
 from saliency_lib.core.series import of_series
 
@@ -29,8 +30,8 @@ class Method(Entry):
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
-        """Return the method, made to accept time series as well."""
-        return of_series(function)
+        """Return the method, which then checks its options and accepts time series as well."""
+        return kernel(of_series(function), name, "method")
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor | int | None = None, **options: Any) -> Tensor:
         """Call the function."""

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
+from saliency_lib.core.calls import look_at_logits
 from saliency_lib.core.checks import check_logits, check_model, check_targets, positive
 from saliency_lib.core.locks import lock_of
 
@@ -155,12 +156,15 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int | None = None) -
     with torch.no_grad():
         size = chunk_size(images, batch_size)
         in_chunks(lambda i, j: chunks.append(check_logits(model(arranged(images[i:j])))), len(images), size)
-    return torch.cat(chunks)
+    logits = torch.cat(chunks)
+    look_at_logits(logits)
+    return logits
 
 
 def classes_of(logits: Tensor, targets: Tensor | int | None) -> Tensor:
     """Return the targets (B,), checked against logits (B, K), or the predicted classes if the targets are None."""
-    return check_logits(logits).argmax(1) if targets is None else check_targets(targets, check_logits(logits))
+    look_at_logits(check_logits(logits))
+    return logits.argmax(1) if targets is None else check_targets(targets, logits)
 
 
 def resolve_targets(model: nn.Module, images: Tensor, targets: Tensor | int | None, batch_size: int | None = None) -> Tensor:

@@ -1,11 +1,15 @@
 """Check what a kernel is given."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from saliency_lib.core.calls import look_at_pixels
+from saliency_lib.core.options import shown
 
 
 def check_model(model: nn.Module) -> None:
@@ -25,7 +29,7 @@ def check_model(model: nn.Module) -> None:
 
 def positive(name: str, number: int) -> int:
     """Return the number if it is a whole number of at least 1, and refuse it otherwise."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
     return number
 
@@ -43,13 +47,10 @@ def check_images(images: Tensor) -> Tensor:
     Raises:
         ValueError: the message says what was given and what to pass.
     """
-    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
-        got = f"{tuple(images.shape)} of {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"images must be floats of shape (B, C, H, W), got {got}; pass one image as images[None]")
-    if images.numel() == 0:
-        raise ValueError(f"images {tuple(images.shape)} are empty; pass at least one image")
+    check_kind("images", images, 4)
     if damaged := rows_not_finite(images):
         raise ValueError(f"images contain NaN or infinity (images {damaged}); check how they were loaded")
+    look_at_pixels(images)
     return images.detach()
 
 
@@ -59,13 +60,41 @@ def check_maps(maps: Tensor, images: Tensor) -> None:
     Raises:
         ValueError: the message gives both shapes, or says which maps are damaged.
     """
-    if not isinstance(maps, Tensor) or maps.ndim != 3 or maps.shape != images[:, 0].shape:
-        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"maps {got} do not fit images {tuple(images.shape)}; maps must be (B, H, W)")
-    if not maps.is_floating_point():
-        raise ValueError(f"maps must be floats, got {maps.dtype}; convert them with maps.float()")
+    if not isinstance(maps, Tensor):
+        check_kind("maps", maps, 3)
+    if maps.shape != images[:, 0].shape:
+        reduce = "; reduce attributions (B, C, H, W) with sl.as_maps(attributions)" if maps.ndim == 4 else ""
+        raise ValueError(f"maps {tuple(maps.shape)} do not fit images {tuple(images.shape)}; maps must be (B, H, W){reduce}")
+    check_kind("maps", maps, 3)
     if damaged := rows_not_finite(maps):
         raise ValueError(f"maps contain NaN or infinity (maps {damaged}); check the method and the model's weights")
+
+
+def check_kind(name: str, values: Tensor, axes: int) -> None:
+    """Refuse what is not a tensor of floats with so many axes, (B, C, H, W) or (B, H, W), and say how to convert it.
+
+    Args:
+        name: `images` or `maps`.
+
+    Raises:
+        ValueError: see above.
+    """
+    if isinstance(values, Tensor) and values.ndim == axes and values.is_floating_point():
+        if values.numel() == 0:
+            raise ValueError(f"{name} {tuple(values.shape)} are empty; pass at least one of some pixels")
+        return
+    shape, got = {4: "(B, C, H, W)", 3: "(B, H, W)"}[axes], shown(values)
+    if isinstance(values, np.ndarray):
+        convert = f"convert the array with torch.from_numpy({name}).float()"
+    elif isinstance(inner := getattr(values, name, None), Tensor):
+        got, convert = type(values).__name__, f"pass its tensor, {name}.{name}, of shape {tuple(inner.shape)}"
+    elif not isinstance(values, Tensor) or values.ndim == axes - 1:
+        convert = f"pass one of them as {name}[None]"
+    elif values.ndim == axes:
+        convert = f"convert them with {name}.float()" + (", and divide bytes by 255" if values.dtype == torch.uint8 else "")
+    else:
+        convert = "arrange the axes in this order"
+    raise ValueError(f"{name} must be floats of shape {shape}, got {got}; {convert}")
 
 
 def rows_not_finite(values: Tensor) -> list[int]:
@@ -98,12 +127,34 @@ def check_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
     return targets
 
 
-def as_targets(targets: Tensor | int, rows: Tensor) -> Tensor:
-    """Return targets (B,) as whole numbers, one for each of the rows (B, ...). The number of classes is not checked."""
-    targets = torch.as_tensor(targets, device=rows.device)
-    if targets.is_floating_point() or targets.dtype == torch.bool:
-        raise ValueError(f"targets must be class indices (whole numbers), got {targets.dtype}")
+def as_targets(targets: Tensor | int, rows: Tensor, name: str = "targets") -> Tensor:
+    """Return targets (B,) as whole numbers, one for each of the rows (B, ...). The number of classes is not checked.
+
+    Args:
+        name: of the argument, for error messages.
+    """
+    given = targets
+    try:
+        targets = torch.as_tensor(given, device=rows.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be class indices (B,), or one number for all images, got {shown(given)}") from None
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise ValueError(f"{name} must be class indices (whole numbers), got {shown(given)} ({targets.dtype})")
     targets = targets.long().expand(len(rows)) if targets.ndim == 0 else targets.long()
     if targets.shape != rows.shape[:1]:
-        raise ValueError(f"targets {tuple(targets.shape)} do not fit {len(rows)} images; targets must be (B,)")
+        raise ValueError(f"{name} {tuple(targets.shape)} do not fit {len(rows)} images; {name} must be (B,), one class per image")
     return targets
+
+
+def check_fit(model: nn.Module, images: Tensor) -> None:
+    """Refuse images whose precision or device is not the model's; for use after the model has failed on them.
+
+    Raises:
+        ValueError: the message says how to convert the images.
+    """
+    like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), images)
+    if (like.dtype, like.device.type) != (images.dtype, images.device.type):
+        raise ValueError(
+            f"images are {images.dtype} on {images.device} and the model's parameters {like.dtype} on {like.device}; "
+            f"pass images.to({str(like.device)!r}, {like.dtype})"
+        )

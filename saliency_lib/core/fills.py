@@ -1,6 +1,7 @@
 """Fills: the values that replace removed pixels."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -9,10 +10,9 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import without_autocast
-from saliency_lib.core.registry import no_such
-from saliency_lib.core.streams import noise, row_indices
-
-Fill = str | float | Tensor | Callable[[Tensor], Tensor]
+from saliency_lib.core.calls import look_at_fill
+from saliency_lib.core.options import Names, Number, no_such, shown
+from saliency_lib.core.streams import Indices, noise, row_indices
 
 
 def pixel_mean(model: nn.Module, images: Tensor) -> Tensor:
@@ -23,7 +23,12 @@ def pixel_mean(model: nn.Module, images: Tensor) -> Tensor:
     mean = getattr(model, "pixel_mean", None)
     if mean is None:
         return images.new_zeros(images.shape[1], 1, 1)
-    return torch.as_tensor(mean).to(images).reshape(-1, 1, 1).expand(images.shape[1], 1, 1)
+    colour = torch.as_tensor(mean).to(images).reshape(-1, 1, 1)
+    if len(colour) not in (1, images.shape[1]):
+        raise ValueError(
+            f"images {tuple(images.shape)} do not fit the model, which is of {len(colour)} channels; use another model"
+        )
+    return colour.expand(images.shape[1], 1, 1)
 
 
 def blur(images: Tensor, *, size: int = 11, sigma: float = 5.0, outside: Tensor | float = 0.0) -> Tensor:
@@ -110,7 +115,10 @@ FILLS: dict[str, Callable[[nn.Module, Tensor, list[int], int], Tensor]] = {
 }
 
 
-def filled(fill: Fill, model: nn.Module, images: Tensor, *, indices: Tensor | None = None, seed: int = 0) -> Tensor:
+Fill = Annotated[str, Names(FILLS)] | Number | Tensor | Callable[[Tensor], Tensor]
+
+
+def filled(fill: Fill, model: nn.Module, images: Tensor, *, indices: Indices = None, seed: int = 0, name: str = "fill") -> Tensor:
     """Return the values that replace removed pixels, expanded to the shape of images (B, C, H, W).
 
     Args:
@@ -124,25 +132,29 @@ def filled(fill: Fill, model: nn.Module, images: Tensor, *, indices: Tensor | No
               the image's channel,
             - `gaussian`: the image's mean colour plus one normal draw per channel.
         seed, indices: fix the random fills; indices (B,) are the images' numbers in their data set.
+        name: of the option, for error messages.
 
     Raises:
         ValueError: the name is unknown, the tensor does not broadcast, or the result contains NaN.
     """
     if isinstance(fill, str):
         if fill not in FILLS:
-            raise no_such("fill", fill, FILLS)
+            raise no_such(name, fill, FILLS)
+        look_at_fill(fill)
         with without_autocast(images):
             substrate = FILLS[fill](model, images, row_indices(images, indices), seed)
     else:
-        substrate = fill(images) if callable(fill) else torch.tensor(fill) if isinstance(fill, (int, float)) else fill
+        substrate = fill(images) if callable(fill) else torch.tensor(float(fill)) if isinstance(fill, (int, float)) else fill
         if not isinstance(substrate, Tensor):
-            kind = type(substrate).__name__
-            raise ValueError(f"fill must be a name, a number, a tensor or a function that returns a tensor, got {kind}")
+            raise ValueError(f"{name} must be a name, a number, a tensor or a function that returns one, got {shown(substrate)}")
         substrate = substrate.to(images)
     try:
         substrate = substrate.expand(images.shape)
     except RuntimeError:
-        raise ValueError(f"fill {tuple(substrate.shape)} does not broadcast to images {tuple(images.shape)}") from None
+        got, wanted = tuple(substrate.shape), tuple(images.shape)
+        raise ValueError(
+            f"{name} {got} does not broadcast to images {wanted}; give one number per channel as (C, 1, 1)"
+        ) from None
     if not torch.isfinite(substrate).all():
-        raise ValueError("the fill contains NaN or infinity")
+        raise ValueError(f"{name} contains NaN or infinity; give finite values")
     return substrate

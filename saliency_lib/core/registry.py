@@ -1,25 +1,12 @@
 """Tables of names. A name is the function, the word in YAML, the slug of the artefact and the key in the legend."""
 
-import difflib
 import html
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
-
-class UnknownName(ValueError, KeyError):
-    """A name that is not in a table."""
-
-    __str__ = Exception.__str__  # KeyError would print the message in quotes
-
-
-def no_such(kind: str, name: object, known: Iterable[str]) -> UnknownName:
-    """Return the error for an unknown name: the name, the nearest known one, or else all known ones if they are few."""
-    known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(known[:40])}{' ...' if len(known) > 40 else ''}"
-    return UnknownName(f"{kind} {name!r} is not known; {hint}")
+from saliency_lib.core.options import check_options, no_such
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +125,7 @@ class Registry(Mapping[str, E], Generic[E]):
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
         """Return the keyword-only options of an entry, by name."""
-        parameters = inspect.signature(self[name]).parameters
+        parameters = inspect.signature(inspect.unwrap(self[name])).parameters
         return {key: value for key, value in parameters.items() if value.kind is value.KEYWORD_ONLY}
 
     def defaults(self, name: str) -> dict[str, Any]:
@@ -151,12 +138,9 @@ class Registry(Mapping[str, E], Generic[E]):
         return {option: value for option, value in given.items() if option in known}
 
     def check_options(self, name: str, options: Mapping[str, object]) -> None:
-        """Refuse an option that the entry does not take.
+        """Refuse an option that the entry does not take, or a value that its annotation does not allow.
 
         Raises:
-            ValueError: the name is not in the table, or an option is not one of the entry's.
+            ValueError: the name is not in the table, or an option or its value is not allowed.
         """
-        known = self.options(name)
-        for option in options:
-            if option not in known:
-                raise no_such(f"option of {self.kind} {name!r}", option, known)
+        check_options(self[name].function, options, name, self.kind)

@@ -1,16 +1,15 @@
 """Segments: the regions of an image that are hidden or removed as a whole."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from saliency_lib.core.optional import optional
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import Names, no_such
 
-Segments = str | Tensor | Callable[[Tensor], Tensor]
 SMALL = 64  # pixels of the shorter side; below it quickshift finds one to five segments per image
 
 
@@ -69,6 +68,9 @@ SEGMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "slic": lambda images, seed: compact_superpixels(images),
     "grid": lambda images, seed: grid(images),
 }
+
+
+Segments = Annotated[str, Names(SEGMENTATIONS)] | Tensor | Callable[[Tensor], Tensor]
 
 
 def numbered(images: Tensor, segments: Segments | None, seed: int) -> Tensor:

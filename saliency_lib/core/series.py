@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from saliency_lib.core.checks import check_fit
 from saliency_lib.core.locks import lock_of
 
 
@@ -21,10 +22,17 @@ def of_series(function: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(model, nn.Module):
             return function(model, images, *arguments, **options)  # which refuses it
         with lock_of(model):
-            if getattr(images, "ndim", None) != 3:
-                return function(model, images, *arguments, **options)
-            with _receiving_series(model, images):
-                return function(model, images.unsqueeze(1), *arguments, **options)
+            try:
+                if getattr(images, "ndim", None) != 3 or not isinstance(images, Tensor):
+                    return function(model, images, *arguments, **options)
+                with _receiving_series(model, images):
+                    return function(model, images.unsqueeze(1), *arguments, **options)
+            except RuntimeError as error:
+                try:
+                    check_fit(model, images)
+                except ValueError as reason:
+                    raise reason from error
+                raise
 
     return lifted
 

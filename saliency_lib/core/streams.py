@@ -2,24 +2,30 @@
 
 import hashlib
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from saliency_lib.core.options import shown
+
+Indices = Tensor | Sequence[int] | None  # the number of each image in its data set; None: 0..B-1
 Distribution = Callable[..., Tensor]  # torch.rand or torch.randn
 
 
-def row_indices(images: Tensor, indices: Tensor | None) -> list[int]:
+def row_indices(images: Tensor, indices: Indices) -> list[int]:
     """Return the number of each image in its data set, 0..B-1 if `indices` is None.
 
     Together with a seed, this number fixes the image's random numbers, whatever batch the image is in.
     """
     if indices is None:
         return list(range(len(images)))
-    numbers = [int(i) for i in indices]
+    try:
+        numbers = [operator.index(number) for number in indices]
+    except TypeError:
+        numbers = []
     if len(numbers) != len(images):
-        raise ValueError(f"indices has {len(numbers)} entries for {len(images)} images; pass one per image")
+        raise ValueError(f"indices must be {len(images)} whole numbers, one per image, got {shown(indices)}")
     return numbers
 
 
@@ -58,7 +64,7 @@ def noise(
 
 
 def noise_by_draw(
-    images: Tensor, purpose: str, law: Distribution, seed: int, indices: Tensor | None
+    images: Tensor, purpose: str, law: Distribution, seed: int, indices: Indices
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a function of image rows (n,) and draw numbers (n,) that gives their random numbers (n, C, H, W).
 

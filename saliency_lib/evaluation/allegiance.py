@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 
 from saliency_lib.core.fills import Fill
+from saliency_lib.core.options import Positive, Seed
+from saliency_lib.core.streams import Indices
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.perturbation import perturbation_curve
 from saliency_lib.evaluation.table import METRICS
@@ -18,9 +20,9 @@ def allegiance(
     targets: Tensor | None = None,
     *,
     fill: Fill = "black",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Test whether the prediction stays that of the whole image as the most relevant pixels turn black or white.
 

@@ -1,13 +1,16 @@
 """Deletion: the class probability as the most relevant pixels are removed, with the presets of the papers that measure it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill
+from saliency_lib.core.options import Count, Names, Positive, Seed
+from saliency_lib.core.streams import Indices
 from saliency_lib.evaluation.curve import Curve
-from saliency_lib.evaluation.perturbation import ScoreFunction, choose, even_fractions, perturbation_curve, strides
+from saliency_lib.evaluation.perturbation import Score, choose, even_fractions, perturbation_curve, strides
+from saliency_lib.evaluation.ranking import Ties
 from saliency_lib.evaluation.table import METRICS
 
 # The settings of the papers that measure deletion and insertion. Strides are in pixels; None is one row of the image.
@@ -34,7 +37,7 @@ def preset_curve(
     preset: str,
     steps: int | None,
     fill: Fill | None,
-    score: str | ScoreFunction | None,
+    score: Score | None,
     **options: Any,
 ) -> Curve:
     """Compute the curve of a preset.
@@ -69,14 +72,14 @@ def deletion(
     maps: Tensor,
     targets: Tensor | None = None,
     *,
-    preset: str = "rise",
-    steps: int | None = None,
+    preset: Annotated[str, Names(PRESETS)] = "rise",
+    steps: Count | None = None,
     fill: Fill | None = None,
-    score: str | ScoreFunction | None = None,
-    ties: str = "random",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: Score | None = None,
+    ties: Ties = "random",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Follow the class probability as the most relevant pixels are removed; a small area is evidence for the map.
 

@@ -7,8 +7,11 @@ from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill
+from saliency_lib.core.options import Count, Draws, Positive, Seed
+from saliency_lib.core.streams import Indices
 from saliency_lib.evaluation.curve import Curve, difference
-from saliency_lib.evaluation.perturbation import ScoreFunction, even_fractions, perturbation_curve
+from saliency_lib.evaluation.perturbation import Score, even_fractions, perturbation_curve
+from saliency_lib.evaluation.ranking import Ties
 from saliency_lib.evaluation.table import METRICS
 
 
@@ -19,13 +22,13 @@ def srg(
     maps: Tensor,
     targets: Tensor | None = None,
     *,
-    steps: int = 28,
+    steps: Count = 28,
     fill: Fill = "mean",
-    score: str | ScoreFunction = "probability",
-    ties: str = "random",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: Score = "probability",
+    ties: Ties = "random",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Subtract the score without the most relevant pixels from the score without the least relevant ones.
 
@@ -66,14 +69,14 @@ def relative_deletion(
     maps: Tensor,
     targets: Tensor | None = None,
     *,
-    steps: int = 28,
-    orders: int = 10,
+    steps: Count = 28,
+    orders: Draws = 10,
     fill: Fill = "mean",
-    score: str | ScoreFunction = "probability",
-    ties: str = "random",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: Score = "probability",
+    ties: Ties = "random",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Subtract the mean deletion curve of random orders of the image's pixels from that of its map.
 

@@ -1,6 +1,7 @@
 """Fidelity: how well a map describes the model's behaviour, as infidelity, average drop and average increase."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +9,14 @@ from torch import Tensor, nn
 from saliency_lib.core.batching import classes_of, frozen, logits_of
 from saliency_lib.core.checks import check_images, check_maps, positive
 from saliency_lib.core.fills import Fill, filled
-from saliency_lib.core.streams import noise, row_indices
+from saliency_lib.core.options import Count, Names, Positive, Seed
+from saliency_lib.core.streams import Indices, noise, row_indices
 from saliency_lib.evaluation.curve import Curve, one_number
-from saliency_lib.evaluation.perturbation import ScoreFunction, check_scores, choose, fixed, scores_without
+from saliency_lib.evaluation.perturbation import Score, check_scores, fixed, scores_without
 from saliency_lib.evaluation.table import METRICS
 
 
-def squares(images: Tensor, samples: int, *, seed: int = 0, indices: Tensor | None = None) -> Tensor:
+def squares(images: Tensor, samples: int, *, seed: Seed = 0, indices: Indices = None) -> Tensor:
     """Draw random squares (B, samples, 3) as top, left, side, with sides uniform from 1 to half the image's shorter side."""
     like = torch.empty(len(images), 3, positive("samples", samples), device=images.device)
     draws = noise(like, row_indices(images, indices), seed, "infidelity").double()
@@ -32,7 +34,7 @@ def changes(
     removed: Callable[[int, int], Tensor],
     samples: int,
     substrate: Tensor,
-    score: str | ScoreFunction,
+    score: Score,
     batch_size: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Compare maps with the model on pixels that are removed together.
@@ -66,13 +68,13 @@ def infidelity(
     maps: Tensor,
     targets: Tensor | None = None,
     *,
-    samples: int = 100,
-    scaling: str = "optimal",
+    samples: Count = 100,
+    scaling: Annotated[str, Names(("optimal", "none"))] = "optimal",
     fill: Fill = "mean",
-    score: str | ScoreFunction = "logit",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: Score = "logit",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Measure how far the map's sum over a random square is from the change of the score when that square is removed.
 
@@ -97,7 +99,6 @@ def infidelity(
     """
     images = check_images(images)
     check_maps(maps, images)
-    optimal = choose("scaling", scaling, {"optimal": True, "none": False})
     boxes = squares(images, samples, seed=seed, indices=indices).flatten(0, 1)
     y, x = (torch.arange(n, device=images.device) for n in images.shape[2:])
 
@@ -108,7 +109,7 @@ def infidelity(
     substrate = filled(fill, model, images, indices=indices, seed=seed)
     predicted_change, change = changes(model, images, maps, targets, inside, samples, substrate, score, batch_size)
     predicted_change = predicted_change.to(change)
-    if optimal:
+    if scaling == "optimal":
         size = predicted_change.square().sum(1, keepdim=True)
         predicted_change = predicted_change * (predicted_change * change).sum(1, keepdim=True) / size.where(size > 0, 1)
     return one_number((predicted_change - change).square().mean(1))
@@ -137,7 +138,7 @@ def _confidence(
 
 @METRICS.register(lower_is_better=True, paper="Chattopadhay et al. 2018")
 def average_drop(
-    model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, batch_size: int | None = None
+    model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, batch_size: Positive | None = None
 ) -> Curve:
     """Measure the share of the class probability that is lost when each pixel is multiplied by its relevance.
 
@@ -159,7 +160,7 @@ def average_drop(
 
 @METRICS.register(lower_is_better=False, paper="Chattopadhay et al. 2018")
 def average_increase(
-    model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, batch_size: int | None = None
+    model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, batch_size: Positive | None = None
 ) -> Curve:
     """Test whether the class probability rises when each pixel is multiplied by its relevance, as in average_drop.
 

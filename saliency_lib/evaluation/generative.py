@@ -1,27 +1,31 @@
 """A classifier as a density of images: what it considers typical, and how fast the density changes around the data."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, logits_of, recording
-from saliency_lib.core.checks import check_images, check_logits, check_model, check_targets, not_negative, positive
-from saliency_lib.core.streams import noise, noise_by_draw, row_indices
+from saliency_lib.core.calls import kernel
+from saliency_lib.core.checks import check_images, check_logits, check_model, check_targets, not_negative
+from saliency_lib.core.options import MOST, Count, NotNegative, Positive, Range, Seed, typed
+from saliency_lib.core.streams import Indices, noise, noise_by_draw, row_indices
 from saliency_lib.evaluation.perturbation import check_scores
 
 
+@typed
 def activation_maximisation(
     model: nn.Module,
     labels: Tensor,
     *,
     shape: tuple[int, int, int],
-    steps: int = 500,
-    rate: float = 0.1,
-    decay: float = 0.01,
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    steps: Annotated[int, Range(0, MOST)] = 500,
+    rate: NotNegative = 0.1,
+    decay: NotNegative = 0.01,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Make images that a model considers typical of their classes, by ascent of the class's logit from noise around grey.
 
@@ -48,10 +52,6 @@ def activation_maximisation(
     noise is added during the ascent, although the code calls it Langevin dynamics. Shmelkov, Schmid, Alahari 2018 introduced
     the test for generators.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps must be a whole number of at least 0, got {steps!r}")
-    for name, value in (("rate", rate), ("decay", decay)):
-        not_negative(name, value)
     check_model(model)
     like = next(model.parameters(), torch.empty(0))
     labels = torch.as_tensor(labels, device=like.device)
@@ -82,16 +82,17 @@ def activation_maximisation(
     return images
 
 
+@kernel
 def density_ratio(
     model: nn.Module,
     images: Tensor,
     targets: Tensor | None = None,
     *,
     sigmas: Sequence[float],
-    samples: int = 10,
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    samples: Count = 10,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Tensor:
     """Measure how the density that a logit implies changes from an image to noisy copies: mean over n of f_c(x + n) - f_c(x).
 
@@ -113,7 +114,6 @@ def density_ratio(
     logarithm, not of the ratio, which overflows and is dominated by the largest of a few draws.
     """
     images = check_images(images)
-    positive("samples", samples)
     sigmas = [not_negative("each of sigmas", float(sigma)) for sigma in sigmas]
     if not sigmas:
         raise ValueError("sigmas are empty; pass at least one standard deviation of the noise")

@@ -11,12 +11,13 @@ from scipy.interpolate import LinearNDInterpolator
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import classes_of, frozen, logits_of
-from saliency_lib.core.checks import check_images, check_maps, positive
+from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import noise_range
-from saliency_lib.core.streams import noise, row_indices
+from saliency_lib.core.options import Count, Draws, Positive, Seed
+from saliency_lib.core.streams import Indices, noise, row_indices
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.perturbation import (
-    ScoreFunction,
+    Score,
     check_scores,
     checked_fractions,
     score_function,
@@ -53,7 +54,7 @@ def interpolated(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
     return whole[:, :height, :width]
 
 
-def seeds(images: Tensor, seed: int, indices: Tensor | None, share: float = 0.01) -> Tensor:
+def seeds(images: Tensor, seed: int, indices: Indices, share: float = 0.01) -> Tensor:
     """Draw the pixels (B, H, W), bool, that the blurred images keep, a share of all."""
     keys = noise(images[:, 0].float(), row_indices(images, indices), seed, "pic").flatten(1)
     places = keys.argsort(dim=1, stable=True).argsort(dim=1)
@@ -84,12 +85,12 @@ def pic(
     targets: Tensor | None = None,
     *,
     fractions: Sequence[float] = THRESHOLDS,
-    steps: int = 100,
-    draws: int = DRAWS,
-    score: str | ScoreFunction = "probability",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    steps: Count = 100,
+    draws: Draws = DRAWS,
+    score: Score = "probability",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Follow the score of a blurred image that regains its most relevant pixels, over the information that it regains.
 
@@ -117,12 +118,12 @@ def pic(
     """
     images = check_images(images)
     check_maps(maps, images)
-    score_of, numbers, draws = score_function(score), row_indices(images, indices), positive("draws", draws)
+    score_of, numbers, draws = score_function(score), row_indices(images, indices), draws
     counts = torch.tensor([round(share * maps[0].numel()) for share in checked_fractions(fractions)], device=images.device)
     low, high = (bound.double() for bound in noise_range(images))
     pixels = ((images.double() - low) / (high - low) * 255).round().byte().cpu().numpy()
     kept, divided = seeds(images, seed, indices), cuts_ties(maps, counts, descending=True).any(1).tolist()
-    grid = np.linspace(0, 1, positive("steps", steps) + 1)
+    grid = np.linspace(0, 1, steps + 1)
     curves, sums = [], []
     with frozen(model), torch.no_grad():
         logits = logits_of(model, images, batch_size)

@@ -1,14 +1,18 @@
 """Insertion: the class probability as the most relevant pixels appear on a blurred image."""
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.fills import Fill
+from saliency_lib.core.options import Count, Names, Positive, Seed
+from saliency_lib.core.streams import Indices
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.deletion import PRESETS, preset_curve
-from saliency_lib.evaluation.perturbation import ScoreFunction, is_released
+from saliency_lib.evaluation.perturbation import Score, Variant
+from saliency_lib.evaluation.ranking import Ties
 from saliency_lib.evaluation.table import METRICS
 
 
@@ -19,15 +23,15 @@ def insertion(
     maps: Tensor,
     targets: Tensor | None = None,
     *,
-    preset: str = "rise",
-    variant: str = "corrected",
-    steps: int | None = None,
+    preset: Annotated[str, Names(PRESETS)] = "rise",
+    variant: Variant = "corrected",
+    steps: Count | None = None,
     fill: Fill | None = None,
-    score: str | ScoreFunction | None = None,
-    ties: str = "random",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: Score | None = None,
+    ties: Ties = "random",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Follow the class probability as the most relevant pixels appear on a blurred image; a large area is evidence for the map.
 
@@ -49,7 +53,7 @@ def insertion(
     Source: as in deletion. Differs: as in deletion; and the curve starts at the blurred image, while the saliency
     benchmark's code scores the whole image there.
     """
-    released = is_released(variant)
+    released = variant == "released"
     if released and preset != "saliency_benchmark":
         raise ValueError(f"variant 'released' needs preset 'saliency_benchmark', got preset {preset!r}")
     curve = preset_curve(

@@ -1,11 +1,14 @@
 """Localisation: is the map's relevance on the object, if the object is known?"""
 
+import math
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_images, check_maps
+from saliency_lib.core.options import Range
 from saliency_lib.evaluation.curve import Curve, one_number
 from saliency_lib.evaluation.ranking import mean_of_tied, tied
 from saliency_lib.evaluation.table import METRICS
@@ -35,7 +38,7 @@ def pointing_game(
     targets: Tensor | None = None,
     *,
     objects: Tensor | None = None,
-    tolerance: float = 0,
+    tolerance: Annotated[float, Range(0, math.inf)] = 0,
 ) -> Curve:
     """Test whether the largest value of the map is on the object; of several, the share that is.
 
@@ -55,8 +58,6 @@ def pointing_game(
     here all images count alike. The distance is to the object's mask, which their data give as a box.
     """
     objects = _checked(objects, images, maps)
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be at least 0 pixels, got {tolerance!r}")
     largest = maps == maps.amax((1, 2), keepdim=True)
     hits = (largest & _near(objects, tolerance)).sum((1, 2)).double() / largest.sum((1, 2))
     return _ranked(hits, maps)
@@ -64,7 +65,8 @@ def pointing_game(
 
 def _near(objects: Tensor, tolerance: float) -> Tensor:
     """Return which pixels (B, H, W) are at most so many pixels away from the object."""
-    reach = int(min(tolerance, sum(objects.shape[1:])))
+    tolerance = min(tolerance, sum(objects.shape[1:]))
+    reach = int(tolerance)
     away = torch.arange(-reach, reach + 1, device=objects.device)
     disc = (away[:, None] ** 2 + away**2 <= tolerance**2).float()[None, None]
     return torch.nn.functional.conv2d(objects[:, None].float(), disc, padding=reach)[:, 0] > 0

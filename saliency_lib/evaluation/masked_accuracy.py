@@ -4,8 +4,11 @@ from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill
+from saliency_lib.core.options import Positive, Seed
+from saliency_lib.core.streams import Indices
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.perturbation import perturbation_curve
+from saliency_lib.evaluation.ranking import Ties
 from saliency_lib.evaluation.table import METRICS
 
 
@@ -17,10 +20,10 @@ def masked_accuracy(
     targets: Tensor | None = None,
     *,
     fill: Fill = "corner",
-    ties: str = "random",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    ties: Ties = "random",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Test whether the prediction is right as the pixels of largest |map| are masked, without training again.
 

@@ -3,17 +3,20 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, logits_of
+from saliency_lib.core.calls import kernel
 from saliency_lib.core.checks import check_images, check_maps, positive, rows_not_finite
 from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.options import Draws, Names, Positive, Seed
 from saliency_lib.core.registry import no_such
+from saliency_lib.core.streams import Indices
 from saliency_lib.evaluation.curve import Curve
-from saliency_lib.evaluation.ranking import DRAWS, TIES, cuts_ties, random_ranks, ranks, tied
+from saliency_lib.evaluation.ranking import DRAWS, Ties, cuts_ties, random_ranks, ranks, tied
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,13 @@ SCORES: dict[str, ScoreFunction] = {
 }
 
 ORDERS = {"most_relevant_first": True, "least_relevant_first": False}
+Score = Annotated[str, Names(SCORES)] | ScoreFunction
+Order = Annotated[str, Names(ORDERS)]
+Variant = Annotated[str, Names(("corrected", "released"))]
+STARTS = {"image": True, "fill": False}
 
 
+@kernel
 def perturbation_curve(
     model: nn.Module,
     images: Tensor,
@@ -54,15 +62,15 @@ def perturbation_curve(
     targets: Tensor | None = None,
     *,
     fractions: Sequence[float],
-    order: str = "most_relevant_first",
-    start: str = "image",
-    ties: str = "random",
-    draws: int = DRAWS,
+    order: Order = "most_relevant_first",
+    start: Annotated[str, Names(STARTS)] = "image",
+    ties: Ties = "random",
+    draws: Draws = DRAWS,
     fill: Fill | Imputed = "mean",
-    score: str | ScoreFunction = "probability",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: Score = "probability",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Change the pixels of each image in the order of its map, and score the model after each step.
 
@@ -96,16 +104,14 @@ def perturbation_curve(
     """
     images = check_images(images)
     check_maps(maps, images)
-    descending = choose("order", order, ORDERS)
-    if ties not in TIES:
-        raise no_such("ties", ties, TIES)
-    deleting = choose("start", start, {"image": True, "fill": False})
+    descending = ORDERS[order]
+    deleting = STARTS[start]
     shares, pixels = checked_fractions(fractions), maps[0].numel()
     counts = [round(share * pixels) for share in shares]
     imputed = fill if isinstance(fill, Imputed) else fixed(filled(fill, model, images, indices=indices, seed=seed))
     steps = torch.tensor(counts, device=images.device)
     if ties == "random":
-        places = random_ranks(maps, positive("draws", draws), descending=descending, seed=seed, indices=indices)
+        places = random_ranks(maps, draws, descending=descending, seed=seed, indices=indices)
         divided = cuts_ties(maps, steps, descending=descending)
     else:
         places = ranks(maps, descending=descending, together=ties == "together")[None]
@@ -145,8 +151,8 @@ def scores_without(
     missing: Callable[[int, int], Tensor],
     *,
     fill: Imputed,
-    score: str | ScoreFunction,
-    batch_size: int | None = None,
+    score: Score,
+    batch_size: Positive | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Score inputs that are made from images by replacing some of their pixels.
 
@@ -194,7 +200,7 @@ def check_scores(values: Tensor) -> None:
         raise ValueError(f"the score is NaN or infinite for images {damaged}; check the model's weights")
 
 
-def score_function(score: str | ScoreFunction) -> ScoreFunction:
+def score_function(score: Score) -> ScoreFunction:
     """Return the score with this name in SCORES, or the function itself."""
     return score if callable(score) else choose("score", score, SCORES)
 
@@ -223,8 +229,3 @@ def even_fractions(pixels: int, steps: int) -> list[float]:
 def strides(pixels: int, stride: int) -> list[float]:
     """Return fractions from 0 to 1 in strides of `stride` pixels; the last may be shorter."""
     return [count / pixels for count in (*range(0, pixels, stride), pixels)]
-
-
-def is_released(variant: str) -> bool:
-    """Return whether the variant of a metric is `released` and not `corrected`."""
-    return choose("variant", variant, {"corrected": False, "released": True})

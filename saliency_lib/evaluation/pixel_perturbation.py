@@ -5,8 +5,11 @@ from torch import Tensor, nn
 
 from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill
+from saliency_lib.core.options import Positive, Seed
+from saliency_lib.core.streams import Indices
 from saliency_lib.evaluation.curve import Curve
-from saliency_lib.evaluation.perturbation import is_released, perturbation_curve
+from saliency_lib.evaluation.perturbation import Order, Variant, perturbation_curve
+from saliency_lib.evaluation.ranking import Ties
 from saliency_lib.evaluation.table import METRICS
 
 
@@ -17,13 +20,13 @@ def pixel_perturbation(
     maps: Tensor,
     targets: Tensor | None = None,
     *,
-    variant: str = "corrected",
-    order: str = "least_relevant_first",
+    variant: Variant = "corrected",
+    order: Order = "least_relevant_first",
     fill: Fill = "grey",
-    ties: str | None = None,
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    ties: Ties | None = None,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Test whether the prediction is right as the least relevant pixels are removed; a large area is evidence for the map.
 
@@ -48,7 +51,7 @@ def pixel_perturbation(
     ranks the standard deviation over channels of the signed gradient, and adds noise of 1e-20 against ties, which has no
     effect in float32; here any map is ranked as it is.
     """
-    released = is_released(variant)
+    released = variant == "released"
     pixels = check_images(images)[0, 0].numel()
     counts = [max(0, int(share * pixels) - released) for share in np.logspace(-2, 0, 25)]
     return perturbation_curve(

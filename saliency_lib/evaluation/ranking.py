@@ -1,11 +1,15 @@
 """Put the pixels of a map in the order of their values, and deal with those that tie."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from saliency_lib.core.streams import noise, row_indices
+from saliency_lib.core.options import Names
+from saliency_lib.core.streams import Indices, noise, row_indices
 
 TIES = ("random", "index", "together")
+Ties = Annotated[str, Names(TIES)]
 DRAWS = 4  # random orders of tied pixels over which a metric is averaged
 
 
@@ -30,7 +34,7 @@ def ranks(maps: Tensor, *, descending: bool = True, together: bool = False, keys
     return torch.empty_like(order).scatter_(1, order, places)
 
 
-def random_ranks(maps: Tensor, draws: int, *, descending: bool, seed: int, indices: Tensor | None) -> Tensor:
+def random_ranks(maps: Tensor, draws: int, *, descending: bool, seed: int, indices: Indices) -> Tensor:
     """Return the places (draws, B, H*W) of the pixels, tied pixels in an order that is fixed by seed, image and draw."""
     like, numbers = torch.empty_like(maps.flatten(1), dtype=torch.float32), row_indices(maps, indices)
     keys = (noise(like, numbers, seed, "ties", draw) for draw in range(draws))

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.core.checks import check_images, check_maps, positive
+from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill, filled
+from saliency_lib.core.options import Count, Draws, Positive, Seed
 from saliency_lib.core.segments import Segments, numbered
-from saliency_lib.core.streams import row_indices
+from saliency_lib.core.streams import Indices, row_indices
 from saliency_lib.evaluation.curve import Curve, one_number
-from saliency_lib.evaluation.perturbation import ScoreFunction, fixed, scores_without, standard_error
+from saliency_lib.evaluation.perturbation import Score, fixed, scores_without, standard_error
 from saliency_lib.evaluation.ranking import DRAWS, random_ranks, tied
 from saliency_lib.evaluation.table import METRICS
 
@@ -38,9 +39,9 @@ def region_curves(
     most: int | None = None,
     draws: int,
     fill: Fill,
-    score: str | ScoreFunction,
+    score: Score,
     seed: int,
-    indices: Tensor | None,
+    indices: Indices,
     batch_size: int | None,
 ) -> list[Tensor]:
     """Score each image as its regions are removed, the most relevant first.
@@ -92,14 +93,14 @@ def aopc(
     maps: Tensor,
     targets: Tensor | None = None,
     *,
-    window: int = 9,
-    steps: int = 100,
-    draws: int = DRAWS,
+    window: Positive = 9,
+    steps: Count = 100,
+    draws: Draws = DRAWS,
     fill: Fill = "noise",
-    score: str | ScoreFunction = "probability",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: Score = "probability",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Compute the mean fall of the score as the most relevant windows are replaced by noise (region perturbation).
 
@@ -125,10 +126,10 @@ def aopc(
     """
     images = check_images(images)
     check_maps(maps, images)
-    regions = windows(images, positive("window", window))
+    regions = windows(images, window)
     relevance = relevance_of(regions, maps)
     curves = region_curves(
-        model, images, relevance, targets, regions, most=positive("steps", steps), draws=positive("draws", draws),
+        model, images, relevance, targets, regions, most=steps, draws=draws,
         fill=fill, score=score, seed=seed, indices=indices, batch_size=batch_size,
     )  # fmt: skip
     return over_orders([curve[:, 0] - curve.mean(1) for curve in curves], relevance)
@@ -142,12 +143,12 @@ def irof(
     targets: Tensor | None = None,
     *,
     segments: Segments = "slic",
-    draws: int = DRAWS,
+    draws: Draws = DRAWS,
     fill: Fill = "image_mean",
-    score: str | ScoreFunction = "probability",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: Score = "probability",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Compute the area over the curve of f(x_k) / f(x) as superpixels turn into the mean colour, the most relevant first.
 
@@ -179,7 +180,7 @@ def irof(
     regions = numbered(images, segments, seed)
     relevance = relevance_of(regions, maps)
     curves = region_curves(
-        model, images, relevance, targets, regions, draws=positive("draws", draws), fill=fill, score=score,
+        model, images, relevance, targets, regions, draws=draws, fill=fill, score=score,
         seed=seed, indices=indices, batch_size=batch_size,
     )  # fmt: skip
     shares = [curve / curve[:, :1].clamp_min(torch.finfo(curve.dtype).tiny) for curve in curves]

@@ -10,10 +10,12 @@ from scipy import sparse
 from scipy.linalg import solveh_banded
 from torch import Tensor, nn
 
-from saliency_lib.core.checks import check_images, not_negative
-from saliency_lib.core.streams import noise, row_indices
+from saliency_lib.core.checks import check_images
+from saliency_lib.core.options import NotNegative, Positive, Seed
+from saliency_lib.core.streams import Indices, noise, row_indices
 from saliency_lib.evaluation.curve import Curve, difference
-from saliency_lib.evaluation.perturbation import Imputed, ScoreFunction, perturbation_curve
+from saliency_lib.evaluation.perturbation import Imputed, Score, perturbation_curve
+from saliency_lib.evaluation.ranking import Ties
 from saliency_lib.evaluation.table import METRICS
 
 DRAWS = 2  # random orders of tied pixels: a linear system per order costs more than a forward pass of a small network
@@ -80,12 +82,12 @@ def road(
     targets: Tensor | None = None,
     *,
     fractions: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    sigma: float = 0.01,
-    score: str | ScoreFunction = "probability",
-    ties: str = "random",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    sigma: NotNegative = 0.01,
+    score: Score = "probability",
+    ties: Ties = "random",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Compute half the difference between the score without the least relevant and without the most relevant pixels.
 
@@ -111,7 +113,7 @@ def road(
     averages over fractions and draws new noise for each.
     """
     images = check_images(images)
-    field = not_negative("sigma", sigma) * noise(images, row_indices(images, indices), seed, "road", law=torch.randn)
+    field = sigma * noise(images, row_indices(images, indices), seed, "road", law=torch.randn)
     fill = Imputed(lambda rows, missing: imputed(images[rows], missing) + field[rows])
     options: dict[str, Any] = {"fractions": fractions, "ties": ties, "draws": DRAWS, "seed": seed, "indices": indices}
     options["batch_size"] = batch_size

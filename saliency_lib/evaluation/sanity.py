@@ -3,18 +3,19 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import frozen, resolve_targets
-from saliency_lib.core.checks import check_images, check_maps, not_negative, positive
+from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.locks import Stream
 from saliency_lib.core.optional import optional
-from saliency_lib.core.streams import noise, row_indices, seed_of
+from saliency_lib.core.options import Count, Names, NotNegative, Positive, Seed
+from saliency_lib.core.streams import Indices, noise, row_indices, seed_of
 from saliency_lib.evaluation.curve import Curve, one_number
-from saliency_lib.evaluation.perturbation import choose
 from saliency_lib.evaluation.table import METRICS
 
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -45,11 +46,11 @@ def max_sensitivity(
     targets: Tensor | None = None,
     *,
     explain: Explain | None = None,
-    radius: float = 0.02,
-    samples: int = 10,
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    radius: NotNegative = 0.02,
+    samples: Count = 10,
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Measure the largest relative change of the map when the image changes by very little.
 
@@ -73,8 +74,6 @@ def max_sensitivity(
     Source: Yeh et al. 2019, section 4; constants of captum's sensitivity_max.
     """
     explain, images = _checked(explain, images, maps)
-    positive("samples", samples)
-    not_negative("radius", radius)
     numbers = row_indices(images, indices)
     precise = torch.promote_types(maps.dtype, torch.float32)
     flat = maps.detach().flatten(1).to(precise)
@@ -194,10 +193,10 @@ def model_randomisation(
     targets: Tensor | None = None,
     *,
     explain: Explain | None = None,
-    steps: int = 8,
-    similarity: str = "spearman",
-    seed: int = 0,
-    batch_size: int | None = None,
+    steps: Count = 8,
+    similarity: Annotated[str, Names(SIMILARITIES)] = "spearman",
+    seed: Seed = 0,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Measure how similar the map stays as the model's layers are initialised again, from the last to the first.
 
@@ -227,8 +226,7 @@ def model_randomisation(
     7-pixel window.
     """
     explain, images = _checked(explain, images, maps)
-    similarity_of = choose("similarity", similarity, SIMILARITIES)
-    positive("steps", steps)
+    similarity_of = SIMILARITIES[similarity]
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
     random = copy.deepcopy(model)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.core.checks import check_images, check_maps, positive
+from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill, filled
-from saliency_lib.core.streams import noise_by_draw
+from saliency_lib.core.options import Count, Positive, Seed
+from saliency_lib.core.streams import Indices, noise_by_draw
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.fidelity import changes
-from saliency_lib.evaluation.perturbation import ScoreFunction, checked_fractions
+from saliency_lib.evaluation.perturbation import Score, checked_fractions
 from saliency_lib.evaluation.table import METRICS
 
 
@@ -30,12 +31,12 @@ def sensitivity_n(
     targets: Tensor | None = None,
     *,
     fractions: Sequence[float] = (0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8),
-    samples: int = 100,
+    samples: Count = 100,
     fill: Fill = "mean",
-    score: str | ScoreFunction = "logit",
-    seed: int = 0,
-    indices: Tensor | None = None,
-    batch_size: int | None = None,
+    score: Score = "logit",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
 ) -> Curve:
     """Correlate the map's sum over n random pixels with the fall of the score when they are removed, for several n.
 
@@ -61,7 +62,7 @@ def sensitivity_n(
     """
     images = check_images(images)
     check_maps(maps, images)
-    pixels, samples = maps[0].numel(), positive("samples", samples)
+    pixels = maps[0].numel()
     counts = torch.tensor([max(1, round(share * pixels)) for share in checked_fractions(fractions)], device=images.device)
     keys = noise_by_draw(images[:, :1].float(), "sensitivity_n", torch.rand, seed, indices)
     total = len(counts) * samples

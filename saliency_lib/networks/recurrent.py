@@ -5,12 +5,15 @@ Sizes are those of the released benchmark code. Dropout is 0.1 everywhere; weigh
 
 import math
 from contextlib import nullcontext
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.networks.table import MODELS
+from saliency_lib.core.options import Range
+from saliency_lib.networks.table import MODELS, Side
 
+Features = Annotated[int, Range(1, 2000)]
 HIDDEN = 5  # units of the recurrent networks, and features within the temporal CNN
 DROPOUT = 0.1
 
@@ -22,6 +25,8 @@ class SeriesModel(nn.Module):
         network: maps series (B, T, F) to logits.
         features: F.
     """
+
+    takes_series = True  # so any values, not only those in [0, 1]
 
     def __init__(self, network: nn.Module, features: int):
         super().__init__()
@@ -60,7 +65,7 @@ class CellAttention(nn.Module):
     averaged as in the released code.
     """
 
-    def __init__(self, features: int, width: int = 50, hops: int = 10):
+    def __init__(self, features: int, width: Side = 50, hops: int = 10):
         super().__init__()
         self.score = nn.Sequential(nn.Linear(features, width), nn.Tanh(), nn.Linear(width, hops))
 
@@ -101,7 +106,7 @@ class CausalBlock(nn.Module):
 class Encoder(nn.Module):
     """A causal Transformer encoder and the maximum over time: (B, T, F) to (B, F)."""
 
-    def __init__(self, features: int, layers: int = 6, heads: int = 5, width: int = 400):
+    def __init__(self, features: int, layers: int = 6, heads: int = 5, width: Side = 400):
         super().__init__()
         layer = nn.TransformerEncoderLayer(features, heads, width, DROPOUT, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, layers, nn.LayerNorm(features), enable_nested_tensor=False)
@@ -124,7 +129,7 @@ def _classifier(classes: int, features: int, width: int, *layers: nn.Module) -> 
 
 
 @MODELS.register(channels=(1,))
-def lstm(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
+def lstm(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: Features = 50) -> SeriesModel:
     """Build one LSTM layer of 5 units whose last output is classified.
 
     Source: Ismail et al. 2020, released code. Differs: returns logits, not their softmax.
@@ -134,7 +139,9 @@ def lstm(classes: int = 10, channels: int = 1, pretrained: bool = False, *, feat
 
 
 @MODELS.register(channels=(1,))
-def lstm_cell_attention(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
+def lstm_cell_attention(
+    classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: Features = 50
+) -> SeriesModel:
     """Build an `lstm` whose input at each step is an attention over all steps so far (10 hops of width 50; `CellAttention`).
 
     Source: Ismail et al. 2020, released code. Differs: like lstm.
@@ -145,7 +152,7 @@ def lstm_cell_attention(classes: int = 10, channels: int = 1, pretrained: bool =
 
 
 @MODELS.register(channels=(1,))
-def tcn(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
+def tcn(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: Features = 50) -> SeriesModel:
     """Build a temporal CNN of three causal residual blocks (5, 5 and 50 features, dilation 1, 2 and 4) and a maximum over time.
 
     Source: Ismail et al. 2020, released code; Bai, Kolter, Koltun 2018. Differs: like lstm; without weight normalisation, with
@@ -156,7 +163,7 @@ def tcn(classes: int = 10, channels: int = 1, pretrained: bool = False, *, featu
 
 
 @MODELS.register(channels=(1,))
-def transformer(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: int = 50) -> SeriesModel:
+def transformer(classes: int = 10, channels: int = 1, pretrained: bool = False, *, features: Features = 50) -> SeriesModel:
     """Build a Transformer encoder of six causal layers (5 heads, 400 wide), as wide as the series, and a maximum over time.
 
     Args:

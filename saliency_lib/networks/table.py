@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
 from saliency_lib.core.locks import GENERATOR
+from saliency_lib.core.options import Range, check, typed
 from saliency_lib.core.registry import Entry, Registry
 
+Classes = Annotated[int, Range(1, 100_000)]
+Side = Annotated[int, Range(1, 4096)]  # pixels, or features of a layer
 COLOURS = {1: "1 (grey)", 3: "3 (colour)"}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -58,17 +61,18 @@ class Model(Entry):
 
         @wraps(function)
         def checked(classes: int = 10, channels: int = taken[-1], pretrained: bool = False, **options: Any) -> nn.Module:
-            if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-                raise ValueError(f"classes must be a whole number of at least 1, got {classes!r}")
+            check(f"classes of {name}", Classes, classes)
+            check(f"channels of {name}", int, channels)
+            check(f"pretrained of {name}", bool, pretrained)
             if channels not in taken:
                 words = " or ".join(COLOURS[number] for number in taken)
-                raise ValueError(f"channels must be {words}, got {channels!r}")
+                raise ValueError(f"channels of {name} must be {words}, got {channels!r}")
             if pretrained and not weights:
                 raise ValueError(f"{name} has no pretrained weights; train it (recipe standard) or take a torchvision network")
             with GENERATOR:
                 return function(classes, channels, pretrained, **options)
 
-        return checked
+        return typed(checked, name, "model")
 
     @property
     def row(self) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """Objectives that regularise the density a classifier implies: the gradient of the label's logit and its Hessian's trace."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_lib.core.checks import not_negative, positive
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import Above0, Count, Names, NotNegative, Number
 from saliency_lib.training.objectives import cross_entropy
 from saliency_lib.training.table import OBJECTIVES
 
@@ -58,16 +58,12 @@ def hessian_trace(
 
     Source: Srinivas and Fleuret 2021, equation 3 and released code; the other two estimators are ours.
     """
-    if estimator not in ESTIMATORS:
-        raise no_such("estimator", estimator, ESTIMATORS)
-    if not not_negative("sigma", sigma):
-        raise ValueError("sigma must be above 0, since the differences are divided by its square")
 
     def at(distance: Tensor) -> Tensor:
         return label_logit(model, images + distance, labels)[1]
 
-    noises = (sigma * torch.randn_like(images) for _ in range(positive("probes", probes)))
-    return sum((ESTIMATORS[estimator](f, g, v, at) for v in noises), torch.zeros_like(f)) / (probes * sigma**2)
+    noises = (sigma * torch.randn_like(images) for _ in range(probes))
+    return sum((ESTIMATORS[estimator](f, g, v, at) for v in noises), torch.zeros_like(f)) / (probes * float(sigma) ** 2)
 
 
 def squared_norm(g: Tensor) -> Tensor:
@@ -81,11 +77,11 @@ def score_matching(
     images: Tensor,
     labels: Tensor,
     *,
-    weight: float = 1e-3,
-    estimator: str = "released",
-    probes: int = 1,
-    sigma: float = 0.01,
-    stability: float = 1e-3,
+    weight: NotNegative = 1e-3,
+    estimator: Annotated[str, Names(ESTIMATORS)] = "released",
+    probes: Count = 1,
+    sigma: Above0 = 0.01,
+    stability: NotNegative = 1e-3,
 ) -> Tensor:
     """Add to cross-entropy the score-matching loss, which fits the label's logit to the log-density of the data.
 
@@ -102,9 +98,8 @@ def score_matching(
 
     Source: Srinivas and Fleuret 2021, equations 2-4 and released code.
     """
-    if not_negative("weight", weight) == 0:
+    if weight == 0:
         return cross_entropy(model, images, labels)
-    not_negative("stability", stability)
     logits, f, g = label_slope(model, images, labels)
     h = hessian_trace(model, images, labels, f, g, estimator=estimator, sigma=sigma, probes=probes)
     return F.cross_entropy(logits, labels) + weight * (h + squared_norm(g) / 2 + stability * h.square()).mean()
@@ -116,11 +111,11 @@ def anti_score_matching(
     images: Tensor,
     labels: Tensor,
     *,
-    weight: float = 1e-4,
-    estimator: str = "released",
-    probes: int = 1,
-    sigma: float = 0.001,
-    ceiling: float = 1000.0,
+    weight: NotNegative = 1e-4,
+    estimator: Annotated[str, Names(ESTIMATORS)] = "released",
+    probes: Count = 1,
+    sigma: Above0 = 0.001,
+    ceiling: Number = 1000.0,
 ) -> Tensor:
     """Subtract from cross-entropy the Hessian's trace, which drives the label's logit away from the log-density of the data.
 
@@ -137,7 +132,7 @@ def anti_score_matching(
 
     Source: Srinivas and Fleuret 2021, section 5 and released code.
     """
-    if not_negative("weight", weight) == 0:
+    if weight == 0:
         return cross_entropy(model, images, labels)
     logits, f, g = (*label_logit(model, images, labels), None) if estimator != "centred" else label_slope(model, images, labels)
     h = hessian_trace(model, images, labels, f, g, estimator=estimator, sigma=sigma, probes=probes)
@@ -145,7 +140,7 @@ def anti_score_matching(
 
 
 @OBJECTIVES.register(paper="Drucker, LeCun 1992")
-def gradient_norm(model: nn.Module, images: Tensor, labels: Tensor, *, weight: float = 1e-3) -> Tensor:
+def gradient_norm(model: nn.Module, images: Tensor, labels: Tensor, *, weight: NotNegative = 1e-3) -> Tensor:
     """Add to cross-entropy the squared gradient of the label's logit: L = CE + weight mean[|g|^2 / 2].
 
     Args:
@@ -157,7 +152,7 @@ def gradient_norm(model: nn.Module, images: Tensor, labels: Tensor, *, weight: f
 
     Source: Srinivas and Fleuret 2021, section 5 and released code; the penalty is Drucker and LeCun's (1992).
     """
-    if not_negative("weight", weight) == 0:
+    if weight == 0:
         return cross_entropy(model, images, labels)
     logits, _, g = label_slope(model, images, labels)
     return F.cross_entropy(logits, labels) + weight * squared_norm(g).mean() / 2

@@ -7,28 +7,26 @@ its batch.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import arranged, frozen, in_chunks
-from saliency_lib.core.checks import not_negative
 from saliency_lib.core.fills import image_mean, within
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import Names, NotNegative, Share
 from saliency_lib.training.table import OBJECTIVES
-
-
-def share(name: str, value: float) -> float:
-    """Return the value, refused if it is not in [0, 1]."""
-    if not_negative(name, value) > 1:
-        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
-    return value
 
 
 @OBJECTIVES.register(paper="standard")
 def cross_entropy(
-    model: nn.Module, images: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, variant: str = "paper"
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: Share = 0.0,
+    variant: Annotated[str, Names(("paper", "saliency_benchmark"))] = "paper",
 ) -> Tensor:
     """Compute the mean cross-entropy of the logits with the labels.
 
@@ -43,9 +41,6 @@ def cross_entropy(
     Source: the saliency benchmark's released code, for the variant. With it the loss of K classes cannot fall below
     log(1 + (K - 1)/e), and the gradient of a confident error almost vanishes.
     """
-    if variant not in ("paper", "saliency_benchmark"):
-        raise no_such("variant of cross_entropy", variant, ("paper", "saliency_benchmark"))
-    share("label_smoothing", label_smoothing)
     logits = model(images)
     return F.cross_entropy(logits if variant == "paper" else logits.softmax(1), labels, label_smoothing=label_smoothing)
 
@@ -91,11 +86,11 @@ def saliency_guided(
     images: Tensor,
     labels: Tensor,
     *,
-    weight: float = 1.0,
-    fraction: float = 0.5,
-    ranking: str = "signed",
-    fill: str = "uniform",
-    divergence: str = "clean_to_masked",
+    weight: NotNegative = 1.0,
+    fraction: Share = 0.5,
+    ranking: Annotated[str, Names(RANKINGS)] = "signed",
+    fill: Annotated[str, Names(TRAINING_FILLS)] = "uniform",
+    divergence: Annotated[str, Names(DIVERGENCES)] = "clean_to_masked",
 ) -> Tensor:
     """Add to cross-entropy the change of the prediction when the pixels with the smallest gradients are overwritten.
 
@@ -117,11 +112,6 @@ def saliency_guided(
     in all its channels. Its constant fill is the corner of the batch's first image, here the corner of the image itself. As in
     the released code, the two predictions have different dropout, so their divergence is not 0 for fraction=0.
     """
-    not_negative("weight", weight), share("fraction", fraction)
-    named = (("ranking", ranking, RANKINGS), ("fill", fill, TRAINING_FILLS), ("divergence", divergence, DIVERGENCES))
-    for name, value, known in named:
-        if value not in known:
-            raise no_such(f"{name} of saliency_guided", value, known)
     if weight == 0:
         return cross_entropy(model, images, labels)
     mask = least_salient(model, images, labels, fraction, ranking)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import arranged, chunk_size, device_of, frozen, in_chunks, logits_of
+from saliency_lib.core.options import Positive
 from saliency_lib.core.streams import generator
 from saliency_lib.training.settings import Selection
 
@@ -24,7 +25,7 @@ class Best:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int | None = None) -> float:
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: Positive | None = None) -> float:
     """Return the share of the images (N, C, H, W) whose predicted class is the label (N,), in [0, 1]."""
     device = device_of(model)
     right: list[Tensor] = []

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from saliency_lib.core.calls import kernel
+from saliency_lib.core.checks import as_targets, check_kind, check_model
 from saliency_lib.core.locks import GENERATOR
 from saliency_lib.core.registry import Entry, Registry
 from saliency_lib.core.series import of_series
@@ -26,14 +28,25 @@ class Objective(Entry):
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
-        """Return the objective, which then takes time series too; it alone draws from torch's global generators."""
+        """Return the objective, which then checks its options, takes time series too, and draws random numbers alone."""
 
         @wraps(function)
-        def alone(*arguments: Any, **options: Any) -> Tensor:
-            with GENERATOR:
-                return function(*arguments, **options)
+        def alone(model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+            if not isinstance(model, nn.Module):
+                check_model(model)
+            check_kind("images", images, 4)
+            labels = as_targets(labels, images, "labels")
+            try:
+                with GENERATOR:
+                    return function(model, images, labels, **options)
+            except (IndexError, RuntimeError) as error:
+                if "out of bounds" not in str(error):
+                    raise
+                raise ValueError(
+                    f"labels must be classes of the model, they range from {labels.min()} to {labels.max()}"
+                ) from error
 
-        return of_series(alone)
+        return kernel(of_series(alone), name, "objective")
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
         """Return the loss of images (B, C, H, W), or of series (B, T, F), with labels (B,)."""
