@@ -64,7 +64,7 @@ class Names:
 MOST = 1_000_000  # samples, masks, steps and the like, of which more would not end
 Positive = Annotated[int, Range(1)]
 Count = Annotated[int, Range(1, MOST)]
-Draws = Annotated[int, Range(1, 1000)]  # random orders, which are in memory together
+Draws = Annotated[int, Range(1, 10_000)]  # random orders, which are in memory together
 Seed = Annotated[int, Range(0)]
 Number = Annotated[float, Range()]
 NotNegative = Annotated[float, Range(0)]
