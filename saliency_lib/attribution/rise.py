@@ -8,17 +8,10 @@ from torch import Tensor, nn
 from saliency_lib.attribution.masks import ClassScore, Masks, interpolation, mask_scores, variant_settings, weighted_sum
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, resolve_targets
-from saliency_lib.core.checks import check_images, positive
+from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill
 from saliency_lib.core.options import Count, Names, Positive, Seed, ShareAbove0
 from saliency_lib.core.streams import Indices, generator
-
-
-def check_keep(keep: float) -> float:
-    """Return the probability if it is above 0 and at most 1, and refuse it otherwise."""
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep must be a probability above 0 and at most 1, got {keep}")
-    return keep
 
 
 def random_grids(images: Tensor, count: int, cells: int, keep: float, seed: Seed = 0, *, edge: str = "mirror") -> Masks:
@@ -32,11 +25,10 @@ def random_grids(images: Tensor, count: int, cells: int, keep: float, seed: Seed
         edge: see `interpolation`.
 
     Raises:
-        ValueError: there is no mask, there are more cells than pixels along a side, or keep is outside (0, 1].
+        ValueError: there are more cells than pixels along a side.
     """
-    check_keep(keep)
     height, width = images.shape[2:]
-    if positive("cells", cells) > min(height, width):
+    if cells > min(height, width):
         raise ValueError(f"cells must be from 1 to {min(height, width)} for images of {height}x{width}, got {cells}")
 
     def source(part: str) -> torch.Generator:
@@ -48,7 +40,7 @@ def random_grids(images: Tensor, count: int, cells: int, keep: float, seed: Seed
         shifts = torch.randint(cell, (count,), generator=source(part))
         return enlarged.unfold(1, side, 1).transpose(0, 1).contiguous(), shifts.to(images.device)
 
-    drawn = torch.rand(positive("masks", count), cells, cells, generator=source("cells"))
+    drawn = torch.rand(count, cells, cells, generator=source("cells"))
     grids = (drawn < keep).to(images)
     (down, tops), (across, lefts) = shifted(height, "rows"), shifted(width, "columns")
 
@@ -137,7 +129,7 @@ def rise(
     """
     images = check_images(images)
     settings = variant_settings("rise", VARIANT_SETTINGS, variant, masks=masks, cells=cells, keep=keep, fill=fill, score=score)
-    count, kept = settings["masks"], check_keep(settings["keep"])
+    count, kept = settings["masks"], settings["keep"]
     grids = random_grids(images, count, settings["cells"], settings["kept"](kept), seed, edge=settings["edge"])
     options = dict(fill=settings["fill"], score=settings["score"], indices=indices, seed=seed, batch_size=batch_size)
     with frozen(model):

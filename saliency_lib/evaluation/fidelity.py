@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import classes_of, frozen, logits_of
-from saliency_lib.core.checks import check_images, check_maps, positive
+from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Count, Names, Positive, Seed
 from saliency_lib.core.streams import Indices, noise, row_indices
@@ -18,7 +18,7 @@ from saliency_lib.evaluation.table import METRICS
 
 def squares(images: Tensor, samples: int, *, seed: Seed = 0, indices: Indices = None) -> Tensor:
     """Draw random squares (B, samples, 3) as top, left, side, with sides uniform from 1 to half the image's shorter side."""
-    like = torch.empty(len(images), 3, positive("samples", samples), device=images.device)
+    like = torch.empty(len(images), 3, samples, device=images.device)
     draws = noise(like, row_indices(images, indices), seed, "infidelity").double()
     height, width = images.shape[2:]
     side = 1 + (draws[:, 2] * max(1, min(height, width) // 2)).floor()
