@@ -19,7 +19,7 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.core.batching import frozen
-from saliency_lib.core.locks import GENERATOR, _locks, lock_of
+from saliency_lib.core.locks import GENERATOR, Stream, _locks, lock_of
 from saliency_lib.training.loop import fit
 from saliency_lib.training.settings import DEFAULTS
 
@@ -120,9 +120,8 @@ def test_a_training_beside_threads_that_build_networks_has_the_weights_of_one_al
     }  # fmt: skip
 
     def trained():
-        torch.manual_seed(0)
-        parts = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(400, 4)]
-        model = nn.Sequential(*parts)
+        with Stream(0).drawn():  # torch's own layers draw from the global generator, as the builders do
+            model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(400, 4))
         fit(model, images, labels, settings, seed=1)
         return model.state_dict()
 
