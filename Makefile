@@ -35,7 +35,7 @@ report: env  ## the HTML report from the executed notebooks; none of them is run
 
 # plans that take long; the tables that they keep are in data/measured/
 MEASURED = digits imagenet_samples cifar10_allegiance cifar10_regimes cifar10_papers
-measured: env  ## run the plans of hours and copy their tables to data/measured/ (MEASURED="<plan> <plan>" for some)
+measured: env  ## run the plans that take long and copy their tables to data/measured/ (MEASURED="<plan> <plan>" for some)
 	$(BATCH) --config plans='$(MEASURED)' $(ALONE)
 	python -m workflow.collect $(MEASURED)
 

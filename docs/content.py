@@ -215,10 +215,13 @@ def _verdicts(paper: str, setting: str, rows: list[dict[str, str]], origin: dict
 
 
 def judged(row: dict[str, str]) -> str:
-    """Return the verdict of a row; that of a table without a setting, which was measured under an older rule, by today's rule."""
+    """Return the verdict of a row; that of a table without a setting, which was measured under an older rule, by today's rule.
+
+    Of those, a claim about LIME is not tested: its maps of small images had one superpixel, so the order of ties was measured.
+    """
     if "setting" in row or row["verdict"] == statistics.UNTESTED:
         return row["verdict"]
-    if "LIME" in row["claim"]:  # one superpixel per image of 32 pixels: the order of ties was measured
+    if "LIME" in row["claim"]:
         return statistics.UNTESTED
     mean, low, high = map(float, re.findall(r"[-+]\d+\.\d+", row["ours"]))
     one_sided = float(row["p"].removeprefix("< "))

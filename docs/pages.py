@@ -87,13 +87,13 @@ def render(pages: Sequence[Page], missing: Sequence[Step]) -> dict[str, str]:
 
 def results() -> str:
     """Return the results page: the stored runs of the notebooks and the tables of data/measured/, in words and numbers."""
-    templates = environment()
+    templates, board = environment(), tables.measured("digits_leaderboard")[0]
     templates.globals |= {
         "blessed": content.blessed,
         "network": lambda notebook: plans.defaults(notebook)["model"],
         "table": lambda name: tables.measured(name)[0].to_dict("records"),
         "reported": lambda paper: tables.reported(paper)[1].to_dict("records"),
-        "critical": sl.statistics.critical_difference(26, 100),  # of the methods and images of digits_leaderboard
+        "critical": sl.statistics.critical_difference(board["method"].nunique(), int(board["images"].min())),
         "side_by_side": sl.statistics.side_by_side(tables.measured("digits_claims")[0]).to_dict("records"),
     }
     return templates.get_template("results.md").render()

@@ -162,6 +162,7 @@ def test_a_leaderboard_holds_every_metric_in_the_order_of_the_last():
             assert getattr(row, f"{metric}_low") < getattr(row, metric) < getattr(row, f"{metric}_high")
     shown = notebook.with_intervals(board)
     assert list(shown.columns) == ["method", "options", "images", "deletion", "insertion"]
+    assert "options" not in statistics.leaderboard(found, {"deletion": True, "insertion": False}, {})
     assert shown["deletion"][1].startswith(f"{found['deletion']['a'].mean():.3f} [")
 
 

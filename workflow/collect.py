@@ -8,7 +8,7 @@ from pathlib import Path
 from saliency_lib import paths
 from saliency_lib.artefacts import tables
 from saliency_lib.core.files import replace_file
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import no_such
 from workflow import plans
 
 

@@ -26,7 +26,7 @@ import yaml
 from pydantic import Field
 
 from saliency_lib import paths
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import no_such
 from saliency_lib.core.validation import Validated
 
 RUNS = paths.OUTPUTS / "runs"  # the executed notebooks, runs/<plan>/<combination>/<notebook>.ipynb

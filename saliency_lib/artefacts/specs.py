@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from saliency_lib.artefacts.specification import Number, Options, Spec, check_options, in_full, registered, specification
 from saliency_lib.artefacts.trainings import Training
 from saliency_lib.attribution.table import METHODS
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import no_such
 from saliency_lib.data.table import DATASETS
 from saliency_lib.evaluation.table import METRICS
 from saliency_lib.training.settings import Count, NotNegative

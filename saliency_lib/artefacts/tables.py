@@ -12,7 +12,7 @@ import pandas as pd
 
 from saliency_lib import paths
 from saliency_lib.core.files import explain_disk_errors, replace_file
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import no_such
 
 
 def keep(file: Path, frame: pd.DataFrame, origin: Mapping[str, Any], float_format: str = "%.6f") -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from saliency_lib.artefacts.recipes import Scale, recipes, settings_of
 from saliency_lib.artefacts.specification import Number, Options, Spec, in_full, registered, specification
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import no_such
 from saliency_lib.data.table import DATASETS
 from saliency_lib.networks.table import MODELS
 from saliency_lib.training.settings import DEFAULTS, Selection, Settings

@@ -14,8 +14,7 @@ from saliency_lib.attribution.rules import Rule, plain
 from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, recording, resolve_targets
 from saliency_lib.core.checks import as_targets, check_images, check_kind
 from saliency_lib.core.fills import noise_range
-from saliency_lib.core.options import Names, Positive, Range
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import Names, Positive, Range, no_such
 from saliency_lib.core.streams import Indices, noise_by_draw
 
 Nodes = Annotated[int, Range(1, 2000)]  # of a quadrature; finding more takes minutes, and would change nothing

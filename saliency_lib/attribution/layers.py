@@ -13,7 +13,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from saliency_lib.core.batching import frozen
 from saliency_lib.core.checks import check_logits, check_model
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import no_such
 
 POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Identity)
 Vertex = tuple[Node, int]  # of the autograd graph: a node and the number of one of its outputs

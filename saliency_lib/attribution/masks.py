@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks, without_autocast
 from saliency_lib.core.fills import Fill, filled
-from saliency_lib.core.options import Names, Positive, Seed
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import Names, Positive, Seed, no_such
 from saliency_lib.core.streams import Indices
 
 

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lib.attribution.units import POOLS, Output, Units, first, in_place, name_of
-from saliency_lib.core.options import Names
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import Names, no_such
 
 Rule = Callable[[nn.Module, Tensor | None], AbstractContextManager]
 

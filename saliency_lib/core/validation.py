@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import no_such
 
 
 class Validated(BaseModel):

@@ -12,8 +12,7 @@ from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen,
 from saliency_lib.core.calls import kernel
 from saliency_lib.core.checks import check_images, check_maps, positive, rows_not_finite
 from saliency_lib.core.fills import Fill, filled
-from saliency_lib.core.options import Draws, Names, Positive, Seed
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import Draws, Names, Positive, Seed, no_such
 from saliency_lib.core.streams import Indices
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.ranking import DRAWS, Ties, cuts_ties, random_ranks, ranks, tied

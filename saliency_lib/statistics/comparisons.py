@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import no_such
 from saliency_lib.statistics.intervals import LEVEL, MIN_IMAGES, UNTESTED, Areas, check_areas, format_p, wilson_interval
 from saliency_lib.statistics.verdicts import SMALLEST, enough, p_value, verdict_table
 

@@ -95,11 +95,11 @@ def spread_over_trainings(values: np.ndarray) -> tuple[float, float]:
     trainings, images = values.shape
     rows, columns = values.mean(1), values.mean(0)
     rest = values - rows[:, None] - columns + values.mean()
-    parts = np.array([rows.var(ddof=1) / trainings, columns.var(ddof=1) / images])
-    shared, free = np.square(rest).mean() / ((trainings - 1) * (images - 1)), [trainings - 1, images - 1]
-    variance = max(parts.sum() - shared, *parts)
-    freedom = np.square(parts) @ np.reciprocal(np.array(free, dtype=float)) + shared**2 / np.prod(free)
-    return float(np.sqrt(variance)), float(variance**2 / freedom) if freedom else np.inf
+    free = np.array([trainings - 1, images - 1, (trainings - 1) * (images - 1)])
+    parts = np.array([rows.var(ddof=1) / trainings, columns.var(ddof=1) / images, np.square(rest).mean() / free[2]])
+    variance = max(parts @ [1, 1, -1], parts[0], parts[1])
+    spread = (np.square(parts) / free).sum()
+    return float(np.sqrt(variance)), float(variance**2 / spread) if spread else np.inf
 
 
 def mean_interval(values: np.ndarray, *, level: float = LEVEL) -> tuple[float, float]:
@@ -187,13 +187,14 @@ def leaderboard(
         tied: as in `summary`.
 
     Returns:
-        Columns method, options, images, tied (mean over the images) if it is given, and for each metric its mean,
-        `<metric>_low` and `<metric>_high`.
+        Columns method, options (left out if there are none), images, tied (mean over the images) if it is given, and for each
+        metric its mean, `<metric>_low` and `<metric>_high`.
     """
     tables = {name: summary(rows, lower_is_better=lower_is_better[name]).set_index("method") for name, rows in areas.items()}
     first, *_, last = [*tables.values()] * 2
     words = [", ".join(f"{key}={value}" for key, value in options.get(str(name), {}).items()) for name in last.index]
     board = pd.DataFrame({"method": last.index, "options": words, "images": first.loc[last.index, "images"].to_numpy()})
+    board = board if any(words) else board.drop(columns="options")
     if tied is not None:
         board["tied"] = [float(np.mean(tied[str(name)])) for name in last.index]
     for metric, table in tables.items():
@@ -232,4 +233,4 @@ def format_difference(mean: float, low: float, high: float) -> str:
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of this package with full column headers, for readers; any other table is returned as it is."""
-    return table.rename(columns=HEADERS) if {"claim", "mean", "most_similar"} & set(table.columns) else table
+    return table.rename(columns=HEADERS) if {"claim", "mean", "tied", "most_similar"} & set(table.columns) else table

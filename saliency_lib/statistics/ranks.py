@@ -201,5 +201,6 @@ def leaderboard_by_training(
             mean_ranks(rows, lower_is_better, families).drop(columns="images").merge(means, on="method").assign(training=training)
         )
         first = ["training", "method", "options", "images", "rank", "rank_low", "rank_high"]
-        tables.append(table[[*first, *(name for name in table if name not in first)]])
+        known = [name for name in first if name in table]
+        tables.append(table[[*known, *(name for name in table if name not in known)]])
     return pd.concat(tables, ignore_index=True)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import no_such
 
 LEVELS = ("ordinal", "interval")
 

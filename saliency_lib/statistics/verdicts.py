@@ -1,6 +1,6 @@
 """Verdicts: what the mean of paired differences says of a claim, in which setting, and whether it survives other choices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -180,7 +180,7 @@ def claim_verdicts(
     Raises:
         ValueError: scores that are not finite, or two sides measured on different numbers of images.
     """
-    gains = [_gain(scores, *sides) for sides in claimed[["quantity", "higher", "lower"]].itertuples(index=False)]
+    gains = [_gain(scores, *side) for side in _sides(claimed)]
     papers = ", ".join(dict.fromkeys(claimed["paper"])) if "paper" in claimed else "the paper"
     table = verdict_table(list(claimed["statement"]), gains, family=f"claims of {papers}")
     where = [setting(claim, dataset, model, as_trained=as_trained) for claim in claimed.to_dict("records")]
@@ -211,27 +211,27 @@ def robustness(claimed: pd.DataFrame, choices: Mapping[str, Scores], **where: An
         Columns claim, ours, verdict, then ours and verdict for each other choice, and survives: `yes`, or the choices that
         change the verdict. A claim whose scores a choice does not change has the verdict `not affected` there.
     """
-    found, *others = (claim_verdicts(claimed, scores, **where) for scores in choices.values())
-    rest = list(choices)[1:]
-    table, apart = found[["claim", "ours", "verdict"]].copy(), _apart(claimed, choices)
+    (_, scores), *others = choices.items()
+    found = claim_verdicts(claimed, scores, **where)
+    table = found[["claim", "ours", "verdict"]].copy()
     changes: list[list[str]] = [[] for _ in range(len(table))]
-    for name, other in zip(rest, others, strict=True):
-        table[f"ours, {name}"] = other["ours"].where(apart[name], "")
-        table[f"verdict, {name}"] = other["verdict"].where(apart[name], UNAFFECTED)
-        for row, differs in zip(changes, apart[name] & (found["verdict"] != other["verdict"]), strict=True):
+    for name, other_scores in others:
+        other = claim_verdicts(claimed, other_scores, **where)
+        same = [_alike(_gain(scores, *side), _gain(other_scores, *side)) for side in _sides(claimed)]
+        table[f"ours, {name}"] = other["ours"].mask(same, "")
+        table[f"verdict, {name}"] = other["verdict"].mask(same, UNAFFECTED)
+        for row, differs in zip(changes, (other["verdict"] != found["verdict"]).mask(same, False), strict=True):
             row += [name] if differs else []
     return table.assign(survives=["yes" if not row else "not " + ", not ".join(row) for row in changes])
 
 
-def _apart(claimed: pd.DataFrame, choices: Mapping[str, Scores]) -> dict[str, pd.Series]:
-    """Return per choice and claim whether its gains differ from those of the first choice by more than roundings do."""
-    sides = list(claimed[["quantity", "higher", "lower"]].itertuples(index=False))
-    own, *others = ([_gain(scores, *side) for side in sides] for scores in choices.values())
-    pairs = {name: list(zip(own, other, strict=True)) for name, other in zip(list(choices)[1:], others, strict=True)}
-    return {name: pd.Series([not _alike(*pair) for pair in rows], dtype=bool) for name, rows in pairs.items()}
+def _sides(claimed: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
+    """Yield the quantity of each claim, and the names of its higher and lower side."""
+    yield from claimed[["quantity", "higher", "lower"]].itertuples(index=False, name=None)
 
 
 def _alike(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Return whether two measurements of a gain differ by no more than roundings."""
     if one is None or other is None or np.shape(one) != np.shape(other):
         return False
     return float(np.abs(np.subtract(one, other)).mean()) < ROUNDING
@@ -239,8 +239,8 @@ def _alike(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 
 def gains(claimed: pd.DataFrame, choices: Mapping[str, Scores]) -> dict[str, dict[str, np.ndarray]]:
     """Return the differences (B,) or (S, B) on the claimed side, per claim (its id) and choice; arguments as in `robustness`."""
-    sides = {row["id"]: (row["quantity"], row["higher"], row["lower"]) for row in claimed.to_dict("records")}
-    found = {claim: {name: _gain(scores, *side) for name, scores in choices.items()} for claim, side in sides.items()}
+    sides = zip(claimed["id"], _sides(claimed), strict=True)
+    found = {claim: {name: _gain(scores, *side) for name, scores in choices.items()} for claim, side in sides}
     return {claim: {name: gain for name, gain in row.items() if gain is not None} for claim, row in found.items()}
 
 

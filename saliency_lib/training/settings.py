@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from saliency_lib.core.registry import no_such
+from saliency_lib.core.options import no_such
 from saliency_lib.core.validation import Validated
 from saliency_lib.training.objectives import OBJECTIVES
 from saliency_lib.training.schedules import AUGMENTATIONS, OPTIMISERS, SCHEDULES
