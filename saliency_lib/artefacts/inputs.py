@@ -1,26 +1,21 @@
-"""What the stages of the pipeline start from: images, untrained models, the device, and how images and weights are recognised."""
+"""What the stages of the pipeline start from: images, untrained models, the device."""
 
 import functools
-import hashlib
-from collections.abc import Iterable
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
 
-from saliency_lib import paths
-from saliency_lib.artefacts.specs import Explanation
-from saliency_lib.artefacts.store import Artefact
+from saliency_lib.artefacts import parts
+from saliency_lib.artefacts.parts import Part
+from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec
 from saliency_lib.artefacts.trainings import Training
 from saliency_lib.core.batching import device_of, frozen, logits_of
-from saliency_lib.data.splits import crop
 from saliency_lib.data.table import DATASETS, Images
 from saliency_lib.networks.heads import with_head
 from saliency_lib.networks.table import MODELS, Preparation
 
 IMAGENET = 1000  # classes that published weights predict
+MEASURED = 1000  # test images, at most, on which published weights are measured
 
 
 def device() -> torch.device:
@@ -28,7 +23,6 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@functools.lru_cache(maxsize=4)
 def load(
     dataset: str,
     split: str = "test",
@@ -37,7 +31,7 @@ def load(
     stride: int = 1,
     preparation: Preparation | None = None,
 ) -> Images:
-    """Return images of a data set; the last few results are kept in memory.
+    """Return images of a data set, which may be changed; the last few results are kept in memory.
 
     Args:
         dataset: a name in DATASETS.
@@ -47,11 +41,19 @@ def load(
         stride: the distance between images.
         preparation: replaces the set's own side and way of resizing.
     """
-    way: dict[str, Any] = {}
-    if preparation:
-        border, interpolation = preparation.resize / preparation.side, InterpolationMode(preparation.interpolation)
-        way = {"size": preparation.side, "resize": functools.partial(crop, border=border, interpolation=interpolation)}
-    return DATASETS[dataset](split, start=start, stop=stop, stride=stride, **way)
+    return parts.copy(parts.borrow(Part(dataset, split, start, stop, stride, preparation)))
+
+
+def forget() -> None:
+    """Forget the images that are kept in memory, for instance because the files of a data set have changed."""
+    parts.forget()
+    classes_of.cache_clear()
+
+
+@functools.lru_cache(maxsize=64)
+def classes_of(dataset: str) -> tuple[str, ...]:
+    """Return the readable class names of a data set."""
+    return DATASETS[dataset](stop=1).classes
 
 
 def preparation_of(spec: Training, dataset: str) -> Preparation | None:
@@ -64,10 +66,30 @@ def preparation_of(spec: Training, dataset: str) -> Preparation | None:
     return own if own and own.unusual and spec.recipe == "pretrained" and DATASETS[dataset].imagenet else None
 
 
-def images_of(spec: Explanation) -> Images:
-    """Return the images that an explanation covers."""
+def part_of(spec: Explanation) -> Part:
+    """Return the part of a data set that an explanation covers."""
     dataset = str(spec.dataset)
-    return load(dataset, spec.split, spec.start, spec.stop, spec.stride, preparation_of(spec.training, dataset))
+    return Part(dataset, spec.split, spec.start, spec.stop, spec.stride, preparation_of(spec.training, dataset))
+
+
+def images_of(spec: Explanation) -> Images:
+    """Return the images that an explanation covers; they may be changed."""
+    return parts.copy(parts.borrow(part_of(spec)))
+
+
+def parts_of(spec: Spec) -> list[Part]:
+    """Return the parts of data sets that a specification is made from: the test images, and those that a model is trained on."""
+    if isinstance(spec, Score):
+        return [part_of(spec.explanation)]
+    if isinstance(spec, Explanation):
+        return [part_of(spec)]
+    training = spec.training if isinstance(spec, Samples) else spec
+    assert isinstance(training, Training)
+    published = training.recipe == "pretrained"
+    test = Part(training.dataset, stop=MEASURED if published else None, preparation=preparation_of(training, training.dataset))
+    if published or isinstance(spec, Samples):
+        return [test]
+    return [test, Part(training.dataset, "train", stop=training.settings["images"])]
 
 
 def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
@@ -78,7 +100,7 @@ def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
         begun: the trained model that it starts from, which is changed in place. If it is None, the specification's `start`
             contributes its architecture only.
     """
-    settings, classes = spec.settings, len(load(spec.dataset, stop=1).classes)
+    settings, classes = spec.settings, len(classes_of(spec.dataset))
     build = functools.partial(MODELS[spec.model], channels=DATASETS[spec.dataset].shape[0], **settings.get("model_options", {}))
     with torch.random.fork_rng(devices=[]):  # models are built on the CPU
         torch.manual_seed(spec.seed)
@@ -95,30 +117,3 @@ def predict(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits_of(model, images.to(device_of(model))).cpu()
     probabilities, predicted = logits.softmax(1).max(1)
     return probabilities, predicted
-
-
-def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """Return the SHA-256 of the values of tensors."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
-    return digest.hexdigest()
-
-
-@functools.lru_cache(maxsize=8)
-def images_sha256(images: Images) -> str:
-    """Return the SHA-256 of the pixels of images."""
-    return fingerprint([images.images])
-
-
-def check_images(spec: Explanation, artefact: Artefact) -> None:
-    """Check that an artefact was made from the images that its data set has now.
-
-    Raises:
-        ValueError: the images have changed.
-    """
-    if artefact.facts["images_sha256"] != images_sha256(images_of(spec)):
-        raise ValueError(
-            f"the images of {spec.dataset} are not those that {paths.relative(artefact.folder)} was made from; "
-            "put them back, or delete that folder and run again"
-        )

@@ -1,8 +1,10 @@
 """From a specification to its result: load the artefact, or build it and what it needs."""
 
+import contextlib
 import functools
+import json
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -13,23 +15,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from saliency_lib import paths
-from saliency_lib.artefacts import store
-from saliency_lib.artefacts.inputs import (
-    check_images,
-    device,
-    fingerprint,
-    images_of,
-    images_sha256,
-    load,
-    new_model,
-    predict,
-    preparation_of,
-)
+from saliency_lib.artefacts import parts, store
+from saliency_lib.artefacts.inputs import classes_of, device, new_model, part_of, parts_of, predict
+from saliency_lib.artefacts.parts import Part, borrow, described, fingerprint
 from saliency_lib.artefacts.results import Explained, Scored, Trained
 from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec, Training
 from saliency_lib.artefacts.store import Artefact
 from saliency_lib.attribution.table import METHODS
-from saliency_lib.core.files import write_tensors
+from saliency_lib.core.files import replace_file, write_tensors
 from saliency_lib.data.table import Images
 from saliency_lib.evaluation.curve import Curve, concatenated
 from saliency_lib.evaluation.generative import activation_maximisation
@@ -41,7 +34,6 @@ from saliency_lib.training.selection import accuracy
 
 WEIGHTS, HISTORY, MAPS, CURVES = "weights.safetensors", "history.csv", "maps.safetensors", "curves.safetensors"
 IMAGES = "images.safetensors"
-MEASURED = 1000  # test images, at most, on which published weights are measured
 BLOCK = 32  # images that are explained or scored per step of the progress bar
 MADE = 64  # samples that are made per step of the progress bar
 
@@ -61,13 +53,14 @@ def train(spec: Training) -> Trained:
         ValueError: the artefact or the checkpoint is damaged, or the training diverges.
     """
     artefact = store.fetch(spec, functools.partial(_train, spec))
-    classes = len(load(spec.dataset, stop=1).classes)
+    classes = len(classes_of(spec.dataset))
     if classes != artefact.facts["classes"]:
         place = paths.relative(artefact.folder)
         raise ValueError(
             f"{spec.dataset} has {classes} classes, but {place} was trained with {artefact.facts['classes']}; "
             "put the data back, or delete that folder to train again"
         )
+    _check_data(spec, artefact)
     model = new_model(spec)
     if spec.recipe == "pretrained":
         if fingerprint(model.state_dict().values()) != artefact.facts["weights_sha256"]:
@@ -86,28 +79,32 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     begun = train(spec.start).model.cpu() if spec.start else None
     model = new_model(spec, begun)
     published = spec.recipe == "pretrained"
-    test = load(spec.dataset, stop=MEASURED if published else None, preparation=preparation_of(spec, spec.dataset))
+    used = parts_of(spec)
+    test = borrow(used[0])
     facts: dict[str, Any] = {"classes": len(test.classes), "test_images": len(test)}
     if published or (spec.settings["start"] and not begun):
         facts |= {"weights": MODELS[spec.model].weights, "weights_sha256": fingerprint(model.state_dict().values())}
     clock = _Timed()
     if published:
         model = model.to(device()).eval()
-        return facts | {"test_accuracy": accuracy(model, test.images, test.labels), **clock.ended()}
-    images = load(spec.dataset, "train", stop=spec.settings["images"])
+        facts["test_accuracy"] = accuracy(model, test.images, test.labels)
+        return facts | {"data": [described(part) for part in used], **clock.ended()}
+    images = borrow(used[1])
     checkpoint = store.checkpoint(spec)
     model = model.to(device())
-    history = fit(
-        model,
-        images.images,
-        images.labels,
-        spec.settings,
-        seed=spec.seed,
-        head=head_of(model) if spec.settings["trainable"] == "head" else None,
-        test=(test.images, test.labels),
-        checkpoint=checkpoint,
-        title=f"training {spec.slug}",
-    )
+    with _kept_apart(used[1], checkpoint):
+        history = fit(
+            model,
+            images.images,
+            images.labels,
+            spec.settings,
+            seed=spec.seed,
+            head=head_of(model) if spec.settings["trainable"] == "head" else None,
+            test=(test.images, test.labels),
+            checkpoint=checkpoint,
+            title=f"training {spec.slug}",
+        )
+        data = [described(part) for part in used]
     _write(folder / WEIGHTS, model.state_dict())
     pd.DataFrame(history).to_csv(folder / HISTORY, index=False)
     checkpoint.unlink(missing_ok=True)
@@ -115,10 +112,47 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     return facts | {
         "test_accuracy": kept["test_accuracy"],
         "epoch": kept["epoch"],
-        "images_sha256": images_sha256(images),
+        "data": data,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **clock.ended(),
     }
+
+
+@contextlib.contextmanager
+def _kept_apart(part: Part, checkpoint: Path) -> Iterator[None]:
+    """While active, a checkpoint is continued only on the images that it was begun with, which a file beside it describes."""
+    origin = checkpoint.with_suffix(".json")
+    if checkpoint.exists():
+        try:
+            recorded = json.loads(origin.read_text())
+        except (OSError, ValueError):
+            name = paths.relative(checkpoint)
+            raise ValueError(
+                f"checkpoint {name} is damaged ({origin.name} cannot be read); delete {name} to train from the start"
+            ) from None
+        parts.check(part, recorded, checkpoint)
+    else:
+        replace_file(origin, lambda draft: draft.write_text(json.dumps(described(part))))
+    try:
+        yield
+    except BaseException:
+        if not checkpoint.exists():
+            origin.unlink(missing_ok=True)
+        raise
+    origin.unlink(missing_ok=True)
+
+
+def _check_data(spec: Spec, artefact: Artefact) -> None:
+    """Check that an artefact, and those that it was made from as far as they are stored, fit the data sets as they are now.
+
+    Raises:
+        ValueError: images, labels or masks have changed.
+    """
+    for part, recorded in zip(parts_of(spec), artefact.facts["data"], strict=True):
+        parts.check(part, recorded, artefact.folder)
+    for one in spec.upstream:
+        if above := store.stored(one):
+            _check_data(one, above)
 
 
 def explain(spec: Explanation) -> Explained:
@@ -129,17 +163,17 @@ def explain(spec: Explanation) -> Explained:
         ValueError: the artefact is damaged, the images have changed, or a map has values that are not finite.
     """
     artefact = store.fetch(spec, functools.partial(_explain, spec))
-    check_images(spec, artefact)
+    _check_data(spec, artefact)
     tensors = _tensors(artefact, MAPS)
     return Explained(tensors["maps"], tensors["targets"], tensors["indices"], (artefact,))
 
 
 def _explain(spec: Explanation, folder: Path) -> dict[str, Any]:
-    model, images = train(spec.training).model, images_of(spec)
+    model, images = train(spec.training).model, borrow(part_of(spec))
     clock = _Timed()
     maps, targets = [], []
     for rows in _blocks(images, f"{spec.method} of {spec.dataset}"):
-        block = images.images[rows].to(device())
+        block = _copied(images.images[rows])
         wanted = (images.labels[rows] if spec.targets == "label" else predict(model, block)[1]).to(device())
         result = _method(spec, images.indices[rows])(model, block, wanted).cpu()
         if not torch.isfinite(result).all():
@@ -151,7 +185,7 @@ def _explain(spec: Explanation, folder: Path) -> dict[str, Any]:
         targets.append(wanted.cpu())
     tensors = {"maps": torch.cat(maps), "targets": torch.cat(targets), "indices": images.indices}
     _write(folder / MAPS, tensors)
-    return {"images": len(images), "images_sha256": images_sha256(images), **clock.ended()}
+    return {"images": len(images), "data": [described(part_of(spec))], **clock.ended()}
 
 
 def score(spec: Score) -> Scored:
@@ -162,7 +196,7 @@ def score(spec: Score) -> Scored:
         ValueError: the artefact is damaged, or the images have changed.
     """
     artefact = store.fetch(spec, functools.partial(_score, spec))
-    check_images(spec.explanation, artefact)
+    _check_data(spec, artefact)
     tensors = _tensors(artefact, CURVES)
     indices = tensors.pop("indices")
     return Scored(Curve(**tensors), indices, (artefact,))
@@ -170,24 +204,24 @@ def score(spec: Score) -> Scored:
 
 def _score(spec: Score, folder: Path) -> dict[str, Any]:
     explained = explain(spec.explanation)
-    model, images = train(spec.judge or spec.explanation.training).model, images_of(spec.explanation)
+    model, images = train(spec.judge or spec.explanation.training).model, borrow(part_of(spec.explanation))
     clock = _Timed()
     curves = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
-        wanted = images.labels[rows].to(device()) if spec.targets == "label" else None
+        wanted = _copied(images.labels[rows]) if spec.targets == "label" else None
         given = {
             "seed": spec.seed,
             "indices": images.indices[rows],
             "explain": _method(spec.explanation, images.indices[rows]),
-            "objects": None if images.masks is None else images.masks[rows].to(device()),
+            "objects": None if images.masks is None else _copied(images.masks[rows]),
         }
-        block, maps = images.images[rows].to(device()), explained.maps[rows].to(device())
+        block, maps = _copied(images.images[rows]), explained.maps[rows].to(device())
         curves.append(METRICS[spec.metric](model, block, maps, wanted, **spec.options, **METRICS.taken(spec.metric, given)))
     curve = concatenated(curves)
     tensors = {name: value for name, value in vars(curve).items() if value is not None}
     _write(folder / CURVES, tensors | {"indices": images.indices})
-    mean = float(curve.area.cpu().mean())
-    return {"images": len(images), "images_sha256": images_sha256(images), "mean_area": mean, **clock.ended()}
+    mean, data = float(curve.area.cpu().mean()), [described(part_of(spec.explanation))]
+    return {"images": len(images), "data": data, "mean_area": mean, **clock.ended()}
 
 
 def score_all(specs: Mapping[K, Score]) -> dict[K, Scored]:
@@ -206,13 +240,15 @@ def sample(spec: Samples) -> Images:
         ValueError: the artefact is damaged.
     """
     artefact = store.fetch(spec, functools.partial(_sample, spec))
+    _check_data(spec, artefact)
     tensors = _tensors(artefact, IMAGES)
-    return Images(tensors["images"], tensors["labels"], load(spec.training.dataset, stop=1).classes, tensors["indices"])
+    return Images(tensors["images"], tensors["labels"], classes_of(spec.training.dataset), tensors["indices"])
 
 
 def _sample(spec: Samples, folder: Path) -> dict[str, Any]:
-    model, dataset = train(spec.training).model, spec.training.dataset
-    test = load(dataset, preparation=preparation_of(spec.training, dataset))
+    model = train(spec.training).model
+    (used,) = parts_of(spec)
+    test = borrow(used)
     clock = _Timed()
     labels = test.labels[torch.arange(spec.count) % len(test)]
     channels, height, width = test.images.shape[1:]
@@ -224,7 +260,7 @@ def _sample(spec: Samples, folder: Path) -> dict[str, Any]:
         made.append(block.cpu())
     tensors = {"images": torch.cat(made), "labels": labels, "indices": torch.arange(spec.count)}
     _write(folder / IMAGES, tensors)
-    return {"images": spec.count, "labels_sha256": fingerprint([labels]), **clock.ended()}
+    return {"images": spec.count, "data": [described(used)], **clock.ended()}
 
 
 @overload
@@ -261,6 +297,11 @@ def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _tensors(artefact: Artefact, file: str) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in artefact.tensors(file).items()}
+
+
+def _copied(rows: Tensor) -> Tensor:
+    """Return borrowed rows on the device, as a copy that a method, a metric or a model may change."""
+    return rows.to(device(), copy=True)
 
 
 def _blocks(images: Images, title: str) -> list[slice]:

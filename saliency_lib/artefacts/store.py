@@ -1,6 +1,9 @@
 """The store: artefacts in outputs/<kind>/<name>/, written once, checked when read, never a pickle.
 
 The default models come with the checkout and are only read: outputs/defaults/<kind>/<name>/.
+
+`provenance.json` has the SHA-256 of each file, the contents of the artefacts that it was made from, and a seal: the SHA-256 of
+all that it says. A seal shows accidents and edits. It is no signature, and does not protect from somebody who seals again.
 """
 
 import functools
@@ -28,6 +31,7 @@ from saliency_lib import paths
 from saliency_lib.artefacts.specs import Spec, from_dict
 from saliency_lib.core.files import explain_disk_errors
 
+FORMAT = 2  # of the provenance; the first had no seal
 PROVENANCE = "provenance.json"
 PACKAGES = ("torch", "torchvision", "numpy", "captum", "safetensors", "saliency-compendium")
 
@@ -47,6 +51,11 @@ class Artefact:
         """Return the few values that were recorded when it was made, for instance the test accuracy."""
         return self.provenance["facts"]
 
+    @property
+    def content(self) -> str:
+        """Return the SHA-256 of all that artefacts which are made from it depend on: its files, or its published weights."""
+        return _digest([self.provenance["digest"], self.provenance["files"], self.facts.get("weights_sha256")])
+
     def tensors(self, file: str) -> dict[str, np.ndarray]:
         """Return the arrays of one of its safetensors files.
 
@@ -56,10 +65,11 @@ class Artefact:
         try:
             return load_file(self.folder / file)
         except (SafetensorError, OSError) as error:
-            raise _damaged(self.folder, f"{file} cannot be read ({error})") from None
+            raise damaged(self.folder, f"{file} cannot be read ({error})") from None
 
 
-def _damaged(folder: Path, what: str) -> ValueError:
+def damaged(folder: Path, what: str) -> ValueError:
+    """Return the error for an artefact that cannot be used: what is wrong, and the way out."""
     place = paths.relative(folder)
     return ValueError(f"artefact {place} is damaged or foreign: {what}; delete the folder {place} and run again to rebuild it")
 
@@ -101,20 +111,83 @@ def known(kind: str) -> list[Spec]:
 
 
 def _read(folder: Path, spec: Spec) -> Artefact:
-    try:
-        provenance = json.loads((folder / PROVENANCE).read_text())
-        files, digest, _ = provenance["files"], provenance["digest"], provenance["facts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"{PROVENANCE} cannot be read ({type(error).__name__})") from None
-    if digest != spec.digest or provenance.get("spec") != spec.to_dict():
-        raise _damaged(folder, f"{PROVENANCE} describes another specification")
-    for name, expected in files.items():
+    artefact = _opened(folder)
+    provenance = artefact.provenance
+    if provenance["digest"] != spec.digest or provenance["spec"] != spec.to_dict():
+        raise damaged(folder, f"{PROVENANCE} describes another specification")
+    for name, expected in provenance["files"].items():
         file = folder / name
         if not file.is_file():
-            raise _damaged(folder, f"{name} is missing")
+            raise damaged(folder, f"{name} is missing")
         if _sha256(file) != expected:
-            raise _damaged(folder, f"{name} is not the file that was written (truncated or changed)")
+            raise damaged(folder, f"{name} is not the file that was written (truncated or changed)")
+    _check_upstream(folder, provenance["upstream"], spec)
+    return artefact
+
+
+def _opened(folder: Path) -> Artefact:
+    """Return the artefact in a folder, without a look at its files."""
+    file = folder / PROVENANCE
+    try:
+        provenance = json.loads(file.read_text() if file.is_file() else "")
+        known, sealed = int(provenance.get("format", 1)), provenance.get("seal") == seal(provenance)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise damaged(folder, f"{PROVENANCE} cannot be read ({type(error).__name__})") from None
+    if known != FORMAT:
+        place, age = paths.relative(folder), "an earlier" if known < FORMAT else "a later"
+        raise ValueError(
+            f"artefact {place} was written by {age} version of the library (its format is {known}, and this one reads {FORMAT}); "
+            f"delete the folder {place} and run again to rebuild it, or use that version"
+        )
+    if not sealed:
+        raise damaged(folder, f"{PROVENANCE} was changed after it was written (its seal does not fit)")
     return Artefact(folder, provenance)
+
+
+def stored(spec: Spec) -> Artefact | None:
+    """Return the artefact of a specification without checking its files, or None.
+
+    Raises:
+        ValueError: its provenance is damaged.
+    """
+    folders = (paths.inside(top, f"{spec.kind}/{spec.name}") for top in _tops())
+    return next((_opened(folder) for folder in folders if folder.exists()), None)
+
+
+def _check_upstream(folder: Path, recorded: list[dict[str, Any]], spec: Spec) -> None:
+    """Check that the artefacts from which one was made are still those, as far as they are stored, and so are their own."""
+    for entry, one in zip(recorded, spec.upstream, strict=True):
+        now = stored(one)
+        if now and entry["content"] and now.content != entry["content"]:
+            made, others = paths.relative(folder), [paths.relative(other) for other in _made_from(one) if other != folder]
+            names = f" and, for the same reason, {', '.join(others[:5])}" if others else ""
+            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+            raise ValueError(
+                f"artefact {made} was made from {paths.relative(now.folder)}, which has been made again since, with another "
+                f"content; delete the folder {made}{names}{more}, and run again to rebuild them"
+            )
+        _check_upstream(folder, entry["upstream"], one)
+
+
+def _made_from(spec: Spec) -> list[Path]:
+    """Return the folders of the artefacts that were made, directly or not, from another content of an artefact."""
+    now = stored(spec)
+
+    def names_another(entries: list[dict[str, Any]]) -> bool:
+        return any(
+            (entry["name"] == spec.name and entry["content"] not in (None, now and now.content))
+            or names_another(entry["upstream"])
+            for entry in entries
+        )
+
+    found = []
+    for file in sorted(file for top in _tops() for file in top.glob(f"*/*/{PROVENANCE}")):
+        try:
+            if names_another(json.loads(file.read_text())["upstream"]):
+                found.append(file.parent)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged, or written by another version
+    return found
 
 
 def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
@@ -169,19 +242,40 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def seal(provenance: dict[str, Any]) -> str:
+    """Return the SHA-256 of all that a provenance says, its own seal aside."""
+    return _digest({name: value for name, value in provenance.items() if name != "seal"})
+
+
 def _write_provenance(folder: Path, spec: Spec, facts: dict[str, Any]) -> None:
     content = {
+        "format": FORMAT,
         "spec": spec.to_dict(),
         "implied": spec.implied(),
         "digest": spec.digest,
-        "upstream": [{"kind": one.kind, "name": one.name, "digest": one.digest} for one in spec.upstream],
+        "upstream": _upstream(spec),
         "files": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
         "facts": facts,
         "command": rebuild_command(spec),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **surroundings(),
     }
-    (folder / PROVENANCE).write_text(json.dumps(content, indent=1) + "\n")
+    content = json.loads(json.dumps(content))  # as it is read again
+    (folder / PROVENANCE).write_text(json.dumps(content | {"seal": seal(content)}, indent=1) + "\n")
+
+
+def _upstream(spec: Spec) -> list[dict[str, Any]]:
+    """Return what a provenance says of the artefacts that one is made from, and of those that they were made from."""
+    entries = []
+    for one in spec.upstream:
+        found = stored(one)
+        content, above = (found.content, found.provenance["upstream"]) if found else (None, _upstream(one))
+        entries.append({"kind": one.kind, "name": one.name, "digest": one.digest, "content": content, "upstream": above})
+    return entries
 
 
 def rebuild_command(spec: Spec) -> str:

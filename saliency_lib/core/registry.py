@@ -4,7 +4,7 @@ import difflib
 import html
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
 
@@ -29,10 +29,13 @@ class Entry:
     Args:
         function: the function, already adapted to its table.
         name: its name in the table.
+
+    `written` is the function as it was written, before it was adapted.
     """
 
     function: Callable[..., Any]
     name: str
+    written: Callable[..., Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # help(), `?` and inspect.signature() then show the function, not this class
@@ -98,7 +101,9 @@ class Registry(Mapping[str, E], Generic[E]):
 
     def entry(self, function: Callable, name: str, **facts: Any) -> E:
         """Return the entry of a function without entering it."""
-        return self._entry(self._entry.adapt(function, name, **facts), name, **facts)
+        entry = self._entry(self._entry.adapt(function, name, **facts), name, **facts)
+        vars(entry)["written"] = function
+        return entry
 
     def fallback(self, function: Callable[[str], E | None]) -> Callable[[str], E | None]:
         """Decorate a function that supplies an entry, or None, for a name that is not in the table."""

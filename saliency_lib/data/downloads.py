@@ -63,7 +63,9 @@ def _torchvision(
             raise _missing(name) from None
         _download(name, lambda folder: dataset(folder, train=train, download=True))
         whole = dataset(paths.DATA, train=train)
-    return array_split(np.asarray(whole.data), whole.targets, classes or whole.classes)
+    folder = paths.DATA / getattr(whole, "base_folder", Path(dataset.__name__, "raw"))  # where torchvision unpacks them
+    sources = sorted(filter(Path.is_file, folder.iterdir())) if folder.is_dir() else None
+    return array_split(np.asarray(whole.data), whole.targets, classes or whole.classes, sources)
 
 
 @DATASETS.register(shape=(1, 28))

@@ -23,7 +23,7 @@ def mnist5k(split: str, download: bool) -> Split:
     shuffled = [rng.permutation(np.flatnonzero(table[:, -1] == digit)) for digit in range(10)]
     rows = np.concatenate([row[:400] if split == "train" else row[400:] for row in shuffled])
     rows = rng.permutation(rows)
-    return array_split(table[rows, :-1].reshape(-1, 28, 28), table[rows, -1], DIGITS)
+    return array_split(table[rows, :-1].reshape(-1, 28, 28), table[rows, -1], DIGITS, [file])
 
 
 PHOTOS = {  # name: (package, path, ImageNet's class)

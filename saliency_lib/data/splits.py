@@ -27,8 +27,12 @@ def as_pixels(raw: np.ndarray) -> Tensor:
     return torch.from_numpy(raw).float().div_(255)
 
 
-def array_split(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str]) -> Split:
-    """Return a split of uint8 arrays (N, H, W) or (N, H, W, C), which are resized bilinearly with antialiasing."""
+def array_split(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str], sources: Sequence[Path] | None = None) -> Split:
+    """Return a split of uint8 arrays (N, H, W) or (N, H, W, C), which are resized bilinearly with antialiasing.
+
+    Args:
+        sources: the files that the arrays were read from, see `Split`.
+    """
     raw = raw[:, None] if raw.ndim == 3 else raw.transpose(0, 3, 1, 2)
     every_label = torch.as_tensor(labels, dtype=torch.int64)
 
@@ -39,7 +43,7 @@ def array_split(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str]) 
             images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True).clamp_(0, 1)
         return {"images": images, "labels": every_label[part]}
 
-    return Split(len(raw), tuple(classes), read)
+    return Split(len(raw), tuple(classes), read, sources)
 
 
 def file_split(
@@ -73,7 +77,7 @@ def file_split(
             "names": tuple(every_name[i] for i in chosen),
         }
 
-    return Split(len(files), tuple(classes), read)
+    return Split(len(files), tuple(classes), read, files)
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from saliency_lib.artefacts import pipeline
-from saliency_lib.artefacts.inputs import preparation_of
+from saliency_lib.artefacts.inputs import load, preparation_of
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.figures.maps import draw_image, draw_map
@@ -262,7 +261,7 @@ class Explorer:
             name, uploaded = self._uploaded
             return name, fit(uploaded, dataset, preparation)
         number = self.number.value
-        found = pipeline.load(dataset, "test", number, number + 1, preparation=preparation)
+        found = load(dataset, "test", number, number + 1, preparation=preparation)
         return found.names[0] if found.names else f"{dataset} {number}", found.images
 
     # What is seen and said.

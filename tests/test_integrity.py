@@ -1,0 +1,256 @@
+"""A store that cannot be fooled: what changed since an artefact was made is noticed, wherever it changed."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+import saliency_lib as sl
+from saliency_lib import paths
+from saliency_lib.artefacts import inputs, parts, pipeline, store
+from saliency_lib.core.files import write_tensors
+
+TRAINING = sl.Training(changes={"epochs": 1, "model_options": {"width": 1}, "images": 200})
+SPEC = sl.Explanation(TRAINING, "edges", stop=6)
+
+
+@pytest.fixture
+def tones(outputs, tmp_path, monkeypatch):
+    """A data set of two classes, eight images per split, and the specification of a model that is trained on it."""
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    for split in ("train", "test"):
+        for number, name in enumerate(("dark", "light")):
+            folder = tmp_path / "data" / "tones" / split / name
+            folder.mkdir(parents=True)
+            for shade in range(4):
+                Image.new("L", (28, 28), 100 * number + shade).save(folder / f"{name}{shade}.png")
+    inputs.forget()
+    yield tmp_path / "data" / "tones"
+    inputs.forget()
+
+
+@pytest.fixture
+def chain(outputs):
+    """A score, its maps and its model, stored."""
+    spec = sl.Score(SPEC, "deletion", {"steps": 3})
+    sl.score(spec)
+    return spec
+
+
+def forge(spec, file=None, tensors=None, **facts):
+    """Rewrite a file of an artefact or its facts, with digests that fit."""
+    folder = store.find(spec).folder
+    if tensors is not None:
+        write_tensors(folder / file, tensors)
+    origin = json.loads((folder / store.PROVENANCE).read_text())
+    origin["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in origin["files"]}
+    origin["facts"] |= facts
+    origin["seal"] = store.seal(origin)
+    (folder / store.PROVENANCE).write_text(json.dumps(origin))
+    return folder
+
+
+# What an artefact was made from.
+
+
+def repaint(tones):
+    Image.new("L", (28, 28), 255).save(tones / "train" / "dark" / "dark0.png")
+
+
+def relabel(tones):
+    (tones / "train" / "dark" / "dark0.png").rename(tones / "train" / "light" / "dark0.png")
+
+
+@pytest.mark.parametrize("change", [repaint, relabel])
+def test_training_images_or_labels_that_changed_are_noticed(change, tones):
+    spec = sl.Explanation(dataclasses.replace(TRAINING, dataset="tones", changes=TRAINING.changes), "edges")
+    sl.explain(spec)
+    change(tones)
+    inputs.forget()
+    with pytest.raises(ValueError, match=r"of tones \(train\) are not those that .*training/tones.* was made from; put"):
+        sl.train(spec.training)
+    with pytest.raises(ValueError, match=r"of tones \(train\) are not those that .*training/tones.* was made from"):
+        sl.explain(spec)
+
+
+@pytest.mark.parametrize("part", ["labels", "masks"])
+def test_labels_and_masks_that_changed_are_noticed(part, outputs, monkeypatch):
+    spec = sl.Score(sl.Explanation(dataclasses.replace(TRAINING, dataset="shapes"), "edges", stop=4), "relevance_rank")
+    sl.score(spec)
+    inputs.forget()
+    drawn = sl.DATASETS["shapes"]
+
+    def other(split, download):
+        whole = drawn.written(split, download)
+
+        def read(chosen, side):
+            found = whole.read(chosen, side)
+            found[part] = found[part].flip(0) if part == "labels" else ~found[part]
+            return found
+
+        return dataclasses.replace(whole, read=read, sources=None)
+
+    other.__module__, other.__qualname__ = drawn.__module__, drawn.__qualname__
+    monkeypatch.setitem(sl.DATASETS._entries, "shapes", sl.DATASETS.entry(other, "shapes", shape=(3, 64)))
+    with pytest.raises(ValueError, match=rf"the {part} of shapes \(\w+\) are not those that .* was made from"):
+        sl.score(spec)
+    inputs.forget()
+
+
+def test_data_are_read_again_only_if_their_files_changed(tones, monkeypatch):
+    spec = dataclasses.replace(TRAINING, dataset="tones")
+    sl.train(spec)
+    monkeypatch.setattr(parts, "SETTLED", 0)
+    inputs.forget()
+    sl.train(spec)  # reads the images, and remembers their fingerprints with the state of the files
+    inputs.forget()
+    decoded = []
+    opened = Image.open
+    monkeypatch.setattr(Image, "open", lambda file, *rest, **how: decoded.append(file) or opened(file, *rest, **how))
+    sl.train(spec)
+    assert {file.name for file in decoded if "train" in file.parts} == {"dark0.png"}  # it tells the channels
+    repaint(tones)
+    inputs.forget()
+    with pytest.raises(ValueError, match="the images of tones"):
+        sl.train(spec)
+
+
+@pytest.mark.parametrize("get", ["load", "images_of", "METHODS"])
+def test_data_that_are_changed_in_place_do_not_reach_the_store(get, outputs, monkeypatch):
+    inputs.forget()
+    clean = sl.explain(SPEC).maps
+    shutil.rmtree(store.place(SPEC))
+    if get == "load":
+        data = sl.load("mnist5k", "test", 0, 6, 1, None)
+    elif get == "images_of":
+        data = sl.images_of(SPEC)
+    else:
+        data = None
+        honest = sl.METHODS["edges"].function
+
+        def spoil(model, images, targets=None):
+            maps = honest(model, images, targets)
+            images.zero_()
+            return maps
+
+        spoil.__module__ = sl.METHODS["edges"].__module__
+        monkeypatch.setitem(sl.METHODS._entries, "edges", sl.METHODS.entry(spoil, "edges"))
+    if data is not None:
+        data.images.zero_()
+        data.labels.zero_()
+    for _ in range(2):
+        assert torch.equal(sl.explain(SPEC).maps, clean)
+        shutil.rmtree(store.place(SPEC))
+
+
+def test_a_model_that_changes_the_images_in_memory_stores_nothing(outputs, monkeypatch):
+    inputs.forget()
+    fitted = pipeline.fit
+
+    def spoil(model, images, *rest, **options):
+        images.mul_(0.5)
+        return fitted(model, images, *rest, **options)
+
+    monkeypatch.setattr(pipeline, "fit", spoil)
+    with pytest.raises(ValueError, match=r"the images of mnist5k \(train\) were changed in memory .*nothing was stored"):
+        sl.train(TRAINING)
+    assert not store.place(TRAINING).exists()
+    monkeypatch.setattr(pipeline, "fit", fitted)
+    assert sl.train(TRAINING).accuracy > 0  # the images are loaded again
+
+
+# Provenance.
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"test_accuracy": 0', '"test_accuracy": 9'), ('"dirty"', '"Dirty"'), ('"seconds": ', '"seconds": 1')]
+)
+def test_an_edited_provenance_is_refused(old, new, outputs):
+    file = sl.train(TRAINING).artefact.folder / store.PROVENANCE
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=r"provenance.json was changed after it was written.*delete the folder"):
+        sl.train(TRAINING)
+
+
+def test_a_rebuilt_upstream_is_noticed_by_all_that_was_made_from_the_old_one(chain):
+    folder = store.find(TRAINING).folder
+    weights = load_file(folder / pipeline.WEIGHTS)
+    forge(TRAINING, pipeline.WEIGHTS, {name: value + np.float32(0.01) for name, value in weights.items()})
+    sl.train(TRAINING)
+    said = rf"was made from .*{re.escape(TRAINING.name)}, .*has been made again.*delete"
+    with pytest.raises(ValueError, match=rf"{SPEC.name} {said}.*{re.escape(chain.name)}"):
+        sl.explain(SPEC)
+    with pytest.raises(ValueError, match=said):
+        sl.score(chain)
+    shutil.rmtree(store.place(SPEC))  # the score alone still knows from which weights it came
+    with pytest.raises(ValueError, match=said):
+        sl.score(chain)
+    shutil.rmtree(store.place(chain))
+    sl.score(chain)
+
+
+def test_an_upstream_that_was_deleted_or_made_again_the_same_changes_nothing(chain):
+    before = sl.score(chain).curve.values
+    shutil.rmtree(store.place(SPEC))
+    shutil.rmtree(store.place(TRAINING))
+    assert torch.equal(sl.score(chain).curve.values, before)
+    sl.explain(SPEC)
+    assert torch.equal(sl.score(chain).curve.values, before)
+
+
+# Checkpoints.
+
+
+@pytest.fixture
+def checkpoint(outputs, monkeypatch):
+    """The checkpoint of a training that was stopped after its first epoch."""
+    spec = dataclasses.replace(TRAINING, changes={**TRAINING.changes, "epochs": 2})
+    saved = pipeline.fit.__globals__["save_checkpoint"]
+
+    def save_and_stop(*arguments):
+        saved(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(pipeline.fit.__globals__, "save_checkpoint", save_and_stop)
+        sl.train(spec)
+    return spec, store.checkpoint(spec)
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_noticed(checkpoint):
+    spec, file = checkpoint
+    whole = file.read_bytes()
+    for place in np.random.default_rng(0).integers(len(whole), size=20):
+        broken = bytearray(whole)
+        broken[place] ^= 1 << int(place) % 7
+        file.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"checkpoint\.safetensors is damaged .*; delete"):
+            sl.train(spec)
+    file.write_bytes(whole)
+    sl.train(spec)
+
+
+def test_a_checkpoint_is_not_continued_on_other_images(tones, monkeypatch):
+    spec = dataclasses.replace(TRAINING, dataset="tones", changes={**TRAINING.changes, "epochs": 2})
+    saved = pipeline.fit.__globals__["save_checkpoint"]
+
+    def save_and_stop(*arguments):
+        saved(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(pipeline.fit.__globals__, "save_checkpoint", save_and_stop)
+        sl.train(spec)
+    repaint(tones)
+    inputs.forget()
+    with pytest.raises(ValueError, match=r"tones \(train\) are not those that .*checkpoint.* was made from; put them"):
+        sl.train(spec)
