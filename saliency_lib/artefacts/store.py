@@ -219,6 +219,7 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 facts = build(draft)
+                _check_digest(spec, folder)
                 _write_provenance(draft, spec, facts)
                 draft.chmod(0o755)
                 draft.rename(folder)
@@ -226,6 +227,16 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
     return _read(folder, spec)
+
+
+def _check_digest(spec: Spec, folder: Path) -> None:
+    """Check that a specification still has the digest that it had before it was built."""
+    if place(spec) != folder:
+        names = ", ".join(name.removeprefix("code of ") for name in spec.implied() if name.startswith("code of "))
+        raise ValueError(
+            f"{names or spec.slug} changed values that it holds while it ran, for instance a global list or a counter, so its "
+            "results could not be found again; nothing was stored; keep what changes inside the function"
+        )
 
 
 def _clear_drafts(folder: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
+from saliency_lib.core.code import code_sha256, is_ours
+
 
 class UnknownName(ValueError, KeyError):
     """A name that is not in a table."""
@@ -45,6 +47,20 @@ class Entry:
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call the function."""
         return self.function(*args, **options)
+
+    @property
+    def code(self) -> str:
+        """The SHA-256 of what the function does if it is not the library's own, and else empty.
+
+        Raises:
+            ValueError: a change of the function could not be noticed.
+        """
+        if is_ours(self.written):
+            return ""
+        try:
+            return code_sha256(self.written)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__.lower()} {self.name!r} {error}") from None
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
