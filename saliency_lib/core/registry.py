@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
-from saliency_lib.core.code import code_sha256, is_ours
-
 
 class UnknownName(ValueError, KeyError):
     """A name that is not in a table."""
@@ -55,6 +53,8 @@ class Entry:
         Raises:
             ValueError: a change of the function could not be noticed.
         """
+        from saliency_lib.core.code import code_sha256, is_ours  # here, so that tables do without torch
+
         if is_ours(self.written):
             return ""
         try:
