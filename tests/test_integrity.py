@@ -17,6 +17,7 @@ from saliency_lib import paths
 from saliency_lib.artefacts import inputs, parts, pipeline, store
 from saliency_lib.core.files import write_tensors
 from saliency_lib.data import shapes
+from saliency_lib.evaluation.curve import Curve
 
 TRAINING = sl.Training(changes={"epochs": 1, "model_options": {"width": 1}, "images": 200})
 SPEC = sl.Explanation(TRAINING, "edges", stop=6)
@@ -48,7 +49,9 @@ def chain(outputs):
 def forge(spec, file=None, tensors=None, **facts):
     """Rewrite a file of an artefact or its facts, with digests that fit."""
     folder = store.find(spec).folder
-    if tensors is not None:
+    if isinstance(tensors, str):
+        (folder / file).write_text(tensors)
+    elif tensors is not None:
         write_tensors(folder / file, tensors)
     origin = json.loads((folder / store.PROVENANCE).read_text())
     origin["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in origin["files"]}
@@ -248,3 +251,100 @@ def test_a_checkpoint_is_not_continued_on_other_images(tones, monkeypatch):
     inputs.forget()
     with pytest.raises(ValueError, match=r"tones \(train\) are not those that .*checkpoint.* was made from; put them"):
         sl.train(spec)
+
+
+# Maps and curves are checked before they are stored, and again when they are read.
+
+
+def registered(monkeypatch, table, name, function, **facts):
+    monkeypatch.setitem(table._entries, name, table.entry(function, name, **facts))
+
+
+WRONG_MAPS = {
+    "has the shape (6, 27, 28) instead of (6, 28, 28)": lambda maps: maps[:, 1:],
+    "has the shape (5, 28, 28) instead of (6, 28, 28)": lambda maps: maps[1:],
+    "has the shape (6, 1, 28, 28) instead of (6, 28, 28)": lambda maps: maps[:, None],
+    "has the type torch.float64 instead of torch.float32": lambda maps: maps.double(),
+    "has the type torch.bool instead of torch.float32": lambda maps: maps > 0,
+    "is a list instead of a tensor": lambda maps: maps.tolist(),
+}
+
+
+@pytest.mark.parametrize("said", WRONG_MAPS)
+def test_a_map_of_the_wrong_kind_is_never_stored(said, outputs, monkeypatch):
+    change = WRONG_MAPS[said]
+    registered(monkeypatch, sl.METHODS, "wrong", lambda model, images, targets=None: change(images.mean(1)))
+    with pytest.raises(ValueError, match=re.escape(f"method 'wrong': maps {said}; nothing was stored")):
+        sl.explain(sl.Explanation(TRAINING, "wrong", stop=6))
+    assert not list((outputs / "explanation").iterdir())
+
+
+WRONG_CURVES = {
+    "values has the shape (6, 2) instead of (6, 3)": lambda curve: {"values": curve.values[:, 1:]},
+    "area has the shape (5,) instead of (6,)": lambda curve: {"area": curve.area[1:]},
+    "area has the type torch.float64 instead of torch.float32": lambda curve: {"area": curve.area.double()},
+    "values has NaN or infinity": lambda curve: {"values": curve.values / 0},
+    "fractions decreases": lambda curve: {"fractions": curve.fractions.flip(0)},
+    "tied has the shape (1,) instead of (6,)": lambda curve: {"tied": curve.area[:1]},
+}
+
+
+@pytest.mark.parametrize("said", WRONG_CURVES)
+def test_a_curve_of_the_wrong_kind_is_never_stored(said, outputs, monkeypatch):
+    change = WRONG_CURVES[said]
+
+    def wrong(model, images, maps, targets=None):
+        curve = Curve(torch.linspace(0, 1, 3), torch.ones(len(images), 3), torch.ones(len(images)))
+        return dataclasses.replace(curve, **change(curve))
+
+    registered(monkeypatch, sl.METRICS, "wrong", wrong, lower_is_better=True)
+    with pytest.raises(ValueError, match=re.escape(f"metric 'wrong': {said}; nothing was stored")):
+        sl.score(sl.Score(SPEC, "wrong"))
+    assert not list((outputs / "score").iterdir())
+
+
+def test_curves_of_blocks_that_do_not_fit_together_are_never_stored(outputs, monkeypatch):
+    def wrong(model, images, maps, targets=None, *, indices=None):
+        points = 3 + int(indices[0] > 0)
+        return Curve(torch.linspace(0, 1, points), torch.ones(len(images), points), torch.ones(len(images)))
+
+    registered(monkeypatch, sl.METRICS, "wrong", wrong, lower_is_better=True)
+    with pytest.raises(ValueError, match=r"metric 'wrong': fractions differs between images; nothing was stored"):
+        sl.score(sl.Score(dataclasses.replace(SPEC, stop=pipeline.BLOCK + 1), "wrong"))
+
+
+FORGED = {  # what is wrong with a file whose digests fit
+    "NaN": lambda x: x * np.nan if x.dtype.kind == "f" else None,
+    "shape": lambda x: x[..., :-1],
+    "count": lambda x: x[:-1],
+    "dtype": lambda x: x.astype(np.float64 if x.dtype.kind == "f" else np.int32),
+    "sign": lambda x: x - 10**6 if x.dtype.kind == "i" else None,
+}
+
+
+@pytest.mark.parametrize("kind", ["training", "explanation", "score", "samples"])
+def test_a_forged_artefact_is_refused_with_the_files_name_and_the_way_out(kind, chain):
+    samples = sl.Samples(TRAINING, count=3, steps=1)
+    spec = {"training": TRAINING, "explanation": SPEC, "score": chain, "samples": samples}[kind]
+    pipeline.build(spec)
+    name = {"training": "weights", "explanation": "maps", "score": "curves", "samples": "images"}[kind] + ".safetensors"
+    honest = load_file(store.find(spec).folder / name)
+    forged = [{**honest, "foreign": np.zeros(2, np.float32)}, dict(list(honest.items())[1:])]
+    for field, value in honest.items():
+        changed = [change(value) for what, change in FORGED.items() if kind != "training" or what != "sign"]
+        forged += [{**honest, field: one} for one in changed if one is not None]
+    for tensors in forged:
+        folder = forge(spec, name, tensors)
+        with pytest.raises(ValueError, match=rf"{folder.name} is damaged or foreign: {name}.*delete the folder"):
+            pipeline.build(spec)
+    forge(spec, name, honest)
+    pipeline.build(spec)
+    assert len(forged) > 6
+
+
+@pytest.mark.parametrize("text", ["", "epoch,loss\n1,nan\n", "epoch,loss,test_accuracy\n2,1.0,0.5\n", '"', "a\n\0"])
+def test_a_forged_history_is_refused(text, outputs):
+    sl.train(TRAINING)
+    forge(TRAINING, "history.csv", text)
+    with pytest.raises(ValueError, match=rf"{TRAINING.name} is damaged or foreign: history.csv.*delete the folder"):
+        sl.train(TRAINING)

@@ -1,15 +1,22 @@
 """What the stages of the pipeline start from: images, untrained models, the device."""
 
+import contextlib
 import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.artefacts import parts
-from saliency_lib.artefacts.parts import Part
+from saliency_lib import paths
+from saliency_lib.artefacts import parts, store
+from saliency_lib.artefacts.parts import Part, described
 from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec
+from saliency_lib.artefacts.store import Artefact
 from saliency_lib.artefacts.trainings import Training
 from saliency_lib.core.batching import device_of, frozen, logits_of
+from saliency_lib.core.files import replace_file
 from saliency_lib.data.table import DATASETS, Images
 from saliency_lib.networks.heads import with_head
 from saliency_lib.networks.table import MODELS, Preparation
@@ -90,6 +97,47 @@ def parts_of(spec: Spec) -> list[Part]:
     if published or isinstance(spec, Samples):
         return [test]
     return [test, Part(training.dataset, "train", stop=training.settings["images"])]
+
+
+@contextlib.contextmanager
+def continued(part: Part, checkpoint: Path) -> Iterator[None]:
+    """While active, a training may go on from its checkpoint; a file beside it describes the images that it was begun with.
+
+    Raises:
+        ValueError: the images are others now, or the file is missing or damaged.
+    """
+    origin = checkpoint.with_suffix(".json")
+    if checkpoint.exists():
+        try:
+            recorded = json.loads(origin.read_text())
+        except (OSError, ValueError):
+            name = paths.relative(checkpoint)
+            raise ValueError(
+                f"checkpoint {name} is damaged ({origin.name} cannot be read); delete {name} to train from the start"
+            ) from None
+        parts.check(part, recorded, checkpoint)
+    else:
+        replace_file(origin, lambda draft: draft.write_text(json.dumps(described(part))))
+    try:
+        yield
+    except BaseException:
+        if not checkpoint.exists():
+            origin.unlink(missing_ok=True)
+        raise
+    origin.unlink(missing_ok=True)
+
+
+def check_data(spec: Spec, artefact: Artefact) -> None:
+    """Check that an artefact, and those that it was made from as far as they are stored, fit the data sets as they are now.
+
+    Raises:
+        ValueError: images, labels or masks have changed.
+    """
+    for part, recorded in zip(parts_of(spec), artefact.facts["data"], strict=True):
+        parts.check(part, recorded, artefact.folder)
+    for one in spec.upstream:
+        if above := store.stored(one):
+            check_data(one, above)
 
 
 def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:

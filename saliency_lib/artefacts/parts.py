@@ -84,18 +84,20 @@ def _bytes(tensor: Tensor) -> memoryview:
     return np.ascontiguousarray(tensor.detach().cpu().numpy()).data
 
 
-def _sums(blocks: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the SHA-256 of the images, the labels and the masks of blocks of images that follow each other."""
+def _sums(blocks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the shape of an image, and the SHA-256 of the images, labels and masks, of blocks that follow each other."""
+    shape: list[int] = []
     sums: dict[str, Any] = {}
     for block in blocks:
+        shape = list(block["images"].shape[1:])
         for name in FINGERPRINTED:
             if block.get(name) is not None:
                 sums.setdefault(name, hashlib.sha256()).update(_bytes(block[name]))
-    return {name: digest.hexdigest() for name, digest in sums.items()}
+    return {"shape": shape} | {name: digest.hexdigest() for name, digest in sums.items()}
 
 
 def fingerprints(part: Part) -> Mapping[str, Any]:
-    """Return how many images a part has, and the SHA-256 of its images, its labels and, if it has any, its masks.
+    """Return how many images a part has, of which shape, and the SHA-256 of its images, its labels and, if any, its masks.
 
     A part is read to be recognised once per process, and not even that if the files of its data set have the size and the times
     that they had when it was last read, which is remembered in outputs/.fingerprints/.

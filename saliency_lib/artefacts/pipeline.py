@@ -1,10 +1,8 @@
 """From a specification to its result: load the artefact, or build it and what it needs."""
 
-import contextlib
 import functools
-import json
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -15,14 +13,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from saliency_lib import paths
-from saliency_lib.artefacts import parts, store
-from saliency_lib.artefacts.inputs import classes_of, device, new_model, part_of, parts_of, predict
-from saliency_lib.artefacts.parts import Part, borrow, described, fingerprint
+from saliency_lib.artefacts import contents, store
+from saliency_lib.artefacts.inputs import check_data, classes_of, continued, device, new_model, part_of, parts_of, predict
+from saliency_lib.artefacts.parts import borrow, described, fingerprint
 from saliency_lib.artefacts.results import Explained, Scored, Trained
 from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec, Training
 from saliency_lib.artefacts.store import Artefact
 from saliency_lib.attribution.table import METHODS
-from saliency_lib.core.files import replace_file, write_tensors
+from saliency_lib.core.files import write_tensors
 from saliency_lib.data.table import Images
 from saliency_lib.evaluation.curve import Curve, concatenated
 from saliency_lib.evaluation.generative import activation_maximisation
@@ -60,7 +58,7 @@ def train(spec: Training) -> Trained:
             f"{spec.dataset} has {classes} classes, but {place} was trained with {artefact.facts['classes']}; "
             "put the data back, or delete that folder to train again"
         )
-    _check_data(spec, artefact)
+    check_data(spec, artefact)
     model = new_model(spec)
     if spec.recipe == "pretrained":
         if fingerprint(model.state_dict().values()) != artefact.facts["weights_sha256"]:
@@ -70,8 +68,14 @@ def train(spec: Training) -> Trained:
             )
         history = pd.DataFrame()
     else:
-        model.load_state_dict(_tensors(artefact, WEIGHTS))
-        history = pd.read_csv(artefact.folder / HISTORY)
+        weights = _tensors(artefact, WEIGHTS)
+        _refuse(artefact, WEIGHTS, contents.problem_of_weights(weights, model))
+        model.load_state_dict(weights)
+        text = (artefact.folder / HISTORY).read_text(errors="replace")
+        read = contents.history_of(text)
+        if read is None:
+            raise store.damaged(artefact.folder, f"{HISTORY} has no row of finite numbers per epoch")
+        history = read
     return Trained(model.to(device()).eval(), history, artefact)
 
 
@@ -92,7 +96,7 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     images = borrow(used[1])
     checkpoint = store.checkpoint(spec)
     model = model.to(device())
-    with _kept_apart(used[1], checkpoint):
+    with continued(used[1], checkpoint):
         history = fit(
             model,
             images.images,
@@ -118,43 +122,6 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _kept_apart(part: Part, checkpoint: Path) -> Iterator[None]:
-    """While active, a checkpoint is continued only on the images that it was begun with, which a file beside it describes."""
-    origin = checkpoint.with_suffix(".json")
-    if checkpoint.exists():
-        try:
-            recorded = json.loads(origin.read_text())
-        except (OSError, ValueError):
-            name = paths.relative(checkpoint)
-            raise ValueError(
-                f"checkpoint {name} is damaged ({origin.name} cannot be read); delete {name} to train from the start"
-            ) from None
-        parts.check(part, recorded, checkpoint)
-    else:
-        replace_file(origin, lambda draft: draft.write_text(json.dumps(described(part))))
-    try:
-        yield
-    except BaseException:
-        if not checkpoint.exists():
-            origin.unlink(missing_ok=True)
-        raise
-    origin.unlink(missing_ok=True)
-
-
-def _check_data(spec: Spec, artefact: Artefact) -> None:
-    """Check that an artefact, and those that it was made from as far as they are stored, fit the data sets as they are now.
-
-    Raises:
-        ValueError: images, labels or masks have changed.
-    """
-    for part, recorded in zip(parts_of(spec), artefact.facts["data"], strict=True):
-        parts.check(part, recorded, artefact.folder)
-    for one in spec.upstream:
-        if above := store.stored(one):
-            _check_data(one, above)
-
-
 def explain(spec: Explanation) -> Explained:
     """Return the maps of a specification; compute them, with a progress bar, if they are not stored.
 
@@ -163,8 +130,9 @@ def explain(spec: Explanation) -> Explained:
         ValueError: the artefact is damaged, the images have changed, or a map has values that are not finite.
     """
     artefact = store.fetch(spec, functools.partial(_explain, spec))
-    _check_data(spec, artefact)
+    check_data(spec, artefact)
     tensors = _tensors(artefact, MAPS)
+    _refuse(artefact, MAPS, contents.problem_of_maps(tensors, artefact.facts["data"][0], len(classes_of(spec.training.dataset))))
     return Explained(tensors["maps"], tensors["targets"], tensors["indices"], (artefact,))
 
 
@@ -175,13 +143,16 @@ def _explain(spec: Explanation, folder: Path) -> dict[str, Any]:
     for rows in _blocks(images, f"{spec.method} of {spec.dataset}"):
         block = _copied(images.images[rows])
         wanted = (images.labels[rows] if spec.targets == "label" else predict(model, block)[1]).to(device())
-        result = _method(spec, images.indices[rows])(model, block, wanted).cpu()
-        if not torch.isfinite(result).all():
-            bad = images.indices[rows][(~torch.isfinite(result)).flatten(1).any(1)].tolist()
+        result = _method(spec, images.indices[rows])(model, block, wanted)
+        shape = (len(wanted), *images.images.shape[2:])
+        wrong = contents.problem({"maps": result}, {"maps": (shape, torch.float32)})
+        if wrong.endswith("NaN or infinity"):
+            bad = images.indices[rows][(~torch.isfinite(result.cpu())).flatten(1).any(1)].tolist()
             raise ValueError(
                 f"method {spec.method!r} gave NaN or infinity for images {bad[:5]} of {spec.dataset}; nothing was stored"
             )
-        maps.append(result)
+        _refuse_to_store(f"method {spec.method!r}", wrong)
+        maps.append(result.cpu())
         targets.append(wanted.cpu())
     tensors = {"maps": torch.cat(maps), "targets": torch.cat(targets), "indices": images.indices}
     _write(folder / MAPS, tensors)
@@ -196,9 +167,11 @@ def score(spec: Score) -> Scored:
         ValueError: the artefact is damaged, or the images have changed.
     """
     artefact = store.fetch(spec, functools.partial(_score, spec))
-    _check_data(spec, artefact)
+    check_data(spec, artefact)
     tensors = _tensors(artefact, CURVES)
-    indices = tensors.pop("indices")
+    indices, recorded = tensors.pop("indices", torch.empty(0)), artefact.facts["data"][0]
+    wrong = contents.problem_of_curve(tensors, recorded["count"]) or contents.problem_of_indices(indices, recorded)
+    _refuse(artefact, CURVES, wrong)
     return Scored(Curve(**tensors), indices, (artefact,))
 
 
@@ -206,7 +179,7 @@ def _score(spec: Score, folder: Path) -> dict[str, Any]:
     explained = explain(spec.explanation)
     model, images = train(spec.judge or spec.explanation.training).model, borrow(part_of(spec.explanation))
     clock = _Timed()
-    curves = []
+    curves: list[Curve] = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
         wanted = _copied(images.labels[rows]) if spec.targets == "label" else None
         given = {
@@ -216,7 +189,12 @@ def _score(spec: Score, folder: Path) -> dict[str, Any]:
             "objects": None if images.masks is None else _copied(images.masks[rows]),
         }
         block, maps = _copied(images.images[rows]), explained.maps[rows].to(device())
-        curves.append(METRICS[spec.metric](model, block, maps, wanted, **spec.options, **METRICS.taken(spec.metric, given)))
+        curve = METRICS[spec.metric](model, block, maps, wanted, **spec.options, **METRICS.taken(spec.metric, given))
+        wrong = contents.problem_of_curve(vars(curve), len(block)) if isinstance(curve, Curve) else "the result is not a Curve"
+        if curves and not wrong and not torch.equal(curve.fractions, curves[0].fractions):
+            wrong = "fractions differs between images"
+        _refuse_to_store(f"metric {spec.metric!r}", wrong)
+        curves.append(curve)
     curve = concatenated(curves)
     tensors = {name: value for name, value in vars(curve).items() if value is not None}
     _write(folder / CURVES, tensors | {"indices": images.indices})
@@ -240,9 +218,11 @@ def sample(spec: Samples) -> Images:
         ValueError: the artefact is damaged.
     """
     artefact = store.fetch(spec, functools.partial(_sample, spec))
-    _check_data(spec, artefact)
-    tensors = _tensors(artefact, IMAGES)
-    return Images(tensors["images"], tensors["labels"], classes_of(spec.training.dataset), tensors["indices"])
+    check_data(spec, artefact)
+    tensors, classes = _tensors(artefact, IMAGES), classes_of(spec.training.dataset)
+    wrong = contents.problem_of_samples(tensors, spec.count, artefact.facts["data"][0], len(classes))
+    _refuse(artefact, IMAGES, wrong)
+    return Images(tensors["images"], tensors["labels"], classes, tensors["indices"])
 
 
 def _sample(spec: Samples, folder: Path) -> dict[str, Any]:
@@ -289,6 +269,18 @@ class _Timed:
 
     def ended(self) -> dict[str, Any]:
         return {"device": str(device()), "seconds": round(time.perf_counter() - self._begun, 2)}
+
+
+def _refuse(artefact: Artefact, file: str, wrong: str) -> None:
+    """Refuse a stored file if anything is wrong with it."""
+    if wrong:
+        raise store.damaged(artefact.folder, f"{file}: {wrong}")
+
+
+def _refuse_to_store(what: str, wrong: str) -> None:
+    """Refuse the result of a registered function if anything is wrong with it."""
+    if wrong:
+        raise ValueError(f"{what}: {wrong}; nothing was stored; see its table for what such a function returns")
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
