@@ -140,7 +140,7 @@ def _state(whole: Split) -> str:
         return ""
     readers = [file for file in Path(paths.__file__).parent.joinpath("data").iterdir() if file.is_file()]
     digest = hashlib.sha256(repr([version(name) for name in ("numpy", "pillow", "torch", "torchvision")]).encode())
-    for file in (*sorted(readers), *whole.sources):
+    for file in (Path(__file__), *sorted(readers), *whole.sources):
         facts = file.stat()
         if max(facts.st_mtime, facts.st_ctime) > time.time() - SETTLED:
             return ""
