@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 import saliency_lib as sl
 from saliency_lib import paths
-from saliency_lib.artefacts import inputs, parts, pipeline, store
+from saliency_lib.artefacts import inputs, parts, pipeline, provenance, store
 from saliency_lib.core.files import write_tensors
 from saliency_lib.data import shapes
 from saliency_lib.evaluation.curve import Curve
@@ -56,7 +56,7 @@ def forge(spec, file=None, tensors=None, **facts):
     origin = json.loads((folder / store.PROVENANCE).read_text())
     origin["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in origin["files"]}
     origin["facts"] |= facts
-    origin["seal"] = store.seal(origin)
+    origin["seal"] = provenance.seal(origin)
     (folder / store.PROVENANCE).write_text(json.dumps(origin))
     return folder
 

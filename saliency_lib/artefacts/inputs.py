@@ -5,15 +5,16 @@ import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from saliency_lib import paths
-from saliency_lib.artefacts import parts, store
+from saliency_lib.artefacts import parts
 from saliency_lib.artefacts.parts import Part, described
+from saliency_lib.artefacts.provenance import Artefact
 from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec
-from saliency_lib.artefacts.store import Artefact
 from saliency_lib.artefacts.trainings import Training
 from saliency_lib.core.batching import device_of, frozen, logits_of
 from saliency_lib.core.files import replace_file
@@ -90,8 +91,7 @@ def parts_of(spec: Spec) -> list[Part]:
         return [part_of(spec.explanation)]
     if isinstance(spec, Explanation):
         return [part_of(spec)]
-    training = spec.training if isinstance(spec, Samples) else spec
-    assert isinstance(training, Training)
+    training = cast(Training, spec.training if isinstance(spec, Samples) else spec)
     published = training.recipe == "pretrained"
     test = Part(training.dataset, stop=MEASURED if published else None, preparation=preparation_of(training, training.dataset))
     if published or isinstance(spec, Samples):
@@ -135,8 +135,8 @@ def check_data(spec: Spec, artefact: Artefact) -> None:
     """
     for part, recorded in zip(parts_of(spec), artefact.facts["data"], strict=True):
         parts.check(part, recorded, artefact.folder)
-    for one in spec.upstream:
-        if above := store.stored(one):
+    for one, above in zip(spec.upstream, artefact.upstream, strict=True):
+        if above:
             check_data(one, above)
 
 

@@ -16,9 +16,9 @@ from saliency_lib import paths
 from saliency_lib.artefacts import contents, store
 from saliency_lib.artefacts.inputs import check_data, classes_of, continued, device, new_model, part_of, parts_of, predict
 from saliency_lib.artefacts.parts import borrow, described, fingerprint
+from saliency_lib.artefacts.provenance import Artefact
 from saliency_lib.artefacts.results import Explained, Scored, Trained
 from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec, Training
-from saliency_lib.artefacts.store import Artefact
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.files import write_tensors
 from saliency_lib.data.table import Images

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from saliency_lib import paths
 from saliency_lib.artefacts import store, tables
-from saliency_lib.artefacts.store import Artefact
+from saliency_lib.artefacts.provenance import Artefact
 from saliency_lib.core.files import explain_disk_errors, replace_file
 from saliency_lib.core.registry import no_such
 from saliency_lib.notebook import blessed
