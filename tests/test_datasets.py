@@ -1,6 +1,7 @@
 """Laws that hold for every data set; folders of class folders are made on the fly."""
 
 import base64
+import hashlib
 import io
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from saliency_lib import paths
 from saliency_lib.data.classes import DIGITS, IMAGENET_CLASSES, WORDNET_IDS
 from saliency_lib.data.embedded import PHOTOS
 from saliency_lib.data.table import DATASETS, Images
+from saliency_lib.notebook.explorer import choices
 
 SERIES = "series_narma_moving_middle"  # of the series, which have laws of their own
 EMBEDDED = [(name, split) for name in ("mnist5k", "shapes", "photos", SERIES) for split in DATASETS[name].splits]
@@ -269,6 +271,98 @@ def test_a_name_without_folder_is_unknown_and_a_folder_laid_out_otherwise_says_h
     paint(data / "flat" / "x.png")
     with pytest.raises(ValueError, match=r"flat/ is not a data set: it needs images at \{train,test\}/<class>/\*"):
         DATASETS["flat"]
+
+
+# Pictures of every kind; the left half is darker, except for what is transparent.
+
+
+def halves(left, right, mode="L", size=(12, 12)):
+    picture = Image.new(mode, size, left)
+    picture.paste(right, (size[0] // 2, 0, *size))
+    return picture
+
+
+def deep(left, right, dtype=np.uint16):
+    return Image.fromarray(np.repeat(np.array([[left] * 6 + [right] * 6], dtype), 12, 0))
+
+
+def transparent_palette():
+    picture = halves(0, 1, "P")
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.info["transparency"] = 0
+    return picture
+
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+PICTURES = {  # the picture, its file's ending, the colours of the left and of the right half
+    "16 bits": (deep(51 * 257, 204 * 257), "png", (51,) * 3, (204,) * 3),
+    "16 bits in tiff": (deep(51 * 257, 204 * 257), "tiff", (51,) * 3, (204,) * 3),
+    "mode I": (deep(51 * 257, 204 * 257, np.int32), "tiff", (51,) * 3, (204,) * 3),
+    "mode F": (deep(0.2, 0.8, np.float32), "tiff", (51,) * 3, (204,) * 3),
+    "1 bit": (halves(0, 1, "1"), "png", (0,) * 3, WHITE),
+    "transparent": (halves((0, 0, 0, 0), (0, 0, 255, 255), "RGBA"), "png", WHITE, BLUE),
+    "half transparent": (halves((0, 0, 0, 51), (255, 0, 0, 255), "RGBA"), "webp", (204,) * 3, RED),
+    "transparent grey": (halves((0, 0), (51, 255), "LA"), "png", WHITE, (51,) * 3),
+    "palette": (halves("red", "blue", "RGB").convert("P"), "png", RED, BLUE),
+    "transparent palette": (transparent_palette(), "png", WHITE, BLUE),
+    "transparent gif": (transparent_palette(), "gif", WHITE, BLUE),
+    "cmyk": (halves((0, 255, 255, 0), (0, 0, 0, 0), "CMYK"), "tiff", RED, WHITE),
+    "cmyk in jpeg": (halves((0, 0, 0, 204), (0, 0, 0, 0), "CMYK", (16, 16)), "jpg", (51,) * 3, WHITE),
+    "webp": (halves(RED, BLUE, "RGB"), "webp", RED, BLUE),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_every_kind_of_picture_is_read_as_the_eye_sees_it_also_in_the_explorer(kind, data):
+    picture, ending, left, right = PICTURES[kind]
+    paint(data / "kinds" / "test" / "a" / "0.png", RED, picture.size)  # makes the set one of colours
+    file = data / "kinds" / "test" / "a" / f"1.{ending}"
+    picture.save(file, **({"lossless": True} if ending == "webp" else {}))
+    part = DATASETS["kinds"]()
+    seen = part.images[part.names.index("1")] * 255
+    for half, expected in ((seen[:, :, :5], left), (seen[:, :, -5:], right)):
+        assert (half - torch.tensor(expected).view(3, 1, 1)).abs().max() <= 3, half[:, 0, 0]
+    if ending in ("png", "jpg"):
+        drawn = torch.from_numpy(np.array(choices.decode(file.read_bytes()))).permute(2, 0, 1)
+        assert torch.equal(drawn.float(), seen.round())
+
+
+def test_a_picture_of_a_turned_camera_is_upright(data):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # it has to be turned clockwise by a quarter
+    file = data / "turned" / "test" / "a" / "0.jpg"
+    file.parent.mkdir(parents=True)
+    halves(0, 255, size=(16, 16)).save(file, exif=exif)
+    image = DATASETS["turned"]().images[0, 0]
+    assert image[:7].max() < 0.05 and image[-7:].min() > 0.95
+    assert torch.equal(image * 255, torch.from_numpy(np.array(choices.decode(file.read_bytes()).convert("L"))).float())
+
+
+DEEP = [(deep(0, 65535), "png"), (deep(0.0, 1.0, np.float32), "tiff"), (halves(0, 1, "1"), "png")]
+
+
+@pytest.mark.parametrize(("picture", "ending"), DEEP)
+def test_a_set_of_deep_grey_pictures_is_grey(picture, ending, data):
+    file = data / "deep" / "test" / "a" / f"0.{ending}"
+    file.parent.mkdir(parents=True)
+    picture.save(file)
+    assert DATASETS["deep"].shape == (1, 12) and DATASETS["deep"]().images.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("values", [(0, 70000), (-5, 10), (0.0, 3.0), (0.0, float("nan"))])
+def test_a_picture_whose_values_have_no_known_range_is_refused(values, data):
+    dtype = np.int32 if isinstance(values[1], int) else np.float32
+    file = data / "odd" / "test" / "a" / "0.tiff"
+    file.parent.mkdir(parents=True)
+    deep(*values, dtype).save(file)
+    with pytest.raises(ValueError, match=r"odd/test/a/0\.tiff cannot be read as an image \(its values .*; replace or delete it"):
+        DATASETS["odd"]()
+
+
+def test_the_photos_and_digits_are_the_pixels_that_stored_results_were_computed_with():
+    pixels = {name: DATASETS[name](stop=6).images.numpy().tobytes() for name in ("mnist5k", "photos")}
+    sums = {name: hashlib.sha256(content).hexdigest()[:8] for name, content in pixels.items()}
+    assert sums == {"mnist5k": "528a8e71", "photos": "2e9a5eb0"}
 
 
 # Sets that are downloaded.

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from safetensors.numpy import load_file
 
 import saliency_lib as sl
 from saliency_lib import paths
-from saliency_lib.artefacts import inputs, parts, pipeline, provenance, store
+from saliency_lib.artefacts import inputs, parts, pipeline, provenance, specification, store
 from saliency_lib.core.files import write_tensors
 from saliency_lib.data import shapes
 from saliency_lib.evaluation.curve import Curve
@@ -348,3 +349,32 @@ def test_a_forged_history_is_refused(text, outputs):
     forge(TRAINING, "history.csv", text)
     with pytest.raises(ValueError, match=rf"{TRAINING.name} is damaged or foreign: history.csv.*delete the folder"):
         sl.train(TRAINING)
+
+
+# Stores of other versions.
+
+
+@pytest.mark.parametrize(("known", "age"), [(None, "an earlier"), (1, "an earlier"), (3, "a later")])
+def test_an_artefact_of_another_format_is_recognised_and_not_misread(known, age, outputs):
+    file = sl.train(TRAINING).artefact.folder / store.PROVENANCE
+    origin = json.loads(file.read_text())
+    del origin["format"], origin["seal"]
+    file.write_text(json.dumps(origin if known is None else {**origin, "format": known}))
+    said = rf"{TRAINING.name} was written by {age} version of the library \(its format is {known or 1}, .*delete the folder"
+    with pytest.raises(ValueError, match=said):
+        sl.train(TRAINING)
+    with pytest.raises(ValueError, match=said):
+        sl.explain(SPEC)
+
+
+def test_an_artefact_of_an_older_revision_is_named_and_not_used(outputs, monkeypatch):
+    monkeypatch.setitem(specification.REVISIONS, "explanation", 1)
+    old = sl.explain(SPEC).artefacts[0].folder
+    monkeypatch.undo()
+    monkeypatch.setattr(paths, "OUTPUTS", outputs)
+    with pytest.warns(UserWarning, match=rf"{old.name} was made by another version of the library .*is not used; .*delete"):
+        new = sl.explain(SPEC).artefacts[0].folder
+    assert new != old and old.is_dir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sl.explain(SPEC)

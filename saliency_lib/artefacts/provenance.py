@@ -79,7 +79,7 @@ def opened(folder: Path) -> Artefact:
         place, age = paths.relative(folder), "an earlier" if known < FORMAT else "a later"
         raise ValueError(
             f"artefact {place} was written by {age} version of the library (its format is {known}, and this one reads {FORMAT}); "
-            f"delete the folder {place} and run again to rebuild it, or use that version"
+            f"delete the folder {place} and run again to rebuild it (`make clean` deletes all results), or use that version"
         )
     if not sealed:
         raise damaged(folder, f"{PROVENANCE} was changed after it was written (its seal does not fit)")

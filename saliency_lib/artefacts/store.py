@@ -7,6 +7,7 @@ import glob
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,7 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
             if found:
                 return found
             _clear_drafts(folder)
+            _tell_of_others(spec, folder)
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 facts = build(draft)
@@ -156,6 +158,24 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
     return _read(folder, spec)
+
+
+def _tell_of_others(spec: Spec, folder: Path) -> None:
+    """Warn of artefacts of the same specification that another version has made, which are not found any more."""
+    others = []
+    for file in folder.parent.glob(f"{glob.escape(folder.name[:-8])}????????/{PROVENANCE}"):
+        try:
+            same = json.loads(file.read_text())["spec"] == spec.to_dict()
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged, or of another program
+        others += [paths.relative(file.parent)] if same else []
+    if others:
+        more = f" (so were {len(others) - 1} others)" if others[1:] else ""
+        warnings.warn(
+            f"{min(others)} was made by another version of the library or of what it calls{more}, and is not used; "
+            "it may be deleted",
+            stacklevel=2,
+        )
 
 
 def _check_digest(spec: Spec, folder: Path) -> None:

@@ -4,7 +4,7 @@ import difflib
 import html
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 
@@ -29,13 +29,10 @@ class Entry:
     Args:
         function: the function, already adapted to its table.
         name: its name in the table.
-
-    `written` is the function as it was written, before it was adapted.
     """
 
     function: Callable[..., Any]
     name: str
-    written: Callable[..., Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # help(), `?` and inspect.signature() then show the function, not this class
@@ -45,6 +42,11 @@ class Entry:
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call the function."""
         return self.function(*args, **options)
+
+    @property
+    def written(self) -> Callable[..., Any]:
+        """The function as it was written, before it was adapted to its table."""
+        return vars(self).get("_written", self.function)
 
     @property
     def code(self) -> str:
@@ -118,7 +120,7 @@ class Registry(Mapping[str, E], Generic[E]):
     def entry(self, function: Callable, name: str, **facts: Any) -> E:
         """Return the entry of a function without entering it."""
         entry = self._entry(self._entry.adapt(function, name, **facts), name, **facts)
-        vars(entry)["written"] = function
+        vars(entry)["_written"] = function
         return entry
 
     def fallback(self, function: Callable[[str], E | None]) -> Callable[[str], E | None]:

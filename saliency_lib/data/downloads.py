@@ -117,6 +117,7 @@ def imagenet(split: str, download: bool) -> Split:
     file names, which for the validation images is the official one.
 
     Source: Russakovsky et al. 2015.
+    Differs: pictures are turned as their EXIF orientation says, which torchvision's loader does not do.
     """
     folder = paths.DATA / "imagenet" / {"train": "train", "test": "val"}[split]
     remedy = f"get it from https://image-net.org/download and unpack it to {paths.relative(folder)}/<WordNet id>/*.JPEG"

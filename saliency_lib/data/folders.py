@@ -7,7 +7,8 @@ from typing import Any
 
 from saliency_lib import paths
 from saliency_lib.data.classes import IMAGENET_CLASSES, WORDNET_IDS
-from saliency_lib.data.splits import Resize, crop, file_split, opened
+from saliency_lib.data.pictures import is_grey, opened
+from saliency_lib.data.splits import Resize, crop, file_split
 from saliency_lib.data.table import DATASETS, TRAIN_AND_TEST, Dataset, Split
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
@@ -99,7 +100,7 @@ def class_folders(name: str) -> Dataset | None:
     if not splits:
         raise ValueError(f"{paths.relative(folder)}/ is not a data set: it needs images at {{train,test}}/<class>/*")
     with opened(class_files(folder / splits[0])[0]) as picture:
-        (width, height), channels = picture.size, 1 if picture.mode in ("1", "L", "LA") else 3
+        (width, height), channels = picture.size, 1 if is_grey(picture) else 3
 
     def load(split: str, download: bool) -> Split:
         return train_or_test(name, folder, split, channels=channels)

@@ -1,8 +1,7 @@
 """Splits of arrays in memory and of image files."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pictures
 
-from saliency_lib import paths
+from saliency_lib.data.pictures import opened, seen
 from saliency_lib.data.table import Split
 
 THREADS = 8  # PIL releases the interpreter while it decodes
@@ -66,7 +65,7 @@ def file_split(
         def decode(thread: int) -> None:
             for row in range(thread, len(chosen), THREADS):
                 with opened(files[chosen[row]]) as picture:
-                    resized = resize(picture.convert("L" if channels == 1 else "RGB"), side)
+                    resized = resize(seen(picture).convert("L" if channels == 1 else "RGB"), side)
                     raw[row] = np.asarray(resized).reshape(side, side, channels).transpose(2, 0, 1)
 
         with ThreadPoolExecutor(THREADS) as pool:
@@ -78,20 +77,6 @@ def file_split(
         }
 
     return Split(len(files), tuple(classes), read, files)
-
-
-@contextmanager
-def opened(file: Path) -> Iterator[Image.Image]:
-    """Open an image file.
-
-    Raises:
-        ValueError: the file is not an image, or a damaged one.
-    """
-    try:
-        with Image.open(file) as picture:
-            yield picture
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{paths.relative(file)} cannot be read as an image ({error}); replace or delete it") from error
 
 
 def crop(
