@@ -38,7 +38,7 @@ def draw_maps(shown: Shown, methods: Sequence[str], opacity: float, columns: int
     first, *others = add_axes(figure, len(methods) + 1, columns)
     draw_image(first, image)
     title = f"{shorten(shown.name, 28)}\n{shorten(word, 20)} {share:.0%}"
-    first.set_title(title, fontsize=9, parse_math=False)
+    first.set_title(title, fontsize=9)
     for axes, method in zip(others, methods, strict=True):
         draw_map(axes, shown.maps[method].numpy(), image=image, opacity=opacity)
         axes.set_title(display_name(method), fontsize=9)
@@ -55,7 +55,7 @@ def draw_curves(shown: Shown, methods: Sequence[str]) -> Figure:
         name = f"{display_name(method)} {shown.area(method):.3f}"
         axes.plot(100 * np.asarray(fractions), values, label=name, color=colour(method), linestyle=line_style(method))
     axes.set(xlim=(0, 100), ylim=(0, 1), xlabel="pixels removed (% of the image)")
-    axes.set_ylabel(f"probability of {shorten(shown.says[0], 20)}", parse_math=False)
+    axes.set_ylabel(f"probability of {shorten(shown.says[0], 20)}")
     axes.grid(axis="y")
     figure.legend(title="method, area", loc="outside right upper")
     return figure
