@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import io
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -365,6 +367,68 @@ def test_the_photos_and_digits_are_the_pixels_that_stored_results_were_computed_
     assert sums == {"mnist5k": "528a8e71", "photos": "2e9a5eb0"}
 
 
+# What may lie in a folder besides pictures.
+
+
+def pipe(place):
+    os.mkfifo(place)
+
+
+def loop(place):
+    place.symlink_to(place.name)
+
+
+def nowhere(place):
+    place.symlink_to("nowhere.png")
+
+
+def folder(place):
+    place.mkdir()
+
+
+@pytest.mark.parametrize("make", [pipe, loop, nowhere, folder])
+def test_what_is_no_picture_but_is_named_like_one_is_an_error_and_does_not_hang(make, data):
+    class_folders(data / "odd", parts=("test",))
+    make(data / "odd" / "test" / "ant" / "x.png")
+    with pytest.raises(
+        ValueError, match=r"odd/test/ant/x\.png cannot be read as an image \(it is not a file\); replace or delete it"
+    ):
+        DATASETS["odd"]()
+
+
+@pytest.mark.parametrize("where", ["odd", "odd/test", "odd/test/ant"])
+def test_a_loop_of_links_is_an_error_that_names_it(where, data):
+    class_folders(data / "odd", parts=("test",), classes=("bee",))
+    if where != "odd/test/ant":
+        shutil.rmtree(data / where)
+    loop(data / where)
+    with pytest.raises(ValueError, match=rf"{where} is a link that leads nowhere; remove it"):
+        DATASETS["odd"]()
+
+
+@pytest.mark.parametrize("where", ["test/ant/b\udce9.png", "test/b\udce9e/0.png"])
+def test_a_name_that_is_not_utf8_is_an_error_that_shows_it(where, data):
+    class_folders(data / "odd", parts=("test",))
+    paint(data / "odd" / where)
+    with pytest.raises(ValueError, match=r"odd/test/.*'b\\udce9.* is not valid UTF-8; rename it") as error:
+        DATASETS["odd"]()
+    assert str(error.value).encode()  # can be printed
+
+
+def test_the_longest_name_of_a_folder_is_a_set_and_a_longer_one_is_unknown(data):
+    class_folders(data / ("x" * 250), parts=("test",), classes=("y" * 250,))
+    assert len(DATASETS["x" * 250]()) == 4
+    with pytest.raises(ValueError, match="is not known"):
+        DATASETS["x" * 256]
+
+
+def test_a_set_whose_name_is_not_utf8_is_refused(data):
+    class_folders(data / "odd\udce9", parts=("test",))
+    with pytest.raises(ValueError, match=r"'odd\\udce9' is not valid UTF-8; rename it") as error:
+        DATASETS["odd\udce9"]()
+    assert str(error.value).encode()
+
+
 # Sets that are downloaded.
 
 
@@ -392,6 +456,18 @@ def test_a_failed_download_is_the_same_error_and_leaves_nothing(name, data, monk
     with pytest.raises(FileNotFoundError, match=rf"{name} is not in .* and could not be downloaded \(no network\); download it"):
         DATASETS[name](download=True)
     assert list(data.iterdir()) == []
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(data, monkeypatch):
+    left = data / ".download-0123abcd"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    begun = data / ".download-4567abcd"
+    begun.mkdir()
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        DATASETS["mnist"](download=True)
+    assert list(data.iterdir()) == [begun]  # another process may be at it
 
 
 @pytest.mark.parametrize("name, kind", (("mnist", "MNIST"), ("cifar10", "CIFAR10")))

@@ -19,6 +19,7 @@ from saliency_lib.core.validation import sentence
 
 # Per kind, increased when the same specification comes to mean other numbers.
 REVISIONS = {"training": 2, "explanation": 2, "score": 3, "samples": 2}
+LONGEST = 200  # bytes of a readable name; a file name has at most 255, and the store appends to it
 S = TypeVar("S", bound="Spec")
 
 
@@ -92,8 +93,9 @@ class Spec(abc.ABC):
 
     @property
     def name(self) -> str:
-        """Return the name of the artefact's folder: the readable part and the first 8 digits of the digest."""
-        return f"{self.slug}-{self.digest[:8]}"
+        """Return the name of the artefact's folder: the readable part, cut if it is too long, and 8 digits of the digest."""
+        slug = self.slug.encode()[:LONGEST].decode(errors="ignore")
+        return f"{slug}-{self.digest[:8]}"
 
     @property
     def upstream(self) -> "list[Spec]":

@@ -5,6 +5,7 @@ The default models come with the checkout and are only read: outputs/defaults/<k
 
 import glob
 import json
+import os
 import shutil
 import tempfile
 import warnings
@@ -13,14 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from saliency_lib import paths
 from saliency_lib.artefacts.provenance import PROVENANCE, Artefact, damaged, opened, sha256, write_provenance
 from saliency_lib.artefacts.provenance import rebuild_command as rebuild_command
 from saliency_lib.artefacts.provenance import surroundings as surroundings
 from saliency_lib.artefacts.specs import Spec, from_dict
-from saliency_lib.core.files import explain_disk_errors
+from saliency_lib.core.files import explain_disk_errors, flush, is_held, locked
 
 
 def place(spec: Spec) -> Path:
@@ -39,7 +38,7 @@ def find(spec: Spec) -> Artefact | None:
         ValueError: its folder exists but is damaged, or holds something else.
     """
     folders = (paths.inside(top, f"{spec.kind}/{spec.name}") for top in _tops())
-    return next((_read(folder, spec) for folder in folders if folder.exists()), None)
+    return next((_read(folder, spec) for folder in folders if os.path.lexists(folder)), None)
 
 
 def known(kind: str) -> list[Spec]:
@@ -139,9 +138,9 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
     folder = place(spec)
     with explain_disk_errors(folder.parent):
         paths.made(folder.parent)
-        locks = paths.OUTPUTS / ".locks"
-        locks.mkdir(exist_ok=True)
-        with filelock.FileLock(locks / f"{spec.kind}-{folder.name}"):
+        lock = lock_of(spec)
+        lock.parent.mkdir(exist_ok=True)
+        with locked(lock, folder.name):
             found = find(spec)
             if found:
                 return found
@@ -153,7 +152,10 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
                 _check_digest(spec, folder)
                 write_provenance(draft, spec, _upstream(spec), facts)
                 draft.chmod(0o755)
+                for file in (*draft.iterdir(), draft):
+                    flush(file)
                 draft.rename(folder)
+                flush(folder.parent)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
@@ -188,12 +190,19 @@ def _check_digest(spec: Spec, folder: Path) -> None:
         )
 
 
+def lock_of(spec: Spec) -> Path:
+    """Return the file of the lock that the builder of an artefact holds."""
+    return paths.OUTPUTS / ".locks" / f"{spec.kind}-{spec.name}"
+
+
 def _clear_drafts(folder: Path) -> None:
-    """Delete what killed processes left of an artefact, except its checkpoint. The caller holds the lock."""
-    name = glob.escape(folder.name)
-    for left in folder.parent.glob(f".{name}-*"):
-        shutil.rmtree(left)
-    for left in folder.parent.glob(f".{name}.checkpoint.safetensors.*"):
+    """Delete the drafts of artefacts that killed processes left, except checkpoints. The caller holds the lock of this one."""
+    kind, locks = folder.parent, paths.OUTPUTS / ".locks"
+    for left in kind.glob(".*-????????"):
+        name = left.name[1:-9]  # without what makes the draft's name unique
+        if left.is_dir() and (name == folder.name or not is_held(locks / f"{kind.name}-{name}")):
+            shutil.rmtree(left, ignore_errors=True)
+    for left in kind.glob(f".{glob.escape(folder.name)}.checkpoint.*.*"):
         left.unlink()
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from saliency_lib.data.classes import DIGITS, WORDNET_IDS
 from saliency_lib.data.folders import class_names, folder_split, train_or_test
 from saliency_lib.data.splits import array_split, imagenet_crop, stretch
 from saliency_lib.data.table import DATASETS, TRAIN_AND_TEST, Split
+
+ABANDONED = 24 * 3600.0  # seconds after which a download is one that was killed
 
 
 def _missing(name: str, remedy: str = "", why: object = "") -> FileNotFoundError:
@@ -34,7 +37,9 @@ def _download(name: str, download_into: Callable[[str], object]) -> None:
     Raises:
         FileNotFoundError: the download failed.
     """
-    paths.made(paths.DATA)
+    for left in paths.made(paths.DATA).glob(".download-*"):
+        if time.time() - left.stat().st_mtime > ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=paths.DATA, prefix=".download-") as folder:
         try:
             download_into(folder)
