@@ -152,10 +152,9 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
                 _check_digest(spec, folder)
                 write_provenance(draft, spec, _upstream(spec), facts)
                 draft.chmod(0o755)
-                for file in (*draft.iterdir(), draft):
+                for file in draft.iterdir():
                     flush(file)
                 draft.rename(folder)
-                flush(folder.parent)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise

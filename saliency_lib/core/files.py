@@ -63,7 +63,6 @@ def replace_file(file: Path, write: Callable[[Path], object]) -> None:
         write(draft)
         flush(draft)
         draft.replace(file)
-        flush(file.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -77,9 +76,9 @@ def _clear_old_drafts(file: Path) -> None:
                 left.unlink()
 
 
-def flush(path: Path) -> None:
-    """Have the content of a file, or the names in a folder, written to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def flush(file: Path) -> None:
+    """Have a file written to the disk, so that a name that it is given afterwards is never that of half a file."""
+    descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
