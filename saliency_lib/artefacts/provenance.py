@@ -137,8 +137,9 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _commit() -> dict[str, Any]:
-    """Return the checkout's commit and whether the code differs from it; None outside a checkout."""
+    """Return the checkout's commit and whether the code differs from it, when first asked; None outside a checkout."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout.strip()
