@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 
 import saliency_lib as sl
 from saliency_lib import paths
-from saliency_lib.artefacts import inputs, parts, pipeline, provenance, specification, store
+from saliency_lib.artefacts import inputs, parts, pipeline, specification, store
+from saliency_lib.core import seals
 from saliency_lib.core.files import write_tensors
 from saliency_lib.data import shapes
 from saliency_lib.evaluation.curve import Curve
@@ -57,7 +58,7 @@ def forge(spec, file=None, tensors=None, **facts):
     origin = json.loads((folder / store.PROVENANCE).read_text())
     origin["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in origin["files"]}
     origin["facts"] |= facts
-    origin["seal"] = provenance.seal(origin)
+    origin["seal"] = seals.seal(origin)
     (folder / store.PROVENANCE).write_text(json.dumps(origin))
     return folder
 

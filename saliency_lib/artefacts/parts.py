@@ -183,6 +183,11 @@ def _named(part: Part) -> dict[str, Any]:
     return {name: getattr(part, name) for name in ("dataset", "split", "start", "stop", "stride")}
 
 
+def _changed(part: Part, recorded: Mapping[str, Any]) -> list[str]:
+    now = {**_named(part), **fingerprints(part)}
+    return [name for name in dict.fromkeys((*now, *recorded)) if now.get(name) != recorded.get(name)]
+
+
 def check(part: Part, recorded: Mapping[str, Any], place: Path) -> None:
     """Check that a part is still the one from which something was made; a data set that is not there is not compared.
 
@@ -194,10 +199,13 @@ def check(part: Part, recorded: Mapping[str, Any], place: Path) -> None:
         ValueError: its images, labels or masks are others now.
     """
     try:
-        now = {**_named(part), **fingerprints(part)}
+        changed = _changed(part, recorded)
+        if changed and _note(part).exists():  # it may be the note that is wrong
+            _note(part).unlink(missing_ok=True)
+            _known.pop(part)
+            changed = _changed(part, recorded)
     except FileNotFoundError:
         return
-    changed = [name for name in dict.fromkeys((*now, *recorded)) if now.get(name) != recorded.get(name)]
     if changed:
         what = " and ".join(name for name in changed if name in FINGERPRINTED) or "images"
         name = paths.relative(place)

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 
 from saliency_lib import paths
 from saliency_lib.artefacts.specs import Spec
+from saliency_lib.core.seals import digest, seal, sealed
 
 FORMAT = 2  # of the provenance; the first had no seal
 PROVENANCE = "provenance.json"
@@ -47,7 +48,7 @@ class Artefact:
     @property
     def content(self) -> str:
         """Return the SHA-256 of all that artefacts which are made from it depend on: its files, or its published weights."""
-        return _digest([self.provenance["digest"], self.provenance["files"], self.facts.get("weights_sha256")])
+        return digest([self.provenance["digest"], self.provenance["files"], self.facts.get("weights_sha256")])
 
     def tensors(self, file: str) -> dict[str, np.ndarray]:
         """Return the arrays of one of its safetensors files.
@@ -92,15 +93,6 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def seal(provenance: dict[str, Any]) -> str:
-    """Return the SHA-256 of all that a provenance says, its own seal aside."""
-    return _digest({name: value for name, value in provenance.items() if name != "seal"})
-
-
 def write_provenance(folder: Path, spec: Spec, upstream: list[dict[str, Any]], facts: dict[str, Any]) -> None:
     """Write the provenance of an artefact whose other files are in the folder."""
     content = {
@@ -115,8 +107,7 @@ def write_provenance(folder: Path, spec: Spec, upstream: list[dict[str, Any]], f
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **surroundings(),
     }
-    content = json.loads(json.dumps(content))  # as it is read again
-    (folder / PROVENANCE).write_text(json.dumps(content | {"seal": seal(content)}, indent=1) + "\n")
+    (folder / PROVENANCE).write_text(json.dumps(sealed(content), indent=1) + "\n")
 
 
 def rebuild_command(spec: Spec) -> str:

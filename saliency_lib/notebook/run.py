@@ -20,6 +20,7 @@ from saliency_lib.artefacts.provenance import Artefact
 from saliency_lib.core.files import explain_disk_errors, replace_file
 from saliency_lib.core.markup import code, plain
 from saliency_lib.core.registry import no_such
+from saliency_lib.core.seals import sealed
 from saliency_lib.notebook import blessed
 from saliency_lib.notebook.blessed import Blessed, Table
 from saliency_lib.notebook.display import table
@@ -98,7 +99,7 @@ class Run:
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=dpi)
         origin = {"caption": caption, "command": self.command, "sha256": hashlib.sha256(png.getvalue()).hexdigest()}
-        text = json.dumps(origin | self._made_from(requires), indent=1) + "\n"
+        text = json.dumps(sealed(origin | self._made_from(requires)), indent=1) + "\n"
         with explain_disk_errors(folder):
             paths.made(folder)
             replace_file(folder / f"{name}.png", lambda file: file.write_bytes(png.getvalue()))
