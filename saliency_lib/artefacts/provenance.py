@@ -73,7 +73,7 @@ def opened(folder: Path) -> Artefact:
     file = folder / PROVENANCE
     try:
         provenance = json.loads(file.read_text() if file.is_file() else "")
-        known, sealed = int(provenance.get("format", 1)), provenance.get("seal") == seal(provenance)
+        known, fits = int(provenance.get("format", 1)), provenance.get("seal") == seal(provenance)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise damaged(folder, f"{PROVENANCE} cannot be read ({type(error).__name__})") from None
     if known != FORMAT:
@@ -82,7 +82,7 @@ def opened(folder: Path) -> Artefact:
             f"artefact {place} was written by {age} version of the library (its format is {known}, and this one reads {FORMAT}); "
             f"delete the folder {place} and run again to rebuild it (`make clean` deletes all results), or use that version"
         )
-    if not sealed:
+    if not fits:
         raise damaged(folder, f"{PROVENANCE} was changed after it was written (its seal does not fit)")
     return Artefact(folder, provenance)
 

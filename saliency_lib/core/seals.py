@@ -31,6 +31,15 @@ def unsealed(text: str) -> dict[str, Any]:
     content = json.loads(text)
     if not isinstance(content, dict):
         raise ValueError("it is not a mapping")
-    if content.get("seal", known := seal(content)) != known:
+    rest = {name: value for name, value in content.items() if name != "seal"}
+    if content.get("seal", known := digest(rest)) != known:
         raise ValueError("its seal does not fit")
-    return {name: value for name, value in content.items() if name != "seal"}
+    if rest == content and any(_is_seal(name, content) for name in content):
+        raise ValueError("its seal has another name")
+    return rest
+
+
+def _is_seal(name: str, content: Mapping[str, Any]) -> bool:
+    length = len(digest(0))
+    others = {other: value for other, value in content.items() if other != name}
+    return isinstance(content[name], str) and len(content[name]) == length and content[name] == digest(others)
