@@ -163,7 +163,7 @@ def test_a_wrapper_of_a_function_of_the_library_is_not_the_librarys():
         return images.mean(1)
 
     assert sl.METHODS.entry(mine, "mine").code
-    assert sl.METHODS.entry(functools.partial(sl.METHODS["gradient"].written, scale=2), "mine").code
+    assert sl.METHODS.entry(functools.partial(sl.METHODS["smoothgrad"].written, samples=2), "mine").code
     assert not any(
         entry.code for table in (sl.METHODS, sl.METRICS, sl.OBJECTIVES, sl.MODELS, sl.DATASETS) for entry in table.values()
     )
