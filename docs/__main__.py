@@ -1,9 +1,11 @@
 """Make the site in outputs/report/html: `python -m docs`. Write the results page: `python -m docs results`."""
 
+import contextlib
 import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -12,6 +14,7 @@ from sphinx.cmd.build import build_main
 from docs import content, pages
 from docs.content import Page
 from saliency_lib import paths
+from saliency_lib.core.files import locked
 from workflow import plans
 
 DOCS = paths.ROOT / "docs"
@@ -34,14 +37,27 @@ def build() -> Path:
         raise FileNotFoundError(f"there are no executed notebooks in {paths.relative(plans.RUNS)}; run `make reproduce` first")
     SITE.mkdir(parents=True, exist_ok=True)
     target = SITE / "html"
-    with tempfile.TemporaryDirectory(dir=SITE, prefix=".draft-") as place:
-        source, draft = Path(place) / "source", Path(place) / "html"
+    lock = SITE.parent / ".locks" / "report"
+    lock.parent.mkdir(exist_ok=True)
+    with locked(lock, "the site"), _draft(target) as place:
+        source, draft = place / "source", place / "html"
         write(run, [step for step in steps if not step.output.is_file()], source)
         sphinx(source, draft)
         if target.exists():
-            target.rename(Path(place) / "before")
+            target.rename(place / "before")
         draft.rename(target)
     return target / "index.html"
+
+
+@contextlib.contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """While active, the site is made in the folder that is given; what killed builds left is cleared away before."""
+    for left in SITE.glob(".draft-*"):
+        if not target.exists() and (left / "before").is_dir():  # killed after the last site had made way for the new one
+            (left / "before").rename(target)
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=SITE, prefix=".draft-") as place:
+        yield Path(place)
 
 
 def write(run: list[Page], missing: list[plans.Step], source: Path) -> None:

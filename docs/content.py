@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import yaml
 
 from saliency_lib import paths, statistics
 from saliency_lib.artefacts import tables
+from saliency_lib.core.seals import unsealed
 from saliency_lib.notebook.blessed import Blessed
 from workflow import plans
 
@@ -147,10 +147,13 @@ def told_of(output: nbformat.NotebookNode) -> dict[str, str]:
 
 
 def _origin(name: str, png: bytes) -> dict[str, Any] | None:
-    """Return the JSON file beside a figure in outputs/figures/; None if it is of another picture."""
+    """Return the JSON file beside a figure in outputs/figures/; None if it is of another picture, or was changed."""
     kept = paths.inside(paths.OUTPUTS / "figures", name)
     file = kept.with_name("provenance.json" if kept.name == "figure" else f"{kept.name}.json")
-    origin = json.loads(file.read_text()) if file.is_file() else {}
+    try:
+        origin = unsealed(file.read_text())
+    except (OSError, ValueError):
+        return None
     return origin if origin.get("sha256") == hashlib.sha256(png).hexdigest() else None
 
 

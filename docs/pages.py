@@ -14,6 +14,7 @@ from docs import content
 from docs.content import CHAPTERS, PAPERS, SITE, Page
 from saliency_lib import paths
 from saliency_lib.artefacts import tables
+from saliency_lib.core import markup
 from saliency_lib.core.registry import Registry
 from workflow import plans
 from workflow.plans import Step
@@ -31,8 +32,8 @@ def environment() -> jinja2.Environment:
     folder = jinja2.FileSystemLoader(paths.ROOT / "docs" / "templates")
     result = jinja2.Environment(loader=folder, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     result.filters |= {
-        "plain": lambda text: re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", str(text)),
-        "code": lambda text: f"`` {text} ``" if "`" in text else f"`{text}`",
+        "plain": lambda text: re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(str(text).split("\n"))),
+        "code": markup.code,
         "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
         "rounded": lambda cell: f"{float(cell):.3f}" if re.fullmatch(r"-?\d+\.\d{6}", cell) else cell,
         "person": lambda author: author.get("name") or f"{author['family-names']}, {author['given-names']}",

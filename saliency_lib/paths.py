@@ -30,7 +30,7 @@ def inside(folder: Path, name: str) -> Path:
     Raises:
         ValueError: `name` is absolute, empty or leads out of `folder`.
     """
-    path = (folder / name).resolve()
+    path = Path(os.path.realpath(folder / name))  # not resolve(), which raises for a loop of links
     if not name or not path.is_relative_to(folder.resolve()) or path == folder.resolve():
         raise ValueError(f"{name!r} does not name something inside {relative(folder)}/; use a plain name without '..'")
     return path

@@ -1,7 +1,10 @@
 """Laws that hold for every data set; folders of class folders are made on the fly."""
 
 import base64
+import hashlib
 import io
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from saliency_lib import paths
 from saliency_lib.data.classes import DIGITS, IMAGENET_CLASSES, WORDNET_IDS
 from saliency_lib.data.embedded import PHOTOS
 from saliency_lib.data.table import DATASETS, Images
+from saliency_lib.notebook.explorer import choices
 
 SERIES = "series_narma_moving_middle"  # of the series, which have laws of their own
 EMBEDDED = [(name, split) for name in ("mnist5k", "shapes", "photos", SERIES) for split in DATASETS[name].splits]
@@ -271,6 +275,160 @@ def test_a_name_without_folder_is_unknown_and_a_folder_laid_out_otherwise_says_h
         DATASETS["flat"]
 
 
+# Pictures of every kind; the left half is darker, except for what is transparent.
+
+
+def halves(left, right, mode="L", size=(12, 12)):
+    picture = Image.new(mode, size, left)
+    picture.paste(right, (size[0] // 2, 0, *size))
+    return picture
+
+
+def deep(left, right, dtype=np.uint16):
+    return Image.fromarray(np.repeat(np.array([[left] * 6 + [right] * 6], dtype), 12, 0))
+
+
+def transparent_palette():
+    picture = halves(0, 1, "P")
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.info["transparency"] = 0
+    return picture
+
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+PICTURES = {  # the picture, its file's ending, the colours of the left and of the right half
+    "16 bits": (deep(51 * 257, 204 * 257), "png", (51,) * 3, (204,) * 3),
+    "16 bits in tiff": (deep(51 * 257, 204 * 257), "tiff", (51,) * 3, (204,) * 3),
+    "mode I": (deep(51 * 257, 204 * 257, np.int32), "tiff", (51,) * 3, (204,) * 3),
+    "mode F": (deep(0.2, 0.8, np.float32), "tiff", (51,) * 3, (204,) * 3),
+    "1 bit": (halves(0, 1, "1"), "png", (0,) * 3, WHITE),
+    "transparent": (halves((0, 0, 0, 0), (0, 0, 255, 255), "RGBA"), "png", WHITE, BLUE),
+    "half transparent": (halves((0, 0, 0, 51), (255, 0, 0, 255), "RGBA"), "webp", (204,) * 3, RED),
+    "transparent grey": (halves((0, 0), (51, 255), "LA"), "png", WHITE, (51,) * 3),
+    "palette": (halves("red", "blue", "RGB").convert("P"), "png", RED, BLUE),
+    "transparent palette": (transparent_palette(), "png", WHITE, BLUE),
+    "transparent gif": (transparent_palette(), "gif", WHITE, BLUE),
+    "cmyk": (halves((0, 255, 255, 0), (0, 0, 0, 0), "CMYK"), "tiff", RED, WHITE),
+    "cmyk in jpeg": (halves((0, 0, 0, 204), (0, 0, 0, 0), "CMYK", (16, 16)), "jpg", (51,) * 3, WHITE),
+    "webp": (halves(RED, BLUE, "RGB"), "webp", RED, BLUE),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_every_kind_of_picture_is_read_as_the_eye_sees_it_also_in_the_explorer(kind, data):
+    picture, ending, left, right = PICTURES[kind]
+    paint(data / "kinds" / "test" / "a" / "0.png", RED, picture.size)  # makes the set one of colours
+    file = data / "kinds" / "test" / "a" / f"1.{ending}"
+    picture.save(file, **({"lossless": True} if ending == "webp" else {}))
+    part = DATASETS["kinds"]()
+    seen = part.images[part.names.index("1")] * 255
+    for half, expected in ((seen[:, :, :5], left), (seen[:, :, -5:], right)):
+        assert (half - torch.tensor(expected).view(3, 1, 1)).abs().max() <= 3, half[:, 0, 0]
+    if ending in ("png", "jpg"):
+        drawn = torch.from_numpy(np.array(choices.decode(file.read_bytes()))).permute(2, 0, 1)
+        assert torch.equal(drawn.float(), seen.round())
+
+
+def test_a_picture_of_a_turned_camera_is_upright(data):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # it has to be turned clockwise by a quarter
+    file = data / "turned" / "test" / "a" / "0.jpg"
+    file.parent.mkdir(parents=True)
+    halves(0, 255, size=(16, 16)).save(file, exif=exif)
+    image = DATASETS["turned"]().images[0, 0]
+    assert image[:7].max() < 0.05 and image[-7:].min() > 0.95
+    assert torch.equal(image * 255, torch.from_numpy(np.array(choices.decode(file.read_bytes()).convert("L"))).float())
+
+
+DEEP = [(deep(0, 65535), "png"), (deep(0.0, 1.0, np.float32), "tiff"), (halves(0, 1, "1"), "png")]
+
+
+@pytest.mark.parametrize(("picture", "ending"), DEEP)
+def test_a_set_of_deep_grey_pictures_is_grey(picture, ending, data):
+    file = data / "deep" / "test" / "a" / f"0.{ending}"
+    file.parent.mkdir(parents=True)
+    picture.save(file)
+    assert DATASETS["deep"].shape == (1, 12) and DATASETS["deep"]().images.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("values", [(0, 70000), (-5, 10), (0.0, 3.0), (0.0, float("nan"))])
+def test_a_picture_whose_values_have_no_known_range_is_refused(values, data):
+    dtype = np.int32 if isinstance(values[1], int) else np.float32
+    file = data / "odd" / "test" / "a" / "0.tiff"
+    file.parent.mkdir(parents=True)
+    deep(*values, dtype).save(file)
+    with pytest.raises(ValueError, match=r"odd/test/a/0\.tiff cannot be read as an image \(its values .*; replace or delete it"):
+        DATASETS["odd"]()
+
+
+def test_the_photos_and_digits_are_the_pixels_that_stored_results_were_computed_with():
+    pixels = {name: DATASETS[name](stop=6).images.numpy().tobytes() for name in ("mnist5k", "photos")}
+    sums = {name: hashlib.sha256(content).hexdigest()[:8] for name, content in pixels.items()}
+    assert sums == {"mnist5k": "528a8e71", "photos": "2e9a5eb0"}
+
+
+# What may lie in a folder besides pictures.
+
+
+def pipe(place):
+    os.mkfifo(place)
+
+
+def loop(place):
+    place.symlink_to(place.name)
+
+
+def nowhere(place):
+    place.symlink_to("nowhere.png")
+
+
+def folder(place):
+    place.mkdir()
+
+
+@pytest.mark.parametrize("make", [pipe, loop, nowhere, folder])
+def test_what_is_no_picture_but_is_named_like_one_is_an_error_and_does_not_hang(make, data):
+    class_folders(data / "odd", parts=("test",))
+    make(data / "odd" / "test" / "ant" / "x.png")
+    with pytest.raises(
+        ValueError, match=r"odd/test/ant/x\.png cannot be read as an image \(it is not a file\); replace or delete it"
+    ):
+        DATASETS["odd"]()
+
+
+@pytest.mark.parametrize("where", ["odd", "odd/test", "odd/test/ant"])
+def test_a_loop_of_links_is_an_error_that_names_it(where, data):
+    class_folders(data / "odd", parts=("test",), classes=("bee",))
+    if where != "odd/test/ant":
+        shutil.rmtree(data / where)
+    loop(data / where)
+    with pytest.raises(ValueError, match=rf"{where} is a link that leads nowhere; remove it"):
+        DATASETS["odd"]()
+
+
+@pytest.mark.parametrize("where", ["test/ant/b\udce9.png", "test/b\udce9e/0.png"])
+def test_a_name_that_is_not_utf8_is_an_error_that_shows_it(where, data):
+    class_folders(data / "odd", parts=("test",))
+    paint(data / "odd" / where)
+    with pytest.raises(ValueError, match=r"odd/test/.*'b\\udce9.* is not valid UTF-8; rename it") as error:
+        DATASETS["odd"]()
+    assert str(error.value).encode()  # can be printed
+
+
+def test_the_longest_name_of_a_folder_is_a_set_and_a_longer_one_is_unknown(data):
+    class_folders(data / ("x" * 250), parts=("test",), classes=("y" * 250,))
+    assert len(DATASETS["x" * 250]()) == 4
+    with pytest.raises(ValueError, match="is not known"):
+        DATASETS["x" * 256]
+
+
+def test_a_set_whose_name_is_not_utf8_is_refused(data):
+    class_folders(data / "odd\udce9", parts=("test",))
+    with pytest.raises(ValueError, match=r"'odd\\udce9' is not valid UTF-8; rename it") as error:
+        DATASETS["odd\udce9"]()
+    assert str(error.value).encode()
+
+
 # Sets that are downloaded.
 
 
@@ -298,6 +456,18 @@ def test_a_failed_download_is_the_same_error_and_leaves_nothing(name, data, monk
     with pytest.raises(FileNotFoundError, match=rf"{name} is not in .* and could not be downloaded \(no network\); download it"):
         DATASETS[name](download=True)
     assert list(data.iterdir()) == []
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(data, monkeypatch):
+    left = data / ".download-0123abcd"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    begun = data / ".download-4567abcd"
+    begun.mkdir()
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        DATASETS["mnist"](download=True)
+    assert list(data.iterdir()) == [begun]  # another process may be at it
 
 
 @pytest.mark.parametrize("name, kind", (("mnist", "MNIST"), ("cifar10", "CIFAR10")))

@@ -6,7 +6,10 @@ import re
 import shlex
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import nbformat
@@ -19,6 +22,7 @@ from docs import __main__ as site
 from docs import content, pages
 from saliency_lib import paths
 from saliency_lib.artefacts.tables import measured
+from saliency_lib.core import files
 from tests.conftest import take_stored_notebooks_as_executed
 from workflow import plans
 
@@ -405,3 +409,56 @@ def test_the_site_says_when_there_is_nothing_to_show(tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "RUNS", tmp_path / "runs")
     with pytest.raises(FileNotFoundError, match="run `make reproduce` first"):
         site.build()
+
+
+# The site as a whole, without Sphinx.
+
+
+@pytest.fixture
+def quick_site(tmp_path, monkeypatch):
+    """A site whose pages are one file; returns its folder."""
+    place = tmp_path / "report"
+    monkeypatch.setattr(site, "SITE", place)
+    monkeypatch.setattr(content, "steps", lambda: [SimpleNamespace(output=paths.ROOT / "README.md")])
+    monkeypatch.setattr(content, "read", lambda step: None)
+    monkeypatch.setattr(site, "write", lambda run, missing, source: source.mkdir())
+
+    def sphinx(source, target):
+        target.mkdir()
+        (target / "index.html").write_text("new")
+
+    monkeypatch.setattr(site, "sphinx", sphinx)
+    return place
+
+
+def test_a_build_clears_away_what_killed_builds_left(quick_site):
+    (quick_site / ".draft-0123abcd" / "source").mkdir(parents=True)
+    site.build()
+    assert [path.name for path in quick_site.iterdir()] == ["html"]
+
+
+def test_a_site_that_had_made_way_for_a_new_one_comes_back_if_that_was_killed(quick_site, monkeypatch):
+    before = quick_site / ".draft-0123abcd" / "before"
+    before.mkdir(parents=True)
+    (before / "index.html").write_text("old")
+
+    def fail(source, target):
+        raise RuntimeError("an error")
+
+    monkeypatch.setattr(site, "sphinx", fail)
+    with pytest.raises(RuntimeError):
+        site.build()
+    assert (quick_site / "html" / "index.html").read_text() == "old"
+
+
+def test_two_builds_take_turns(quick_site, monkeypatch, capsys):
+    monkeypatch.setattr(files, "PATIENCE", 0.02)
+    lock = quick_site.parent / ".locks" / "report"
+    lock.parent.mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with files.locked(lock, "the site"):
+            other = pool.submit(site.build)
+            time.sleep(0.3)
+            assert not other.done() and not (quick_site / "html").exists()
+        assert other.result(timeout=60).read_text() == "new"
+    assert "waiting for process" in capsys.readouterr().err

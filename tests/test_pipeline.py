@@ -158,7 +158,7 @@ def test_a_method_that_gives_nan_stores_nothing(trained, outputs, monkeypatch):
 
 def test_images_that_changed_since_they_were_explained_are_noticed(outputs, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
-    inputs.load.cache_clear()
+    inputs.forget()
     for split in ("train", "test"):
         for number, name in enumerate(("dark", "light")):
             folder = tmp_path / "data" / "tones" / split / name
@@ -168,26 +168,28 @@ def test_images_that_changed_since_they_were_explained_are_noticed(outputs, tmp_
     spec = sl.Explanation(dataclasses.replace(TRAINING, dataset="tones"), "edges")
     sl.score(sl.Score(spec))
     Image.new("RGB", (28, 28), (255, 0, 0)).save(tmp_path / "data" / "tones" / "test" / "dark" / "0.png")
-    inputs.load.cache_clear()
-    with pytest.raises(ValueError, match=r"the images of tones are not those that .* was made from; put them back, or delete"):
+    inputs.forget()
+    with pytest.raises(
+        ValueError, match=r"the images of tones \(test\) are not those that .* was made from; put them back, or delete"
+    ):
         sl.explain(spec)
-    with pytest.raises(ValueError, match="the images of tones are not those"):
+    with pytest.raises(ValueError, match=r"the images of tones \(test\) are not those"):
         sl.score(sl.Score(spec))
     for split in ("train", "test"):
         shutil.copytree(tmp_path / "data" / "tones" / split / "dark", tmp_path / "data" / "tones" / split / "third")
-    inputs.load.cache_clear()
+    inputs.forget()
     with pytest.raises(ValueError, match=r"tones has 3 classes, but .* was trained with 2; put the data back, or delete"):
         sl.train(spec.training)
-    inputs.load.cache_clear()
+    inputs.forget()
 
 
 def test_missing_data_and_weights_name_the_remedy(outputs, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
-    inputs.load.cache_clear()
+    inputs.forget()
     with pytest.raises(FileNotFoundError, match=r"cifar10 is not in .*download=True.*mnist5k"):
         sl.train(sl.Training("cifar10"))
     assert not [path for path in outputs.rglob("*") if path.is_dir() and path.name not in ("training", ".locks")]
-    inputs.load.cache_clear()
+    inputs.forget()
 
 
 def test_the_default_model_comes_with_the_checkout():

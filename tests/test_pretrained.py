@@ -125,10 +125,10 @@ def test_the_pictures_of_an_explanation_are_prepared_as_for_the_weights(name, tm
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (260, 300, 3), dtype=np.uint8))
     (tmp_path / "imagenet_samples" / "n01440764").mkdir(parents=True)
     picture.save(tmp_path / "imagenet_samples" / "n01440764" / "a.png")
-    inputs.load.cache_clear()
+    inputs.forget()
     spec = sl.Explanation(sl.Training("imagenet_samples", name), "random")
     ours, theirs = Normalise(own_of(name).mean, own_of(name).std)(sl.images_of(spec).images), own_of(name)(picture)[None]
-    inputs.load.cache_clear()
+    inputs.forget()
     torch.testing.assert_close(ours, theirs)
 
 

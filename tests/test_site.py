@@ -46,6 +46,7 @@ PLANS = {
 }
 LEFT_OUT = {"03_deletion", "04_score_matching", "05_benchmarks"}
 FOLDER = "outputs/score/a-b-c"
+EVIL = "<img src=x onerror=alert(1)> `<b onclick=alert(1)>` ``` [x](javascript:alert(1)) $x$"  # as a folder may be named
 
 
 class Artefact:
@@ -93,7 +94,7 @@ def told(patch, show):
 def execute(step, patch):
     """Write what an execution of a notebook leaves: outputs, a figure and a table kept by the real `Run`."""
     run = runs.Run(step.notebook, plans.defaults(step.notebook))
-    caption = f'What {step.notebook} shows: 5 < 7 & "more" |map|.'
+    caption = f'What {step.notebook} shows: 5 < 7 & "more" |map| {EVIL}.'
     figure = told(patch, lambda: run.show(Figure((2, 1)), caption, [Artefact()], "figure"))
     shown = sl.notebook.table(pd.DataFrame({"a": [1.0], "b" * 300: [2.0]})).data
     table = v4.new_output("execute_result", {"text/html": shown})
@@ -208,6 +209,15 @@ def words(file):
 
 def verdicts(run, paper="active_gradients", kept=()):
     return content.verdicts(paper, run, kept)[0]
+
+
+def test_a_name_that_is_written_like_html_is_shown_and_not_run(built, walked):
+    for file, page in walked.items():
+        assert not re.search(r"<[^>]*\b(onerror|onclick)=|href=.javascript:", re.sub(r'"[^"]*"', '""', file.read_text())), (
+            file.name
+        )
+        assert not [image for image in page.images if image.get("src") == "x" or "onerror" in image]
+    assert EVIL in words(built / "active_gradients.html")
 
 
 def test_every_claim_has_a_row_and_a_link_to_its_row_in_its_chapter(built):
@@ -403,7 +413,7 @@ def test_a_figure_has_its_command_its_notebook_and_its_provenance(built):
     text = (built / "active_gradients.html").read_text()
     figure = re.search(r"<figure.*?</figure>", text, re.DOTALL)[0]
     said = unescape(re.sub(r"<.*?>", "", figure))
-    assert 'What 04_active_gradients shows: 5 < 7 & "more" |map|. From 04 ·' in said
+    assert f'What 04_active_gradients shows: 5 < 7 & "more" |map| {EVIL}. From 04 ·' in said
     assert "papermill notebooks/04_active_gradients.ipynb out.ipynb" in said
     assert 'href="digits/model-cnn/04_active_gradients.html"' in figure
     assert f'alt="{escape("What 04_active_gradients shows: 5 < 7 & ")}' in figure

@@ -4,11 +4,14 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -16,7 +19,8 @@ import torch
 import saliency_lib as sl
 from saliency_lib import paths
 from saliency_lib.artefacts import store
-from saliency_lib.core.files import write_tensors
+from saliency_lib.core import files
+from saliency_lib.core.files import replace_file, write_tensors
 
 SPEC = sl.Training(seed=7)
 
@@ -206,3 +210,76 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(work, outputs):
     process.join()
     assert "nothing was stored" in message and "larger than allowed" in message and message.count("free some space") == 1
     assert everything(outputs) == ["training"]
+
+
+def test_the_longest_names_fit_and_stay_apart(outputs):
+    class Long(type(SPEC)):
+        slug = "x" * 240 + "é" * 20
+        kind = "training"
+
+    made = [Long(seed=seed) for seed in (1, 2)]
+    folders = [store.fetch(spec, write).folder for spec in made]
+    assert len(set(folders)) == 2 and store.fetch(made[0], never).folder == folders[0]
+    assert all(len(os.fsencode(store.checkpoint(spec).name)) < 240 and spec.name.endswith(spec.digest[:8]) for spec in made)
+    assert SPEC.name == f"{SPEC.slug}-{SPEC.digest[:8]}"
+
+
+@pytest.mark.parametrize("where", ["", "provenance.json", "numbers.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "loop"])
+def test_a_pipe_or_a_loop_of_links_in_the_store_is_an_error_and_does_not_hang(where, kind, outputs):
+    place = store.fetch(SPEC, write).folder / where
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to(place.name)
+    with pytest.raises(ValueError, match=rf"{SPEC.name} is damaged or foreign: .*; delete"):
+        store.fetch(SPEC, never)
+
+
+def test_the_drafts_of_other_artefacts_that_killed_processes_left_are_cleared_away_too(outputs):
+    other, busy = sl.Training(seed=8), sl.Training(seed=9)
+    for spec in (other, busy):
+        draft = store.place(spec).with_name(f".{spec.name}-abcd1234")
+        draft.mkdir(parents=True)
+        (draft / "half").write_text("x")
+    with filelock.FileLock(store.lock_of(busy)):
+        store.fetch(SPEC, write)
+    left = [path for path in (outputs / "training").iterdir() if path.name.startswith(".")]
+    assert left == [store.place(busy).with_name(f".{busy.name}-abcd1234")]
+
+
+def test_a_file_that_is_replaced_leaves_no_old_drafts_and_no_threads_collide(tmp_path):
+    file = tmp_path / "table.csv"
+    old, young = tmp_path / "table.csv.123-4", tmp_path / "table.csv.124-5"
+    for left in (old, young):
+        left.write_text("half")
+    os.utime(old, (0, 0))
+    other = tmp_path / "table.csv.backup"
+    other.write_text("mine")
+    os.utime(other, (0, 0))
+
+    def slowly(text):
+        def write(draft):
+            for letter in text:
+                with draft.open("a") as stream:
+                    stream.write(letter)
+                time.sleep(0.001)
+
+        replace_file(file, write)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(slowly, ["abc" * 9] * 8))
+    assert file.read_text() == "abc" * 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, young.name, other.name]
+
+
+def test_who_waits_for_another_process_says_so(outputs, monkeypatch, capsys):
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_build_slowly, args=(outputs, queue))
+    process.start()
+    assert queue.get(timeout=60) == "built"
+    store.fetch(SPEC, never)
+    process.join()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"waiting for process {process.pid}" in said and SPEC.name in said
+    assert not list((outputs / ".locks").glob("*.holder"))

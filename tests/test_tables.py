@@ -1,6 +1,7 @@
 """Sealed tables: read only if unchanged, written whole or not at all."""
 
 import errno
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -37,6 +38,43 @@ def test_a_changed_table_is_refused_with_the_command_that_makes_it_again(file, r
     file.write_text(file.read_text().replace("2.0", "3.0"))
     with pytest.raises(ValueError, match=r"one/areas\.csv was changed after it was made: .*; run `make it` to make it again"):
         read(file)
+
+
+@pytest.mark.parametrize("read", [tables.read, tables.read_rows])
+@pytest.mark.parametrize(
+    ("old", "new"), [('"make it"', '"rm -r /"'), ('"images": 2', '"images": 9'), ("{", "["), ('"sha256"', '"sha255"')]
+)
+def test_what_is_said_of_a_table_cannot_be_changed_either(old, new, file, read):
+    seal = file.with_suffix(".json")
+    assert old in seal.read_text()
+    seal.write_text(seal.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=r"one/areas\.json was changed after it was made .*put it back.* or run again"):
+        read(file)
+
+
+def test_a_table_whose_two_files_were_not_both_renamed_is_read_all_the_same(file, monkeypatch):
+    renamed = Path.replace
+
+    def rename(draft, target):
+        if target.name == "areas.json":
+            raise KeyboardInterrupt
+        return renamed(draft, target)
+
+    monkeypatch.setattr(Path, "replace", rename)
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # as if killed
+    with pytest.raises(KeyboardInterrupt):
+        tables.keep(file, FRAME.assign(area=0.5), ORIGIN)
+    monkeypatch.undo()
+    assert tables.read(file)[0]["area"].tolist() == [0.5, 0.5]
+
+
+def test_a_table_without_a_seal_is_refused(file):
+    seal = file.with_suffix(".json")
+    origin = json.loads(seal.read_text())
+    del origin["seal"]
+    seal.write_text(json.dumps(origin))
+    with pytest.raises(ValueError, match="was changed after it was made .its seal does not fit.; put it back"):
+        tables.read(file)
 
 
 @pytest.mark.parametrize("failing", ["areas.csv", "areas.json"])

@@ -1,27 +1,30 @@
-"""What the stages of the pipeline start from: images, untrained models, the device, and how images and weights are recognised."""
+"""What the stages of the pipeline start from: images, untrained models, the device."""
 
+import contextlib
 import functools
-import hashlib
-from collections.abc import Iterable
-from typing import Any
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
 
 from saliency_lib import paths
-from saliency_lib.artefacts.specs import Explanation
-from saliency_lib.artefacts.store import Artefact
+from saliency_lib.artefacts import parts
+from saliency_lib.artefacts.parts import Part, described
+from saliency_lib.artefacts.provenance import Artefact
+from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec
 from saliency_lib.artefacts.trainings import Training
 from saliency_lib.core.batching import device_of, frozen, logits_of
+from saliency_lib.core.files import replace_file
 from saliency_lib.core.locks import Stream
-from saliency_lib.data.splits import crop
 from saliency_lib.data.table import DATASETS, Images
 from saliency_lib.networks.heads import with_head
 from saliency_lib.networks.table import MODELS, Preparation
 
 IMAGENET = 1000  # classes that published weights predict
+MEASURED = 1000  # test images, at most, on which published weights are measured
 
 
 def device() -> torch.device:
@@ -29,7 +32,6 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@functools.lru_cache(maxsize=4)
 def load(
     dataset: str,
     split: str = "test",
@@ -38,7 +40,7 @@ def load(
     stride: int = 1,
     preparation: Preparation | None = None,
 ) -> Images:
-    """Return images of a data set; the last few results are kept in memory.
+    """Return images of a data set, which may be changed; the last few results are kept in memory.
 
     Args:
         dataset: a name in DATASETS.
@@ -48,11 +50,19 @@ def load(
         stride: the distance between images.
         preparation: replaces the set's own side and way of resizing.
     """
-    way: dict[str, Any] = {}
-    if preparation:
-        border, interpolation = preparation.resize / preparation.side, InterpolationMode(preparation.interpolation)
-        way = {"size": preparation.side, "resize": functools.partial(crop, border=border, interpolation=interpolation)}
-    return DATASETS[dataset](split, start=start, stop=stop, stride=stride, **way)
+    return parts.copy(parts.borrow(Part(dataset, split, start, stop, stride, preparation)))
+
+
+def forget() -> None:
+    """Forget the images that are kept in memory, for instance because the files of a data set have changed."""
+    parts.forget()
+    classes_of.cache_clear()
+
+
+@functools.lru_cache(maxsize=64)
+def classes_of(dataset: str) -> tuple[str, ...]:
+    """Return the readable class names of a data set."""
+    return DATASETS[dataset](stop=1).classes
 
 
 def preparation_of(spec: Training, dataset: str) -> Preparation | None:
@@ -65,10 +75,70 @@ def preparation_of(spec: Training, dataset: str) -> Preparation | None:
     return own if own and own.unusual and spec.recipe == "pretrained" and DATASETS[dataset].imagenet else None
 
 
-def images_of(spec: Explanation) -> Images:
-    """Return the images that an explanation covers."""
+def part_of(spec: Explanation) -> Part:
+    """Return the part of a data set that an explanation covers."""
     dataset = str(spec.dataset)
-    return load(dataset, spec.split, spec.start, spec.stop, spec.stride, preparation_of(spec.training, dataset))
+    return Part(dataset, spec.split, spec.start, spec.stop, spec.stride, preparation_of(spec.training, dataset))
+
+
+def images_of(spec: Explanation) -> Images:
+    """Return the images that an explanation covers; they may be changed."""
+    return parts.copy(parts.borrow(part_of(spec)))
+
+
+def parts_of(spec: Spec) -> list[Part]:
+    """Return the parts of data sets that a specification is made from: the test images, and those that a model is trained on."""
+    if isinstance(spec, Score):
+        return [part_of(spec.explanation)]
+    if isinstance(spec, Explanation):
+        return [part_of(spec)]
+    training = cast(Training, spec.training if isinstance(spec, Samples) else spec)
+    published = training.recipe == "pretrained"
+    test = Part(training.dataset, stop=MEASURED if published else None, preparation=preparation_of(training, training.dataset))
+    if published or isinstance(spec, Samples):
+        return [test]
+    return [test, Part(training.dataset, "train", stop=training.settings["images"])]
+
+
+@contextlib.contextmanager
+def continued(part: Part, checkpoint: Path) -> Iterator[None]:
+    """While active, a training may go on from its checkpoint; a file beside it describes the images that it was begun with.
+
+    Raises:
+        ValueError: the images are others now, or the file is missing or damaged.
+    """
+    origin = checkpoint.with_suffix(".json")
+    if checkpoint.exists():
+        try:
+            recorded = json.loads(origin.read_text())
+        except (OSError, ValueError):
+            name = paths.relative(checkpoint)
+            raise ValueError(
+                f"checkpoint {name} is damaged ({origin.name} cannot be read); delete {name} to train from the start"
+            ) from None
+        parts.check(part, recorded, checkpoint)
+    else:
+        replace_file(origin, lambda draft: draft.write_text(json.dumps(described(part))))
+    try:
+        yield
+    except BaseException:
+        if not checkpoint.exists():
+            origin.unlink(missing_ok=True)
+        raise
+    origin.unlink(missing_ok=True)
+
+
+def check_data(spec: Spec, artefact: Artefact) -> None:
+    """Check that an artefact, and those that it was made from as far as they are stored, fit the data sets as they are now.
+
+    Raises:
+        ValueError: images, labels or masks have changed.
+    """
+    for part, recorded in zip(parts_of(spec), artefact.facts["data"], strict=True):
+        parts.check(part, recorded, artefact.folder)
+    for one, above in zip(spec.upstream, artefact.upstream, strict=True):
+        if above:
+            check_data(one, above)
 
 
 def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
@@ -79,7 +149,7 @@ def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
         begun: the trained model that it starts from, which is changed in place. If it is None, the specification's `start`
             contributes its architecture only.
     """
-    settings, classes = spec.settings, len(load(spec.dataset, stop=1).classes)
+    settings, classes = spec.settings, len(classes_of(spec.dataset))
     build = functools.partial(MODELS[spec.model], channels=DATASETS[spec.dataset].shape[0], **settings.get("model_options", {}))
     with Stream(spec.seed).drawn():
         if not settings["start"] and not settings["head"]:
@@ -95,30 +165,3 @@ def predict(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits_of(model, images.to(device_of(model))).cpu()
     probabilities, predicted = logits.softmax(1).max(1)
     return probabilities, predicted
-
-
-def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """Return the SHA-256 of the values of tensors."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
-    return digest.hexdigest()
-
-
-@functools.lru_cache(maxsize=8)
-def images_sha256(images: Images) -> str:
-    """Return the SHA-256 of the pixels of images."""
-    return fingerprint([images.images])
-
-
-def check_images(spec: Explanation, artefact: Artefact) -> None:
-    """Check that an artefact was made from the images that its data set has now.
-
-    Raises:
-        ValueError: the images have changed.
-    """
-    if artefact.facts["images_sha256"] != images_sha256(images_of(spec)):
-        raise ValueError(
-            f"the images of {spec.dataset} are not those that {paths.relative(artefact.folder)} was made from; "
-            "put them back, or delete that folder and run again"
-        )

@@ -13,21 +13,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from saliency_lib import paths
-from saliency_lib.artefacts import store
-from saliency_lib.artefacts.inputs import (
-    check_images,
-    device,
-    fingerprint,
-    images_of,
-    images_sha256,
-    load,
-    new_model,
-    predict,
-    preparation_of,
-)
+from saliency_lib.artefacts import contents, store
+from saliency_lib.artefacts.inputs import check_data, classes_of, continued, device, new_model, part_of, parts_of, predict
+from saliency_lib.artefacts.parts import borrow, described, fingerprint
+from saliency_lib.artefacts.provenance import Artefact
 from saliency_lib.artefacts.results import Explained, Scored, Trained
 from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec, Training
-from saliency_lib.artefacts.store import Artefact
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.files import write_tensors
 from saliency_lib.data.table import Images
@@ -41,7 +32,6 @@ from saliency_lib.training.selection import accuracy
 
 WEIGHTS, HISTORY, MAPS, CURVES = "weights.safetensors", "history.csv", "maps.safetensors", "curves.safetensors"
 IMAGES = "images.safetensors"
-MEASURED = 1000  # test images, at most, on which published weights are measured
 BLOCK = 32  # images that are explained or scored per step of the progress bar
 MADE = 64  # samples that are made per step of the progress bar
 
@@ -61,13 +51,14 @@ def train(spec: Training) -> Trained:
         ValueError: the artefact or the checkpoint is damaged, or the training diverges.
     """
     artefact = store.fetch(spec, functools.partial(_train, spec))
-    classes = len(load(spec.dataset, stop=1).classes)
+    classes = len(classes_of(spec.dataset))
     if classes != artefact.facts["classes"]:
         place = paths.relative(artefact.folder)
         raise ValueError(
             f"{spec.dataset} has {classes} classes, but {place} was trained with {artefact.facts['classes']}; "
             "put the data back, or delete that folder to train again"
         )
+    check_data(spec, artefact)
     model = new_model(spec)
     if spec.recipe == "pretrained":
         if fingerprint(model.state_dict().values()) != artefact.facts["weights_sha256"]:
@@ -77,8 +68,14 @@ def train(spec: Training) -> Trained:
             )
         history = pd.DataFrame()
     else:
-        model.load_state_dict(_tensors(artefact, WEIGHTS))
-        history = pd.read_csv(artefact.folder / HISTORY)
+        weights = _tensors(artefact, WEIGHTS)
+        _refuse(artefact, WEIGHTS, contents.problem_of_weights(weights, model))
+        model.load_state_dict(weights)
+        text = (artefact.folder / HISTORY).read_text(errors="replace")
+        read = contents.history_of(text)
+        if read is None:
+            raise store.damaged(artefact.folder, f"{HISTORY} has no row of finite numbers per epoch")
+        history = read
     return Trained(model.to(device()).eval(), history, artefact)
 
 
@@ -86,28 +83,32 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     begun = train(spec.start).model.cpu() if spec.start else None
     model = new_model(spec, begun)
     published = spec.recipe == "pretrained"
-    test = load(spec.dataset, stop=MEASURED if published else None, preparation=preparation_of(spec, spec.dataset))
+    used = parts_of(spec)
+    test = borrow(used[0])
     facts: dict[str, Any] = {"classes": len(test.classes), "test_images": len(test)}
     if published or (spec.settings["start"] and not begun):
         facts |= {"weights": MODELS[spec.model].weights, "weights_sha256": fingerprint(model.state_dict().values())}
     clock = _Timed()
     if published:
         model = model.to(device()).eval()
-        return facts | {"test_accuracy": accuracy(model, test.images, test.labels), **clock.ended()}
-    images = load(spec.dataset, "train", stop=spec.settings["images"])
+        facts["test_accuracy"] = accuracy(model, test.images, test.labels)
+        return facts | {"data": [described(part) for part in used], **clock.ended()}
+    images = borrow(used[1])
     checkpoint = store.checkpoint(spec)
     model = model.to(device())
-    history = fit(
-        model,
-        images.images,
-        images.labels,
-        spec.settings,
-        seed=spec.seed,
-        head=head_of(model) if spec.settings["trainable"] == "head" else None,
-        test=(test.images, test.labels),
-        checkpoint=checkpoint,
-        title=f"training {spec.slug}",
-    )
+    with continued(used[1], checkpoint):
+        history = fit(
+            model,
+            images.images,
+            images.labels,
+            spec.settings,
+            seed=spec.seed,
+            head=head_of(model) if spec.settings["trainable"] == "head" else None,
+            test=(test.images, test.labels),
+            checkpoint=checkpoint,
+            title=f"training {spec.slug}",
+        )
+        data = [described(part) for part in used]
     _write(folder / WEIGHTS, model.state_dict())
     pd.DataFrame(history).to_csv(folder / HISTORY, index=False)
     checkpoint.unlink(missing_ok=True)
@@ -115,7 +116,7 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     return facts | {
         "test_accuracy": kept["test_accuracy"],
         "epoch": kept["epoch"],
-        "images_sha256": images_sha256(images),
+        "data": data,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **clock.ended(),
     }
@@ -129,29 +130,33 @@ def explain(spec: Explanation) -> Explained:
         ValueError: the artefact is damaged, the images have changed, or a map has values that are not finite.
     """
     artefact = store.fetch(spec, functools.partial(_explain, spec))
-    check_images(spec, artefact)
+    check_data(spec, artefact)
     tensors = _tensors(artefact, MAPS)
+    _refuse(artefact, MAPS, contents.problem_of_maps(tensors, artefact.facts["data"][0], len(classes_of(spec.training.dataset))))
     return Explained(tensors["maps"], tensors["targets"], tensors["indices"], (artefact,))
 
 
 def _explain(spec: Explanation, folder: Path) -> dict[str, Any]:
-    model, images = train(spec.training).model, images_of(spec)
+    model, images = train(spec.training).model, borrow(part_of(spec))
     clock = _Timed()
     maps, targets = [], []
     for rows in _blocks(images, f"{spec.method} of {spec.dataset}"):
-        block = images.images[rows].to(device())
+        block = _copied(images.images[rows])
         wanted = (images.labels[rows] if spec.targets == "label" else predict(model, block)[1]).to(device())
-        result = _method(spec, images.indices[rows])(model, block, wanted).cpu()
-        if not torch.isfinite(result).all():
-            bad = images.indices[rows][(~torch.isfinite(result)).flatten(1).any(1)].tolist()
+        result = _method(spec, images.indices[rows])(model, block, wanted)
+        shape = (len(wanted), *images.images.shape[2:])
+        wrong = contents.problem({"maps": result}, {"maps": (shape, torch.float32)})
+        if wrong.endswith("NaN or infinity"):
+            bad = images.indices[rows][(~torch.isfinite(result.cpu())).flatten(1).any(1)].tolist()
             raise ValueError(
                 f"method {spec.method!r} gave NaN or infinity for images {bad[:5]} of {spec.dataset}; nothing was stored"
             )
-        maps.append(result)
+        _refuse_to_store(f"method {spec.method!r}", wrong)
+        maps.append(result.cpu())
         targets.append(wanted.cpu())
     tensors = {"maps": torch.cat(maps), "targets": torch.cat(targets), "indices": images.indices}
     _write(folder / MAPS, tensors)
-    return {"images": len(images), "images_sha256": images_sha256(images), **clock.ended()}
+    return {"images": len(images), "data": [described(part_of(spec))], **clock.ended()}
 
 
 def score(spec: Score) -> Scored:
@@ -162,32 +167,39 @@ def score(spec: Score) -> Scored:
         ValueError: the artefact is damaged, or the images have changed.
     """
     artefact = store.fetch(spec, functools.partial(_score, spec))
-    check_images(spec.explanation, artefact)
+    check_data(spec, artefact)
     tensors = _tensors(artefact, CURVES)
-    indices = tensors.pop("indices")
+    indices, recorded = tensors.pop("indices", torch.empty(0)), artefact.facts["data"][0]
+    wrong = contents.problem_of_curve(tensors, recorded["count"]) or contents.problem_of_indices(indices, recorded)
+    _refuse(artefact, CURVES, wrong)
     return Scored(Curve(**tensors), indices, (artefact,))
 
 
 def _score(spec: Score, folder: Path) -> dict[str, Any]:
     explained = explain(spec.explanation)
-    model, images = train(spec.judge or spec.explanation.training).model, images_of(spec.explanation)
+    model, images = train(spec.judge or spec.explanation.training).model, borrow(part_of(spec.explanation))
     clock = _Timed()
-    curves = []
+    curves: list[Curve] = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
-        wanted = images.labels[rows].to(device()) if spec.targets == "label" else None
+        wanted = _copied(images.labels[rows]) if spec.targets == "label" else None
         given = {
             "seed": spec.seed,
             "indices": images.indices[rows],
             "explain": _method(spec.explanation, images.indices[rows]),
-            "objects": None if images.masks is None else images.masks[rows].to(device()),
+            "objects": None if images.masks is None else _copied(images.masks[rows]),
         }
-        block, maps = images.images[rows].to(device()), explained.maps[rows].to(device())
-        curves.append(METRICS[spec.metric](model, block, maps, wanted, **spec.options, **METRICS.taken(spec.metric, given)))
+        block, maps = _copied(images.images[rows]), explained.maps[rows].to(device())
+        curve = METRICS[spec.metric](model, block, maps, wanted, **spec.options, **METRICS.taken(spec.metric, given))
+        wrong = contents.problem_of_curve(vars(curve), len(block)) if isinstance(curve, Curve) else "the result is not a Curve"
+        if curves and not wrong and not torch.equal(curve.fractions, curves[0].fractions):
+            wrong = "fractions differs between images"
+        _refuse_to_store(f"metric {spec.metric!r}", wrong)
+        curves.append(curve)
     curve = concatenated(curves)
     tensors = {name: value for name, value in vars(curve).items() if value is not None}
     _write(folder / CURVES, tensors | {"indices": images.indices})
-    mean = float(curve.area.cpu().mean())
-    return {"images": len(images), "images_sha256": images_sha256(images), "mean_area": mean, **clock.ended()}
+    mean, data = float(curve.area.cpu().mean()), [described(part_of(spec.explanation))]
+    return {"images": len(images), "data": data, "mean_area": mean, **clock.ended()}
 
 
 def score_all(specs: Mapping[K, Score]) -> dict[K, Scored]:
@@ -206,13 +218,17 @@ def sample(spec: Samples) -> Images:
         ValueError: the artefact is damaged.
     """
     artefact = store.fetch(spec, functools.partial(_sample, spec))
-    tensors = _tensors(artefact, IMAGES)
-    return Images(tensors["images"], tensors["labels"], load(spec.training.dataset, stop=1).classes, tensors["indices"])
+    check_data(spec, artefact)
+    tensors, classes = _tensors(artefact, IMAGES), classes_of(spec.training.dataset)
+    wrong = contents.problem_of_samples(tensors, spec.count, artefact.facts["data"][0], len(classes))
+    _refuse(artefact, IMAGES, wrong)
+    return Images(tensors["images"], tensors["labels"], classes, tensors["indices"])
 
 
 def _sample(spec: Samples, folder: Path) -> dict[str, Any]:
-    model, dataset = train(spec.training).model, spec.training.dataset
-    test = load(dataset, preparation=preparation_of(spec.training, dataset))
+    model = train(spec.training).model
+    (used,) = parts_of(spec)
+    test = borrow(used)
     clock = _Timed()
     labels = test.labels[torch.arange(spec.count) % len(test)]
     channels, height, width = test.images.shape[1:]
@@ -224,7 +240,7 @@ def _sample(spec: Samples, folder: Path) -> dict[str, Any]:
         made.append(block.cpu())
     tensors = {"images": torch.cat(made), "labels": labels, "indices": torch.arange(spec.count)}
     _write(folder / IMAGES, tensors)
-    return {"images": spec.count, "labels_sha256": fingerprint([labels]), **clock.ended()}
+    return {"images": spec.count, "data": [described(used)], **clock.ended()}
 
 
 @overload
@@ -255,12 +271,29 @@ class _Timed:
         return {"device": str(device()), "seconds": round(time.perf_counter() - self._begun, 2)}
 
 
+def _refuse(artefact: Artefact, file: str, wrong: str) -> None:
+    """Refuse a stored file if anything is wrong with it."""
+    if wrong:
+        raise store.damaged(artefact.folder, f"{file}: {wrong}")
+
+
+def _refuse_to_store(what: str, wrong: str) -> None:
+    """Refuse the result of a registered function if anything is wrong with it."""
+    if wrong:
+        raise ValueError(f"{what}: {wrong}; nothing was stored; see its table for what such a function returns")
+
+
 def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
     write_tensors(file, {name: value.cpu().numpy() for name, value in tensors.items()})
 
 
 def _tensors(artefact: Artefact, file: str) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in artefact.tensors(file).items()}
+
+
+def _copied(rows: Tensor) -> Tensor:
+    """Return borrowed rows on the device, as a copy that a method, a metric or a model may change."""
+    return rows.to(device(), copy=True)
 
 
 def _blocks(images: Images, title: str) -> list[slice]:

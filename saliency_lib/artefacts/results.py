@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.artefacts.store import Artefact
+from saliency_lib.artefacts.provenance import Artefact
 from saliency_lib.core.previews import strip, table
 from saliency_lib.evaluation.curve import Curve, concatenated
 

@@ -14,11 +14,12 @@ from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_t
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
 
-from saliency_lib.core.registry import Registry
+from saliency_lib.core.registry import Entry, Registry
 from saliency_lib.core.validation import sentence
 
 # Per kind, increased when the same specification comes to mean other numbers.
 REVISIONS = {"training": 2, "explanation": 2, "score": 3, "samples": 2}
+LONGEST = 200  # bytes of a readable name; a file name has at most 255, and the store appends to it
 S = TypeVar("S", bound="Spec")
 
 
@@ -92,8 +93,9 @@ class Spec(abc.ABC):
 
     @property
     def name(self) -> str:
-        """Return the name of the artefact's folder: the readable part and the first 8 digits of the digest."""
-        return f"{self.slug}-{self.digest[:8]}"
+        """Return the name of the artefact's folder: the readable part, cut if it is too long, and 8 digits of the digest."""
+        slug = self.slug.encode()[:LONGEST].decode(errors="ignore")
+        return f"{slug}-{self.digest[:8]}"
 
     @property
     def upstream(self) -> "list[Spec]":
@@ -124,3 +126,13 @@ def in_full(table: Registry[Any], name: str, options: Mapping[str, Any]) -> dict
     presets = getattr(table[name], "presets", {})
     preset = options.get("preset", table.defaults(name).get("preset"))
     return {"options in full": full, "preset in full": presets.get(preset)}
+
+
+def own_code(*entries: Entry) -> dict[str, str]:
+    """Return the digests of the code of those entries that are registered outside the library, whose revisions do not tell.
+
+    Raises:
+        ValueError: a change of one of their functions could not be noticed.
+    """
+    codes = {f"code of {type(entry).__name__.lower()} {entry.name}": entry.code for entry in entries}
+    return {name: code for name, code in codes.items() if code}

@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from saliency_lib.artefacts.specification import Number, Options, Spec, check_options, in_full, registered, specification
+from saliency_lib.artefacts.specification import (
+    Number,
+    Options,
+    Spec,
+    check_options,
+    in_full,
+    own_code,
+    registered,
+    specification,
+)
 from saliency_lib.artefacts.trainings import Training
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.options import no_such
@@ -54,9 +63,9 @@ class Explanation(Spec):
             raise ValueError(f"stop must be greater than start, which is {self.start}, got {self.stop}")
 
     def implied(self) -> dict[str, Any]:
-        """Return the method's options with their defaults, and its revision unless it is the first."""
-        revision = METHODS[self.method].revision
-        return in_full(METHODS, self.method, self.options) | ({"method's revision": revision} if revision else {})
+        """Return the method's options with their defaults, its revision unless it is the first, and code from outside."""
+        revision, code = METHODS[self.method].revision, own_code(METHODS[self.method], DATASETS[str(self.dataset)])
+        return in_full(METHODS, self.method, self.options) | ({"method's revision": revision} if revision else {}) | code
 
     @property
     def slug(self) -> str:
@@ -117,8 +126,8 @@ class Score(Spec):
             )
 
     def implied(self) -> dict[str, Any]:
-        """Return the metric's options with their defaults, and the settings of its preset."""
-        return in_full(METRICS, self.metric, self.options)
+        """Return the metric's options with their defaults, the settings of its preset, and its code if it is from outside."""
+        return in_full(METRICS, self.metric, self.options) | own_code(METRICS[self.metric])
 
     @property
     def slug(self) -> str:

@@ -3,65 +3,23 @@
 The default models come with the checkout and are only read: outputs/defaults/<kind>/<name>/.
 """
 
-import functools
 import glob
-import hashlib
 import json
-import platform
-import shlex
+import os
 import shutil
-import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-
 from saliency_lib import paths
+from saliency_lib.artefacts.provenance import PROVENANCE, Artefact, damaged, opened, sha256, write_provenance
+from saliency_lib.artefacts.provenance import rebuild_command as rebuild_command
+from saliency_lib.artefacts.provenance import surroundings as surroundings
 from saliency_lib.artefacts.specs import Spec, from_dict
-from saliency_lib.core.files import explain_disk_errors
-
-PROVENANCE = "provenance.json"
-PACKAGES = ("torch", "torchvision", "numpy", "captum", "safetensors", "saliency-compendium")
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """A stored result: its folder, and where it comes from."""
-
-    folder: Path
-    provenance: dict[str, Any]
-
-    def __repr__(self) -> str:
-        return f"Artefact({paths.relative(self.folder)})"
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Return the few values that were recorded when it was made, for instance the test accuracy."""
-        return self.provenance["facts"]
-
-    def tensors(self, file: str) -> dict[str, np.ndarray]:
-        """Return the arrays of one of its safetensors files.
-
-        Raises:
-            ValueError: the file cannot be read.
-        """
-        try:
-            return load_file(self.folder / file)
-        except (SafetensorError, OSError) as error:
-            raise _damaged(self.folder, f"{file} cannot be read ({error})") from None
-
-
-def _damaged(folder: Path, what: str) -> ValueError:
-    place = paths.relative(folder)
-    return ValueError(f"artefact {place} is damaged or foreign: {what}; delete the folder {place} and run again to rebuild it")
+from saliency_lib.core.files import explain_disk_errors, flush, is_held, locked
 
 
 def place(spec: Spec) -> Path:
@@ -80,7 +38,7 @@ def find(spec: Spec) -> Artefact | None:
         ValueError: its folder exists but is damaged, or holds something else.
     """
     folders = (paths.inside(top, f"{spec.kind}/{spec.name}") for top in _tops())
-    return next((_read(folder, spec) for folder in folders if folder.exists()), None)
+    return next((_read(folder, spec) for folder in folders if os.path.lexists(folder)), None)
 
 
 def known(kind: str) -> list[Spec]:
@@ -101,20 +59,64 @@ def known(kind: str) -> list[Spec]:
 
 
 def _read(folder: Path, spec: Spec) -> Artefact:
-    try:
-        provenance = json.loads((folder / PROVENANCE).read_text())
-        files, digest, _ = provenance["files"], provenance["digest"], provenance["facts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"{PROVENANCE} cannot be read ({type(error).__name__})") from None
-    if digest != spec.digest or provenance.get("spec") != spec.to_dict():
-        raise _damaged(folder, f"{PROVENANCE} describes another specification")
-    for name, expected in files.items():
+    artefact = opened(folder)
+    provenance = artefact.provenance
+    if provenance["digest"] != spec.digest or provenance["spec"] != spec.to_dict():
+        raise damaged(folder, f"{PROVENANCE} describes another specification")
+    for name, expected in provenance["files"].items():
         file = folder / name
         if not file.is_file():
-            raise _damaged(folder, f"{name} is missing")
-        if _sha256(file) != expected:
-            raise _damaged(folder, f"{name} is not the file that was written (truncated or changed)")
-    return Artefact(folder, provenance)
+            raise damaged(folder, f"{name} is missing")
+        if sha256(file) != expected:
+            raise damaged(folder, f"{name} is not the file that was written (truncated or changed)")
+    return replace(artefact, upstream=_upstream_of(folder, provenance["upstream"]))
+
+
+def _find_recorded(entry: dict[str, Any]) -> Artefact | None:
+    """Return the artefact that a provenance names as one that it was made from, without a look at its files, if it is stored."""
+    folders = (top / entry["kind"] / Path(entry["name"]).name for top in _tops())
+    return next((opened(folder) for folder in folders if folder.exists()), None)
+
+
+def _upstream_of(folder: Path, recorded: list[dict[str, Any]]) -> tuple[Artefact | None, ...]:
+    """Return the artefacts from which one was made, as far as they are stored.
+
+    Raises:
+        ValueError: one of them, or of those that they were made from, has another content now.
+    """
+    found = []
+    for entry in recorded:
+        now = _find_recorded(entry)
+        if now and entry["content"] and now.content != entry["content"]:
+            made, others = paths.relative(folder), [paths.relative(other) for other in _made_from_another(now) if other != folder]
+            names = f" and, for the same reason, {', '.join(others[:5])}" if others else ""
+            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+            raise ValueError(
+                f"artefact {made} was made from {paths.relative(now.folder)}, which has been made again since, with another "
+                f"content; delete the folder {made}{names}{more}, and run again to rebuild them"
+            )
+        above = _upstream_of(folder, entry["upstream"])
+        found.append(now and replace(now, upstream=above))
+    return tuple(found)
+
+
+def _made_from_another(now: Artefact) -> list[Path]:
+    """Return the folders of the artefacts that were made, directly or not, from another content of an artefact."""
+
+    def names_another(entries: list[dict[str, Any]]) -> bool:
+        own = (entry for entry in entries if entry["name"] == now.folder.name)
+        return any(entry["content"] not in (None, now.content) for entry in own) or any(
+            names_another(entry["upstream"]) for entry in entries
+        )
+
+    found = []
+    for file in sorted(file for top in _tops() for file in top.glob(f"*/*/{PROVENANCE}")):
+        try:
+            if names_another(json.loads(file.read_text())["upstream"]):
+                found.append(file.parent)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged, or written by another version
+    return found
 
 
 def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
@@ -136,18 +138,22 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
     folder = place(spec)
     with explain_disk_errors(folder.parent):
         paths.made(folder.parent)
-        locks = paths.OUTPUTS / ".locks"
-        locks.mkdir(exist_ok=True)
-        with filelock.FileLock(locks / f"{spec.kind}-{folder.name}"):
+        lock = lock_of(spec)
+        lock.parent.mkdir(exist_ok=True)
+        with locked(lock, folder.name):
             found = find(spec)
             if found:
                 return found
             _clear_drafts(folder)
+            _tell_of_others(spec, folder)
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 facts = build(draft)
-                _write_provenance(draft, spec, facts)
+                _check_digest(spec, folder)
+                write_provenance(draft, spec, _upstream(spec), facts)
                 draft.chmod(0o755)
+                for file in draft.iterdir():
+                    flush(file)
                 draft.rename(folder)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -155,65 +161,59 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
     return _read(folder, spec)
 
 
+def _tell_of_others(spec: Spec, folder: Path) -> None:
+    """Warn of artefacts of the same specification that another version has made, which are not found any more."""
+    others = []
+    for file in folder.parent.glob(f"{glob.escape(folder.name[:-8])}????????/{PROVENANCE}"):
+        try:
+            same = json.loads(file.read_text())["spec"] == spec.to_dict()
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged, or of another program
+        others += [paths.relative(file.parent)] if same else []
+    if others:
+        more = f" (so were {len(others) - 1} others)" if others[1:] else ""
+        warnings.warn(
+            f"{min(others)} was made by another version of the library or of what it calls{more}, and is not used; "
+            "it may be deleted",
+            stacklevel=2,
+        )
+
+
+def _check_digest(spec: Spec, folder: Path) -> None:
+    """Check that a specification still has the digest that it had before it was built."""
+    if place(spec) != folder:
+        names = ", ".join(name.removeprefix("code of ") for name in spec.implied() if name.startswith("code of "))
+        raise ValueError(
+            f"{names or spec.slug} changed values that it holds while it ran, for instance a global list or a counter, so its "
+            "results could not be found again; nothing was stored; keep what changes inside the function"
+        )
+
+
+def lock_of(spec: Spec) -> Path:
+    """Return the file of the lock that the builder of an artefact holds."""
+    return paths.OUTPUTS / ".locks" / f"{spec.kind}-{spec.name}"
+
+
 def _clear_drafts(folder: Path) -> None:
-    """Delete what killed processes left of an artefact, except its checkpoint. The caller holds the lock."""
-    name = glob.escape(folder.name)
-    for left in folder.parent.glob(f".{name}-*"):
-        shutil.rmtree(left)
-    for left in folder.parent.glob(f".{name}.checkpoint.safetensors.*"):
+    """Delete the drafts of artefacts that killed processes left, except checkpoints. The caller holds the lock of this one."""
+    kind, locks = folder.parent, paths.OUTPUTS / ".locks"
+    for left in kind.glob(".*-????????"):
+        name = left.name[1:-9]  # without what makes the draft's name unique
+        if left.is_dir() and (name == folder.name or not is_held(locks / f"{kind.name}-{name}")):
+            shutil.rmtree(left, ignore_errors=True)
+    for left in kind.glob(f".{glob.escape(folder.name)}.checkpoint.*.*"):
         left.unlink()
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write_provenance(folder: Path, spec: Spec, facts: dict[str, Any]) -> None:
-    content = {
-        "spec": spec.to_dict(),
-        "implied": spec.implied(),
-        "digest": spec.digest,
-        "upstream": [{"kind": one.kind, "name": one.name, "digest": one.digest} for one in spec.upstream],
-        "files": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
-        "facts": facts,
-        "command": rebuild_command(spec),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **surroundings(),
-    }
-    (folder / PROVENANCE).write_text(json.dumps(content, indent=1) + "\n")
-
-
-def rebuild_command(spec: Spec) -> str:
-    """Return the shell command that makes an artefact from nothing."""
-    return shlex.join(["python", "-m", "saliency_lib", json.dumps(spec.to_dict())])
-
-
-def surroundings() -> dict[str, Any]:
-    """Return the commit of the code and the versions of the packages in use."""
-    return {**_commit(), "python": platform.python_version(), "versions": {name: _version(name) for name in PACKAGES}}
-
-
-@functools.cache
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> dict[str, Any]:
-    """Return the checkout's commit and whether the code differs from it; None outside a checkout."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    if paths.CHECKOUT is None:  # the working folder may be in another project's repository
-        return {"commit": None, "dirty": None}
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "saliency_lib", "params"))}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
+def _upstream(spec: Spec) -> list[dict[str, Any]]:
+    """Return what a provenance says of the artefacts that one is made from, and of those that they were made from."""
+    entries = []
+    for one in spec.upstream:
+        entry: dict[str, Any] = {"kind": one.kind, "name": one.name, "digest": one.digest}
+        found = _find_recorded(entry)
+        above = found.provenance["upstream"] if found else _upstream(one)
+        entries.append(entry | {"content": found and found.content, "upstream": above})
+    return entries
 
 
 def checkpoint(spec: Spec) -> Path:

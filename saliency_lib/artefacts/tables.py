@@ -1,6 +1,8 @@
-"""Sealed tables: a CSV file, and beside it a JSON file with the CSV's SHA-256 and what it was made from and how."""
+"""Sealed tables: a CSV file, and beside it a sealed JSON file with the CSV's SHA-256, what it was made from and how."""
 
+import contextlib
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -13,6 +15,7 @@ import pandas as pd
 from saliency_lib import paths
 from saliency_lib.core.files import explain_disk_errors, replace_file
 from saliency_lib.core.options import no_such
+from saliency_lib.core.seals import sealed, unsealed
 
 
 def keep(file: Path, frame: pd.DataFrame, origin: Mapping[str, Any], float_format: str = "%.6f") -> None:
@@ -25,12 +28,13 @@ def keep(file: Path, frame: pd.DataFrame, origin: Mapping[str, Any], float_forma
         float_format: how numbers with a fraction are written.
     """
     content = frame.to_csv(index=False, float_format=float_format)
-    sealed = {"command": origin["command"], "sha256": None, **origin}
-    sealed["sha256"] = hashlib.sha256(content.encode()).hexdigest()
-    seal = json.dumps(sealed, indent=1) + "\n"
+    origin = {"command": origin["command"], "sha256": hashlib.sha256(content.encode()).hexdigest()} | {
+        name: value for name, value in origin.items() if name not in ("command", "sha256", "seal")
+    }
+    text = json.dumps(sealed(origin), indent=1) + "\n"
 
     def write(draft: Path) -> None:
-        draft.write_text(seal)  # first, so that no error can come between the two renamings
+        draft.write_text(text)  # first, so that no error can come between the two renamings
         replace_file(file, lambda draft: draft.write_text(content))
 
     with explain_disk_errors(file.parent):
@@ -39,12 +43,29 @@ def keep(file: Path, frame: pd.DataFrame, origin: Mapping[str, Any], float_forma
 
 
 def _unseal(file: Path) -> tuple[str, dict[str, Any]]:
-    origin = json.loads(file.with_suffix(".json").read_text())
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != origin["sha256"]:
+    """Return the text of a table and what its JSON file says.
+
+    If a process was killed between the renaming of the two files, the draft of the JSON file tells what the table is.
+    """
+    seal, content = file.with_suffix(".json"), file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    try:
+        origin = unsealed(seal.read_text())
+        drafts = seal.parent.glob(f"{glob.escape(seal.name)}.*") if origin["sha256"] != digest else ()
+        for draft in drafts:
+            with contextlib.suppress(ValueError, OSError):
+                other = unsealed(draft.read_text())
+                origin = other if other.get("sha256") == digest else origin
+        command = origin["command"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{paths.relative(file)} was changed after it was made: its SHA-256 is not the one in "
-            f"{file.with_suffix('.json').name}; run `{origin['command']}` to make it again"
+            f"{paths.relative(seal)} was changed after it was made ({error}); put it back, for instance with git, or run again "
+            f"what kept {file.name}"
+        ) from None
+    if origin["sha256"] != digest:
+        raise ValueError(
+            f"{paths.relative(file)} was changed after it was made: its SHA-256 is not the one in {seal.name}; "
+            f"run `{command}` to make it again"
         )
     return content.decode(), origin
 

@@ -4,7 +4,7 @@ from dataclasses import field
 from typing import Annotated, Any
 
 from saliency_lib.artefacts.recipes import Scale, recipes, settings_of
-from saliency_lib.artefacts.specification import Number, Options, Spec, in_full, registered, specification
+from saliency_lib.artefacts.specification import Number, Options, Spec, in_full, own_code, registered, specification
 from saliency_lib.core.options import no_such
 from saliency_lib.data.table import DATASETS
 from saliency_lib.networks.table import MODELS
@@ -125,7 +125,7 @@ class Training(Spec):
         """Return the settings that differ from their defaults, so that adding a setting does not rename existing artefacts.
 
         The unusual preparation of published weights is among them: the pictures and the normalisation, or for a model that is
-        trained further the normalisation alone.
+        trained further the normalisation alone. So is code from outside the library.
         """
         said = {name: value for name, value in self.settings.items() if name not in DEFAULTS or value != DEFAULTS[name]}
         if said.get("selection"):
@@ -136,7 +136,10 @@ class Training(Spec):
         unusual = own.unusual if own and (self.recipe == "pretrained" or (said.get("start") and not self.start)) else {}
         if self.recipe != "pretrained":
             unusual = {name: value for name, value in unusual.items() if name in ("mean", "std")}
-        return {"settings": said} | ({"preparation": unusual} if unusual else {})
+        code = own_code(
+            DATASETS[self.dataset], MODELS[self.model], *[OBJECTIVES[name] for name in [said.get("objective")] if name]
+        )
+        return {"settings": said} | ({"preparation": unusual} if unusual else {}) | code
 
     @property
     def slug(self) -> str:

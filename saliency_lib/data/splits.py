@@ -1,8 +1,7 @@
 """Splits of arrays in memory and of image files."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pictures
 
-from saliency_lib import paths
+from saliency_lib.data.pictures import opened, seen
 from saliency_lib.data.table import Split
 
 THREADS = 8  # PIL releases the interpreter while it decodes
@@ -27,8 +26,12 @@ def as_pixels(raw: np.ndarray) -> Tensor:
     return torch.from_numpy(raw).float().div_(255)
 
 
-def array_split(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str]) -> Split:
-    """Return a split of uint8 arrays (N, H, W) or (N, H, W, C), which are resized bilinearly with antialiasing."""
+def array_split(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str], sources: Sequence[Path] | None = None) -> Split:
+    """Return a split of uint8 arrays (N, H, W) or (N, H, W, C), which are resized bilinearly with antialiasing.
+
+    Args:
+        sources: the files that the arrays were read from, see `Split`.
+    """
     raw = raw[:, None] if raw.ndim == 3 else raw.transpose(0, 3, 1, 2)
     every_label = torch.as_tensor(labels, dtype=torch.int64)
 
@@ -39,7 +42,7 @@ def array_split(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str]) 
             images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True).clamp_(0, 1)
         return {"images": images, "labels": every_label[part]}
 
-    return Split(len(raw), tuple(classes), read)
+    return Split(len(raw), tuple(classes), read, sources)
 
 
 def file_split(
@@ -62,7 +65,7 @@ def file_split(
         def decode(thread: int) -> None:
             for row in range(thread, len(chosen), THREADS):
                 with opened(files[chosen[row]]) as picture:
-                    resized = resize(picture.convert("L" if channels == 1 else "RGB"), side)
+                    resized = resize(seen(picture).convert("L" if channels == 1 else "RGB"), side)
                     raw[row] = np.asarray(resized).reshape(side, side, channels).transpose(2, 0, 1)
 
         with ThreadPoolExecutor(THREADS) as pool:
@@ -73,21 +76,7 @@ def file_split(
             "names": tuple(every_name[i] for i in chosen),
         }
 
-    return Split(len(files), tuple(classes), read)
-
-
-@contextmanager
-def opened(file: Path) -> Iterator[Image.Image]:
-    """Open an image file.
-
-    Raises:
-        ValueError: the file is not an image, or a damaged one.
-    """
-    try:
-        with Image.open(file) as picture:
-            yield picture
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{paths.relative(file)} cannot be read as an image ({error}); replace or delete it") from error
+    return Split(len(files), tuple(classes), read, files)
 
 
 def crop(

@@ -1,8 +1,9 @@
 """The table of data sets, and what a data set returns."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,11 +59,14 @@ class Split:
         total: how many images the split has.
         classes: readable class names.
         read: `read(indices, side)` returns the remaining fields of `Images`. Splits of image files take an option `resize`.
+        sources: the files that alone determine the split besides the library's code: while they keep their size and time, the
+            split is known to be the same without reading it. None means that it has to be read.
     """
 
     total: int
     classes: tuple[str, ...]
     read: Callable[..., dict[str, Any]]
+    sources: Sequence[Path] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,18 +1,42 @@
 """What all figures share: one colour and line style per method, the style sheet, axes, legends, words."""
 
+import functools
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib.style
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.typing import LineStyleType
 
-styled = matplotlib.style.context(Path(__file__).with_name("style.mplstyle"))  # a decorator; the reader's settings come back
+P = ParamSpec("P")
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Decorate a function that draws a figure: in our style, and with texts as they are written, not as formulas.
+
+    The reader's settings come back afterwards. Only a logarithmic axis has formulas, its powers of ten.
+    """
+    styled_draw = matplotlib.style.context(Path(__file__).with_name("style.mplstyle"))(draw)
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **options: P.kwargs) -> Figure:
+        figure = styled_draw(*args, **options)
+        texts = figure.findobj(Text)
+        axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis) if axis.get_scale() == "log"]
+        powers = {id(tick.label1) for axis in axes for tick in (*axis.majorTicks, *axis.minorTicks)}
+        for text in texts:
+            if isinstance(text, Text) and id(text) not in powers:
+                text.set_parse_math(False)
+        return figure
+
+    return drawn
+
 
 INK = "#222222"
 GOOD, BAD = "#0072B2", "#D55E00"

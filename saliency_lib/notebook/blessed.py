@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from saliency_lib.core.files import replace_file
+from saliency_lib.core.markup import plain
 from saliency_lib.statistics.verdicts import SMALLEST
 
 Value = str | int | float | None
@@ -126,7 +127,7 @@ def summary(blessed: Mapping[str, Table], found: Sequence[Difference]) -> str:
     """Return the text that a run prints: it agrees, or a list of the entries in which it does not."""
     if found:
         lines = [
-            f"- {', '.join(filter(None, one[:3]))}: {one.this_run} now, {one.blessed} blessed, tolerance {one.tolerance:g}"
+            plain(f"- {', '.join(filter(None, one[:3]))}: {one.this_run} now, {one.blessed} blessed, tolerance {one.tolerance:g}")
             for one in found[:MOST]
         ]
         more = [f"- and {len(found) - MOST} more"] if len(found) > MOST else []

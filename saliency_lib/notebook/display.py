@@ -9,6 +9,7 @@ from saliency_lib import statistics
 from saliency_lib.artefacts.recipes import recipes
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.artefacts.tables import claimed, measured, reported
+from saliency_lib.core.markup import plain
 from saliency_lib.statistics import labelled
 
 __all__ = ["claimed", "findings", "measured", "reported", "row", "rows", "settings", "table", "with_intervals"]
@@ -33,7 +34,7 @@ def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
 
 def findings(frame: pd.DataFrame) -> Markdown:
     """Return one sentence per claim of a table of verdicts, as a list."""
-    return Markdown("\n".join(f"- {sentence}" for sentence in statistics.findings(frame)))
+    return Markdown("\n".join(f"- {plain(sentence)}" for sentence in statistics.findings(frame)))
 
 
 def row(values: Mapping[str, float | str]) -> pd.DataFrame:

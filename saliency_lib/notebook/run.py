@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 
 from saliency_lib import paths
 from saliency_lib.artefacts import store, tables
-from saliency_lib.artefacts.store import Artefact
+from saliency_lib.artefacts.provenance import Artefact
 from saliency_lib.core.files import explain_disk_errors, replace_file
+from saliency_lib.core.markup import code, plain
 from saliency_lib.core.options import no_such
+from saliency_lib.core.seals import sealed
 from saliency_lib.notebook import blessed
 from saliency_lib.notebook.blessed import Blessed, Table
 from saliency_lib.notebook.display import table
@@ -97,7 +99,7 @@ class Run:
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=dpi)
         origin = {"caption": caption, "command": self.command, "sha256": hashlib.sha256(png.getvalue()).hexdigest()}
-        text = json.dumps(origin | self._made_from(requires), indent=1) + "\n"
+        text = json.dumps(sealed(origin | self._made_from(requires)), indent=1) + "\n"
         with explain_disk_errors(folder):
             paths.made(folder)
             replace_file(folder / f"{name}.png", lambda file: file.write_bytes(png.getvalue()))
@@ -107,7 +109,7 @@ class Run:
         facts = {"caption": caption, "command": self.command, "file": f"{folder.name}/{name}"}
         width = round(figure.get_figwidth() * 100)
         display(Image(png.getvalue(), width=width, alt=caption), metadata={"compendium": facts})
-        display(Markdown(f"*{caption}* `{self.command}`"))
+        display(Markdown(f"*{plain(caption)}* {code(self.command)}"))
 
     def keep(self, name: str, frame: pd.DataFrame, requires: Iterable[Artefact] = ()) -> None:
         """Keep a table as CSV in outputs/tables/, beside it a JSON file that says what it was made from and how.
@@ -120,7 +122,7 @@ class Run:
         origin = {"command": self.command, "parameters": self.parameters, **self._made_from(requires)}
         tables.keep(file, frame, origin)
         facts = {"table": f"{file.parent.name}/{name}", "command": self.command}
-        display(Markdown(f"Kept as `{paths.relative(file)}`"), metadata={"compendium": facts})
+        display(Markdown(f"Kept as {code(paths.relative(file))}"), metadata={"compendium": facts})
 
     @staticmethod
     def _made_from(requires: Iterable[Artefact]) -> dict[str, Any]:
@@ -169,7 +171,7 @@ class Run:
         if self._changed:
             words = ", ".join(f"{name}={value}" for name, value in self._changed.items())
             differs = "differs" if len(self._changed) == 1 else "differ"
-            return Markdown(f"Not compared: {words} {differs} from the blessed run.")
+            return Markdown(f"Not compared: {plain(words)} {differs} from the blessed run.")
         if os.environ.get(BLESS):
             self._blessed = Blessed(self._defaults, self._tables)
             self._blessed.write(self._file)
@@ -179,12 +181,14 @@ class Run:
     def colophon(self, artefacts: Iterable[Artefact] = ()) -> Markdown:
         """Return where the numbers come from: artefacts, commit, versions, device, seconds."""
         state = store.surroundings()
-        lines = [f"| `{paths.relative(item.folder)}` | {_made(item)} |" for item in artefacts]
+        lines = [f"| {code(paths.relative(item.folder), cell=True)} | {plain(_made(item))} |" for item in artefacts]
         commit = f"{state['commit'][:12]}{' with changes' if state['dirty'] else ''}" if state["commit"] else "not a checkout"
         versions = ", ".join(f"{name} {number}" for name, number in state["versions"].items() if number)
         seconds = time.perf_counter() - self._begun
         words = f"Commit {commit}; Python {state['python']}; {versions}; this notebook took {seconds:.0f} s."
-        return Markdown("\n".join(["| artefact | made |", "|---|---|", *lines, "", f"{words} Again: `{self.command}`"]))
+        return Markdown(
+            "\n".join(["| artefact | made |", "|---|---|", *lines, "", f"{plain(words)} Again: {code(self.command)}"])
+        )
 
 
 def _made(item: Artefact) -> str:

@@ -217,7 +217,7 @@ def robustness(claimed: pd.DataFrame, choices: Mapping[str, Scores], **where: An
     changes: list[list[str]] = [[] for _ in range(len(table))]
     for name, other_scores in others:
         other = claim_verdicts(claimed, other_scores, **where)
-        same = [_alike(_gain(scores, *side), _gain(other_scores, *side)) for side in _sides(claimed)]
+        same = np.array([_alike(_gain(scores, *side), _gain(other_scores, *side)) for side in _sides(claimed)])
         table[f"ours, {name}"] = other["ours"].mask(same, "")
         table[f"verdict, {name}"] = other["verdict"].mask(same, UNAFFECTED)
         for row, differs in zip(changes, (other["verdict"] != found["verdict"]).mask(same, False), strict=True):

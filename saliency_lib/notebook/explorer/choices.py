@@ -10,6 +10,7 @@ from torch import Tensor
 from saliency_lib import paths
 from saliency_lib.artefacts import store
 from saliency_lib.artefacts.specs import Training
+from saliency_lib.data.pictures import seen
 from saliency_lib.data.table import DATASETS
 from saliency_lib.networks.table import MODELS, Preparation
 
@@ -61,11 +62,7 @@ def decode(content: bytes) -> Image.Image:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
             width, height = picture.size
             if width * height <= MOST_PIXELS:
-                upright = ImageOps.exif_transpose(picture)
-                if upright.mode.startswith("I"):  # 16 bits of grey, which convert() would cut off at 255
-                    upright = Image.fromarray((np.asarray(upright, np.float32) / 257).round().astype(np.uint8))
-                upright = upright.convert("RGBA")
-                return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+                return seen(picture).convert("RGB")
     except Image.DecompressionBombError as error:  # Pillow's own limit, which is above ours
         raise ValueError(f"the picture has too many pixels, {most}") from error
     except Exception as error:  # decoders raise anything for a damaged file

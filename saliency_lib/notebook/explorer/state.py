@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.artefacts import pipeline
+from saliency_lib.artefacts.inputs import classes_of
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, logits_of
@@ -111,7 +112,7 @@ class State:
         with frozen(self._model):
             shares = logits_of(self._model, image.to(pipeline.device()))[0].softmax(0).cpu()
         best = shares.argsort(descending=True, stable=True)[:TOP].tolist()
-        classes = pipeline.load(self.training.dataset, "test", 0, 1).classes
+        classes = classes_of(self.training.dataset)
         words, probabilities = {i: classes[i] for i in best}, {i: float(shares[i]) for i in best}
         self._shown = Shown(name, image, self.training, words, probabilities, best[0])
         return True

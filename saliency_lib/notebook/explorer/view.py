@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from saliency_lib.artefacts import pipeline
-from saliency_lib.artefacts.inputs import preparation_of
+from saliency_lib.artefacts.inputs import load, preparation_of
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.figures.maps import draw_image, draw_map
@@ -39,7 +38,7 @@ def draw_maps(shown: Shown, methods: Sequence[str], opacity: float, columns: int
     first, *others = add_axes(figure, len(methods) + 1, columns)
     draw_image(first, image)
     title = f"{shorten(shown.name, 28)}\n{shorten(word, 20)} {share:.0%}"
-    first.set_title(title, fontsize=9, parse_math=False)
+    first.set_title(title, fontsize=9)
     for axes, method in zip(others, methods, strict=True):
         draw_map(axes, shown.maps[method].numpy(), image=image, opacity=opacity)
         axes.set_title(display_name(method), fontsize=9)
@@ -56,7 +55,7 @@ def draw_curves(shown: Shown, methods: Sequence[str]) -> Figure:
         name = f"{display_name(method)} {shown.area(method):.3f}"
         axes.plot(100 * np.asarray(fractions), values, label=name, color=colour(method), linestyle=line_style(method))
     axes.set(xlim=(0, 100), ylim=(0, 1), xlabel="pixels removed (% of the image)")
-    axes.set_ylabel(f"probability of {shorten(shown.says[0], 20)}", parse_math=False)
+    axes.set_ylabel(f"probability of {shorten(shown.says[0], 20)}")
     axes.grid(axis="y")
     figure.legend(title="method, area", loc="outside right upper")
     return figure
@@ -262,7 +261,7 @@ class Explorer:
             name, uploaded = self._uploaded
             return name, fit(uploaded, dataset, preparation)
         number = self.number.value
-        found = pipeline.load(dataset, "test", number, number + 1, preparation=preparation)
+        found = load(dataset, "test", number, number + 1, preparation=preparation)
         return found.names[0] if found.names else f"{dataset} {number}", found.images
 
     # What is seen and said.

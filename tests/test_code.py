@@ -1,0 +1,204 @@
+"""A function that is registered outside the library is part of what its results are named by."""
+
+import functools
+import importlib
+import random
+import sys
+import types
+
+import pytest
+import torch
+
+import saliency_lib as sl
+from saliency_lib.core import code
+from saliency_lib.core.code import code_sha256
+
+TABLES = (sl.METHODS, sl.METRICS, sl.OBJECTIVES, sl.MODELS, sl.DATASETS)
+TRAINING = sl.Training(changes={"epochs": 1, "model_options": {"width": 1}, "images": 200})
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Return a function that writes a module of a user's project, and loads it again."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for table in TABLES:
+        monkeypatch.setattr(table, "_entries", dict(table._entries))
+
+    def written(text, name="mine"):
+        (tmp_path / f"{name}.py").write_text("import torch, saliency_lib as sl\n" + text)
+        sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    yield written
+    for name in ("mine", "other"):
+        sys.modules.pop(name, None)
+
+
+METHOD = """
+FACTOR = 1.0
+def helper(images):
+    return images.mean(1)
+def factory(power):
+    def mine(model, images, targets=None):
+        return FACTOR * helper(images) ** power
+    return mine
+sl.METHODS.register(name="mine")(factory(1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("FACTOR * helper", "2 * helper"),
+        ("FACTOR = 1.0", "FACTOR = 2.0"),
+        ("mean(1)", "mean(1) / 2"),
+        ("factory(1)", "factory(2)"),
+    ],
+    ids=["code", "constant", "helper", "closure"],
+)
+def test_a_method_that_was_changed_gives_its_own_maps(old, new, project, outputs):
+    project(METHOD)
+    spec = sl.Explanation(TRAINING, "mine", stop=3)
+    before = sl.explain(spec).maps
+    project(METHOD.replace(old, new))
+    again = sl.Explanation(TRAINING, "mine", stop=3)
+    assert not torch.equal(sl.explain(again).maps, before)
+    project("\n# a comment\n" + METHOD)
+    assert torch.equal(sl.explain(sl.Explanation(TRAINING, "mine", stop=3)).maps, before)
+
+
+METRIC = """
+@sl.METRICS.register(lower_is_better=True)
+def mine(model, images, maps, targets=None, *, seed=0):
+    return one_number(maps.mean((1, 2)) + 1)
+"""
+OBJECTIVE = """
+@sl.OBJECTIVES.register
+def mine(model, images, labels):
+    return torch.nn.functional.cross_entropy(model(images), labels) + 1
+"""
+MODEL = """
+class Net(torch.nn.Module):
+    def __init__(self, channels, classes):
+        super().__init__()
+        self.linear = torch.nn.Linear(channels * 784, classes)
+    def forward(self, images):
+        return self.linear(images.flatten(1) + 1)
+@sl.MODELS.register
+def mine(classes, channels, pretrained):
+    return Net(channels, classes)
+"""
+DATASET = """
+@sl.DATASETS.register(shape=(1, 8))
+def mine(split, download):
+    def read(chosen, side):
+        return {"images": torch.ones(len(chosen), 1, side, side) / (1 + 1), "labels": torch.tensor([i % 2 for i in chosen])}
+    return sl.Split(6, ("a", "b"), read)
+"""
+
+
+def trained(**changes):
+    return {"changes": {"epochs": 1, "images": 200, **changes}}
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        (METRIC, lambda: sl.Score(sl.Explanation(TRAINING, "edges"), "mine")),
+        (OBJECTIVE, lambda: sl.Training(**trained(objective="mine"))),
+        (MODEL, lambda: sl.Training(model="mine", **trained())),
+        (DATASET, lambda: sl.Training("mine")),
+        (DATASET, lambda: sl.Explanation(TRAINING, "edges", dataset="mine")),
+    ],
+    ids=["metric", "objective", "model", "dataset", "explained dataset"],
+)
+def test_a_change_of_any_registered_function_renames_its_results(text, spec, project):
+    project(text)
+    before = spec().digest
+    project(text)
+    assert spec().digest == before
+    project(text.replace("+ 1)", "+ 2)").replace("labels) + 1", "labels) + 2"))
+    assert spec().digest != before
+
+
+def test_a_helper_of_another_module_of_the_project_counts_and_an_installed_one_counts_by_its_name(project):
+    project("def helper(images):\n    return images.mean(1)\n", "other")
+    text = "import other, numpy\ndef mine(model, images, targets=None):\n    return other.helper(images) + numpy.mean(1)\n"
+    before = code_sha256(project(text).mine)
+    project("def helper(images):\n    return images.amax(1)\n", "other")
+    assert code_sha256(project(text).mine) != before
+
+
+def test_another_version_of_the_package_counts(project, monkeypatch):
+    mine = project("def mine(model, images, targets=None):\n    return images.mean(1)\n").mine
+    found = []
+    for number in ("1.0", "1.0", "1.1"):
+        monkeypatch.setattr(code, "_distributions", lambda: {"mine": ["mine-package"]})
+        monkeypatch.setattr(code, "version", lambda name, number=number: number)
+        found.append(code_sha256(mine))
+    assert found[0] == found[1] != found[2]
+
+
+def test_the_code_that_runs_counts_and_not_a_file_that_was_edited_since(project, tmp_path):
+    module = project("def mine(model, images, targets=None):\n    return images.mean(1)\n")
+    before = code_sha256(module.mine)
+    (tmp_path / "mine.py").write_text("def mine(model, images, targets=None):\n    return images.amax(1)\n")
+    assert code_sha256(module.mine) == before
+
+
+def test_a_function_without_a_file_counts_too():
+    made = []
+    for number in (1, 2, 1):
+        namespace = {"__name__": "cell"}
+        exec(f"def mine(model, images, targets=None, *, power={number}):\n    return images.mean(1)", namespace)
+        made.append(code_sha256(namespace["mine"]))
+    assert made[0] == made[2] != made[1]
+
+
+def test_a_wrapper_of_a_function_of_the_library_is_not_the_librarys():
+    @functools.wraps(sl.METHODS["gradient"].written)
+    def mine(model, images, targets=None):
+        return images.mean(1)
+
+    assert sl.METHODS.entry(mine, "mine").code
+    assert sl.METHODS.entry(functools.partial(sl.METHODS["smoothgrad"].written, samples=2), "mine").code
+    assert not any(
+        entry.code for table in (sl.METHODS, sl.METRICS, sl.OBJECTIVES, sl.MODELS, sl.DATASETS) for entry in table.values()
+    )
+
+
+@pytest.mark.parametrize(
+    "value", [torch.ones(2), [1, {2, 3}], {"a": (None, 1.5)}, len, torch.float32, types, torch.nn.Conv2d(1, 1, 1)]
+)
+def test_plain_values_arrays_networks_and_modules_can_be_in_a_closure(value):
+    assert code_sha256(lambda: value) == code_sha256(lambda: value)
+
+
+def test_what_cannot_be_told_apart_is_refused_with_the_way_out(monkeypatch):
+    source = random.Random(0)
+
+    def mine(model, images, targets=None):
+        return images.mean(1) * source.random()
+
+    monkeypatch.setitem(sl.METHODS._entries, "mine", sl.METHODS.entry(mine, "mine"))
+    monkeypatch.setitem(sl.METHODS._entries, "len", sl.METHODS.entry(len, "len"))
+    with pytest.raises(ValueError, match=r"method 'mine' uses 'source', a random\.Random, .*; make it inside the function"):
+        sl.Explanation(TRAINING, "mine").digest  # noqa: B018
+    with pytest.raises(ValueError, match=r"method 'len' has no Python code.*; wrap it in a Python function"):
+        sl.Explanation(TRAINING, "len").digest  # noqa: B018
+
+
+def test_a_method_that_changes_its_own_values_while_it_runs_stores_nothing(monkeypatch, outputs):
+    calls = []
+
+    def mine(model, images, targets=None):
+        calls.append(len(images))
+        return images.mean(1)
+
+    monkeypatch.setitem(sl.METHODS._entries, "mine", sl.METHODS.entry(mine, "mine"))
+    spec = sl.Explanation(TRAINING, "mine", stop=2)
+    with pytest.raises(ValueError, match=r"changed .* while it ran.*nothing was stored"):
+        sl.explain(spec)
+    assert list((outputs / "explanation").iterdir()) == []
