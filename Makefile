@@ -70,12 +70,11 @@ bench: env  ## speed and memory of every engine beside other packages, into data
 # the longest first; a notebook is replaced when it has run to its end
 bless: env  ## run the notebooks with their defaults and store the outputs and the tables that `make test` compares
 	mkdir -p outputs/.bless
-	cd notebooks && ls -r 0*.ipynb | SALIENCY_BLESS=1 TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(SILENT) xargs -P $(CORES) -I {} sh -ec ' \
+	cd notebooks && ls -r 0*.ipynb | SALIENCY_BLESS=1 OMP_NUM_THREADS=1 $(SILENT) xargs -P $(CORES) -I {} sh -ec ' \
 	  papermill --no-progress-bar {} ../outputs/.bless/{} || { echo "{} has failed; see outputs/.bless/{}"; exit 1; }; \
-	  nbstripout --keep-output --keep-count --extra-keys "$(RUN_KEYS)" ../outputs/.bless/{}; mv ../outputs/.bless/{} {}'
+	  PYTHONPATH=.. python -m workflow.tidy ../outputs/.bless/{}; mv ../outputs/.bless/{} {}'
 	python -m docs results
 SILENT = PYTHONWARNINGS="ignore:DeepLIFT is not complete"  # 03_shift_invariance says it in words
-RUN_KEYS = metadata.papermill metadata.language_info cell.metadata.papermill cell.metadata.execution
 
 lab: env  ## JupyterLab on the notebooks
 	jupyter lab notebooks
