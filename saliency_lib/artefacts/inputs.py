@@ -104,10 +104,12 @@ def parts_of(spec: Spec) -> list[Part]:
 def continued(part: Part, checkpoint: Path) -> Iterator[None]:
     """While active, a training may go on from its checkpoint; a file beside it describes the images that it was begun with.
 
+    Both stay until the artefact is stored, see `end`, so that a process that is killed before that loses nothing.
+
     Raises:
         ValueError: the images are others now, or the file is missing or damaged.
     """
-    origin = checkpoint.with_suffix(".json")
+    origin = _origin(checkpoint)
     if checkpoint.exists():
         try:
             recorded = json.loads(origin.read_text())
@@ -125,7 +127,17 @@ def continued(part: Part, checkpoint: Path) -> Iterator[None]:
         if not checkpoint.exists():
             origin.unlink(missing_ok=True)
         raise
-    origin.unlink(missing_ok=True)
+
+
+def end(checkpoint: Path) -> None:
+    """Delete a checkpoint whose training is stored, and then the file beside it."""
+    for left in (checkpoint, _origin(checkpoint)):
+        if left.exists():
+            left.unlink(missing_ok=True)
+
+
+def _origin(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".json")
 
 
 def check_data(spec: Spec, artefact: Artefact) -> None:

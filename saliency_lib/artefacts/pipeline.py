@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from saliency_lib import paths
 from saliency_lib.artefacts import contents, store
-from saliency_lib.artefacts.inputs import check_data, classes_of, continued, device, new_model, part_of, parts_of, predict
+from saliency_lib.artefacts.inputs import check_data, classes_of, continued, device, end, new_model, part_of, parts_of, predict
 from saliency_lib.artefacts.parts import borrow, described, fingerprint
 from saliency_lib.artefacts.provenance import Artefact
 from saliency_lib.artefacts.results import Explained, Scored, Trained
@@ -51,6 +51,7 @@ def train(spec: Training) -> Trained:
         ValueError: the artefact or the checkpoint is damaged, or the training diverges.
     """
     artefact = store.fetch(spec, functools.partial(_train, spec))
+    end(store.checkpoint(spec))
     classes = len(classes_of(spec.dataset))
     if classes != artefact.facts["classes"]:
         place = paths.relative(artefact.folder)
@@ -111,7 +112,6 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
         data = [described(part) for part in used]
     _write(folder / WEIGHTS, model.state_dict())
     pd.DataFrame(history).to_csv(folder / HISTORY, index=False)
-    checkpoint.unlink(missing_ok=True)
     kept = next((row for row in reversed(history) if row.get("best")), history[-1])  # the best epoch so far, or the last
     return facts | {
         "test_accuracy": kept["test_accuracy"],

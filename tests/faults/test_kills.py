@@ -202,6 +202,25 @@ def test_writers_that_are_killed_at_random_moments_lose_nothing_and_store_nothin
     count.report(capsys)
 
 
+@pytest.mark.slow
+def test_a_training_that_is_crashed_at_every_operation_goes_on_from_its_last_epoch(outputs, capsys):
+    count, spec = (
+        Count("crash points of a training"),
+        sl.Training(changes={"epochs": 2, "images": 10, "model_options": {"width": 1}}),
+    )
+    straight = {name: value.clone() for name, value in sl.train(spec).model.state_dict().items()}
+    shutil.rmtree(outputs)
+
+    def check():
+        trained = sl.train(spec)
+        assert all(torch.equal(value, straight[name]) for name, value in trained.model.state_dict().items())
+        assert [path.name for path in store.place(spec).parent.iterdir()] == [spec.name]
+        shutil.rmtree(outputs)
+
+    at_every_operation(lambda: sl.train(spec), check, count)
+    count.report(capsys, least=20)
+
+
 def test_a_training_that_is_killed_at_random_moments_gives_the_weights_of_one_that_was_not(outputs, capsys):
     count, draws = Count("kills of a training"), random.Random(1)
     spec = sl.Training(changes={"epochs": 8, "model_options": {"width": 1}, "images": 400})
