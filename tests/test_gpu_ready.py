@@ -31,6 +31,7 @@ MORE = {
 BATCH = 3  # inputs per pass, so that more work is more passes
 # What asks the GPU once per pass or per image, and why.
 ON_HOST = {
+    ("deeplift", "backend", "captum"): "captum reads the target of a pass of a single image, as the last pass of four images is",
     ("lime", "backend", "lime"): "the package makes the masked copies as arrays, and has them scored a pass at a time",
     ("model_randomisation", "similarity", "ssim"): "scikit-image compares arrays; the maps of all steps together may not fit",
 }
