@@ -251,7 +251,8 @@ def test_two_masks_with_equal_predictions_have_equal_weights_and_others_have_not
     stack[:, 0, 0] = corner = torch.tensor([0.1, 0.25, 0.5, 0.6, 0.25, 0.9, 1.0])  # the model sees nothing else
     masks = Masks(7, lambda rows, numbers: stack[numbers][None])
     whole, times = Corner()(image)[0], torch.ones(7, dtype=torch.float64)
-    weights = prediction_weights(Corner(), image, torch.tensor(0), whole, masks, times, 0.25, fill="black")[0]
+    black = torch.zeros_like(image)
+    weights = prediction_weights(Corner(), image, torch.tensor(0), whole, masks, times, 0.25, substrate=black)[0]
     # of an even number of predictions on a line, the two middle ones would be equally unique; of seven only one is least
     predicted = (3 * corner.double()).sigmoid()
     unlike = 2**0.5 * (predicted[:, None] - predicted).abs().sum(1)

@@ -1,9 +1,11 @@
 """Guided integrated gradients of PAIR: a path on which the features with large gradients move last."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.backward import Reduction, path_gradient, point, reduced
+from saliency_lib.attribution.backward import Reduction, averaged, check_damage, point, reduced
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, resolve_targets
 from saliency_lib.core.checks import check_images
@@ -12,6 +14,7 @@ from saliency_lib.core.options import Count, Positive, Seed, Share, ShareAbove0
 from saliency_lib.core.streams import Indices
 
 CLOSE = 1e-6  # of the whole distance; float32 cannot distinguish smaller ones
+ROUNDS = 16  # of moves on a GPU without asking it whether any image is waiting, which makes the host wait
 
 
 @METHODS.register(family="path", passes="200 F + 200 B", paper="Kapishnikov et al. 2021")
@@ -58,15 +61,18 @@ def guided_path_integrated_gradients(
     distance = images - start
     covered = torch.zeros_like(images).flatten(1)  # share of its distance that each feature has covered
     total = torch.zeros_like(images)
+    counts = torch.zeros(len(images), dtype=torch.int32, device=images.device)
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
         for step in range(1, steps + 1):
             here = start + covered.view_as(images) * distance
-            slope = path_gradient(model, here, targets, point(here), batch_size=batch_size)
+            slope, damaged = averaged(model, here, targets, point(here), batch_size=batch_size, known=True)
+            counts += damaged
             low, high = max(step / steps - band, 0.0), min(step / steps + band, 1.0)
             ahead = _moved(covered, distance.flatten(1).abs(), slope.flatten(1).abs(), step / steps, low, high, fraction)
             total += (ahead - covered).view_as(images) * distance * slope
             covered = ahead
+    check_damage(counts)
     return reduced(total, reduction)
 
 
@@ -81,15 +87,19 @@ def _moved(covered: Tensor, length: Tensor, slope: Tensor, goal: float, low: flo
     """
     whole = length.sum(1, keepdim=True)
     covered = covered.clamp(min=low)
+    slope = slope.nan_to_num()  # every feature has a place in the order, until the caller refuses gradients that are NaN
     place = 1 + int(fraction * (slope.shape[1] - 1))
-    while True:
+    most = -(-slope.shape[1] // place)  # each round moves so many features, or all that are free, as far as they may go
+    asked = slope.device.type == "cpu" or most > ROUNDS
+    for _ in itertools.count() if asked else range(most):
         missing = (length * covered).sum(1, keepdim=True).neg() + goal * whole
         free = (covered < high) & (length > 0)
         waiting = (missing > CLOSE * whole) & free.any(1, keepdim=True)
-        if not waiting.any():
-            return covered
+        if asked and not waiting.any():
+            break
         waiting_slope = slope.masked_fill(~free, torch.inf)
         moving = free & (waiting_slope <= waiting_slope.kthvalue(place, dim=1, keepdim=True).values)
         room = ((high - covered) * length * moving).sum(1, keepdim=True)
         share = (missing / room).clamp(max=1)
         covered = torch.where(waiting & moving, torch.where(share < 1, covered + share * (high - covered), high), covered)
+    return covered

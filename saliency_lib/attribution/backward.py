@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.attribution.rules import Rule, plain
-from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, recording, resolve_targets
-from saliency_lib.core.checks import as_targets, check_images, check_kind
+from saliency_lib.core.batching import arranged, chunk_size, classes_at, frozen, in_chunks, recording, resolve_targets
+from saliency_lib.core.checks import as_targets, check_images, check_kind, first_rows
 from saliency_lib.core.fills import noise_range
 from saliency_lib.core.options import Names, Positive, Range, no_such
-from saliency_lib.core.streams import Indices, noise_by_draw
+from saliency_lib.core.streams import Indices, noise_by_draw, pairs
 
 Nodes = Annotated[int, Range(1, 2000)]  # of a quadrature; finding more takes minutes, and would change nothing
 PointsOf = Callable[[Tensor, Tensor], Tensor]  # image rows (n,) and point numbers (n,) -> (n, C, H, W)
@@ -177,38 +177,65 @@ def path_gradient(
         ValueError: a gradient is NaN or infinite, or a logit is NaN; also where the slope or the reduction would drop it.
     """
     images = check_images(images)
-    steps = len(path.weights)
-    total: list[Tensor] = []
     with frozen(model):
         if targets is not None:
             targets = as_targets(targets, images)
         elif not path.stays:
             targets = resolve_targets(model, images, None, batch_size)
+        average, damaged = averaged(model, images, targets, path, slope=slope, rule=rule, batch_size=batch_size)
+    check_damage(damaged)
+    return average
 
-        def add(start: int, stop: int) -> None:
-            pairs = torch.arange(start, stop, device=images.device)
-            rows, points = pairs // steps, pairs % steps
-            with recording():
-                inputs = arranged(path.at(rows, points).detach()).requires_grad_()
-                damaged = torch.zeros(len(rows), dtype=torch.bool, device=images.device)
-                inputs.register_hook(partial(_note_not_finite, damaged))
-                difference = None if path.difference is None else path.difference(rows, points)
-                with rule(model, None if difference is None else inputs.detach() - difference):
-                    logits = model(inputs)
-                values = slope(logits, inputs, classes_of(logits, None if targets is None else targets[rows]))
-            damaged |= logits.detach().isnan().any(1)
-            if damaged.any():
-                numbers = rows[damaged].unique().tolist()
-                raise ValueError(
-                    f"the gradient is NaN or infinite for images {numbers[:5]} of the batch; check the model's weights"
-                )
-            values = values if difference is None else values * difference
-            if not total:
-                total.append(values.new_zeros(len(images), *values.shape[1:]))
-            total[0].index_add_(0, rows, values * path.weights[points].view(-1, *[1] * (values.ndim - 1)))
 
-        in_chunks(add, len(images) * steps, chunk_size(images, batch_size))
-    return total[0]
+def averaged(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None,
+    path: Path,
+    *,
+    slope: Slope = class_slope,
+    rule: Rule = plain,
+    batch_size: int | None = None,
+    known: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return `path_gradient` of a frozen model, and the number (B,) of damaged gradients of each image, for `check_damage`.
+
+    Args:
+        known: whether the targets are known to be classes of the model. Nothing then makes the host wait for a GPU.
+    """
+    steps = len(path.weights)
+    total: list[Tensor] = []
+    counts = torch.zeros(len(images), dtype=torch.int32, device=images.device)
+
+    def add(start: int, stop: int) -> None:
+        rows, points = pairs(start, stop, steps, images.device)
+        with recording():
+            inputs = arranged(path.at(rows, points).detach()).requires_grad_()
+            damaged = torch.zeros(len(rows), dtype=torch.bool, device=images.device)
+            inputs.register_hook(partial(_note_not_finite, damaged))
+            difference = None if path.difference is None else path.difference(rows, points)
+            with rule(model, None if difference is None else inputs.detach() - difference):
+                logits = model(inputs)
+            values = slope(logits, inputs, classes_at(logits, targets, rows, check=start == 0 and not known))
+        damaged |= logits.detach().isnan().any(1)
+        values = values if difference is None else values * difference
+        if not total:
+            total.append(values.new_zeros(len(images), *values.shape[1:]))
+        counts.index_add_(0, rows, damaged.to(counts))
+        total[0].index_add_(0, rows, values * path.weights[points].view(-1, *[1] * (values.ndim - 1)))
+
+    in_chunks(add, len(images) * steps, chunk_size(images, batch_size))
+    return total[0], counts
+
+
+def check_damage(counts: Tensor) -> None:
+    """Refuse gradients of which some (B,) are damaged.
+
+    Raises:
+        ValueError: the message says of which images.
+    """
+    if numbers := first_rows(counts > 0):
+        raise ValueError(f"the gradient is NaN or infinite for images {numbers} of the batch; check the model's weights")
 
 
 def _note_not_finite(damaged: Tensor, gradient: Tensor) -> None:

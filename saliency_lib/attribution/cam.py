@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from saliency_lib.attribution.layers import find_layer, leaf_at, spatial_output
 from saliency_lib.attribution.table import METHODS
-from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, recording
+from saliency_lib.core.batching import arranged, chunk_size, classes_at, frozen, in_chunks, recording
 from saliency_lib.core.checks import as_targets, check_images
 from saliency_lib.core.options import Positive
 
@@ -52,7 +52,7 @@ def gradcam(
             with recording(), leaf_at(module) as leaves:
                 logits = model(arranged(images[start:stop]))
                 features = spatial_output(model, module, images, leaves)
-                classes = classes_of(logits, None if targets is None else targets[start:stop])
+                classes = classes_at(logits, targets, slice(start, stop), check=start == 0)
                 score = logits.gather(1, classes[:, None]).sum()
                 gradient = torch.autograd.grad(score, features, allow_unused=True)[0] if score.requires_grad else None
                 if gradient is None:

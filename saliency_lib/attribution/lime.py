@@ -16,7 +16,7 @@ from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.optional import optional
 from saliency_lib.core.options import Count, Names, Positive, Seed
 from saliency_lib.core.segments import Segments, mean_colours, numbered
-from saliency_lib.core.streams import Indices, generator, row_indices, seed_of
+from saliency_lib.core.streams import Indices, generator, row_indices, seed_of, sent
 
 
 def ridge(rows: Tensor, values: Tensor, weights: Tensor, alpha: float = 1.0) -> Tensor:
@@ -36,7 +36,8 @@ def ridge(rows: Tensor, values: Tensor, weights: Tensor, alpha: float = 1.0) -> 
     share = weights / weights.sum()
     rows, values = rows - share @ rows, values - share @ values
     weighted = (rows * weights[:, None]).T
-    return torch.linalg.solve(weighted @ rows + alpha * torch.eye(rows.shape[1]).to(rows), weighted @ values)
+    shrunk = weighted @ rows + alpha * torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    return torch.linalg.solve_ex(shrunk, weighted @ values).result  # it is positive definite; asking makes a GPU wait
 
 
 def proximity(rows: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def fitted(
     rows = torch.zeros(len(images), samples, max(counts), dtype=torch.bool)
     for row, number, parts in zip(rows, numbers, counts, strict=True):
         row[:, :parts] = perturbations(samples, parts, seed, number)
-    rows, places = rows.to(images.device), regions.flatten(1)
+    rows, places = sent(rows, images.device), regions.flatten(1)
 
     def at(which: Tensor, draws: Tensor) -> Tensor:
         kept = rows[which[:, None], draws].to(images.dtype)
@@ -120,7 +121,8 @@ def fitted_by_lime(
         return scores(logits_of(model, pixels, batch_size)).double().cpu().numpy()
 
     pictures, behind = (pixels.permute(0, 2, 3, 1).double().cpu().numpy() for pixels in (images, hidden))
-    coefficients = torch.zeros(len(images), int(regions.max()) + 1, dtype=torch.float64)
+    parts = regions.cpu().numpy()
+    coefficients = torch.zeros(len(images), int(parts.max()) + 1, dtype=torch.float64)
     for row, (number, target) in enumerate(zip(numbers, targets.tolist(), strict=True)):
         explainer = lime_image.LimeImageExplainer(random_state=seed_of("lime", seed, number))
         with _WITHOUT_BAR, mock.patch.object(lime_image, "tqdm", iter):  # its progress bar
@@ -132,7 +134,7 @@ def fitted_by_lime(
                 hide_color=behind[row],
                 num_samples=samples,
                 batch_size=chunk_size(images, batch_size),
-                segmentation_fn=lambda picture, row=row: regions[row].cpu().numpy(),
+                segmentation_fn=lambda picture, row=row: parts[row],
             )
         for part, weight in found.local_exp[target]:
             coefficients[row, part] = weight

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks, without_autocast
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Names, Positive, Seed, no_such
-from saliency_lib.core.streams import Indices
+from saliency_lib.core.streams import Indices, sent
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,18 @@ def masked_readings(
         (B, count, ...), in the images' dtype.
     """
     substrate = filled(fill, model, images, indices=indices, seed=seed)
+    return readings(model, images, masks, read, substrate, batch_size)
+
+
+def readings(
+    model: nn.Module,
+    images: Tensor,
+    masks: Masks,
+    read: Callable[[Tensor, Tensor], Tensor],
+    substrate: Tensor,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Return `masked_readings` for values (B, C, H, W) of the fill that are finite. Nothing makes the host wait for a GPU."""
     size = chunk_size(images, batch_size)
     rows, numbers = torch.arange(len(images), device=images.device), torch.arange(masks.count, device=images.device)
     blocks: list[Tensor] = []
@@ -153,7 +165,7 @@ def interpolation(small: int, large: int, edge: str, like: Tensor) -> Tensor:
     places = places * last / max(1, large - 1) if edge == "corners" else (places + 0.5) * small / large - 0.5
     if edge == "mirror":
         places = last - (last - places.abs()).abs()
-    return (1 - (places.clamp(0, last) - torch.arange(small)[:, None]).abs()).clamp_min(0).to(like)
+    return sent((1 - (places.clamp(0, last) - torch.arange(small)[:, None]).abs()).clamp_min(0).to(like.dtype), like.device)
 
 
 def variant_settings(method: str, variants: dict[str, dict], variant: str, **given: object) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.attribution.layers import find_layer, leaf_at, spatial_output
-from saliency_lib.attribution.masks import Masks, interpolation, masked_readings, variant_settings, weighted_sum
+from saliency_lib.attribution.masks import Masks, interpolation, readings, variant_settings, weighted_sum
 from saliency_lib.attribution.rise import random_grids
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, logits_of
 from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Above0, Count, Names, Number, Positive, Seed, ShareAbove0
-from saliency_lib.core.streams import Indices
+from saliency_lib.core.streams import Indices, sent
 
 
 def features_at(model: nn.Module, module: nn.Module, images: Tensor, batch_size: int | None) -> tuple[Tensor, Tensor, bool]:
@@ -41,15 +41,16 @@ def feature_masks(features: Tensor, image: Tensor, threshold: float, edge: str =
     """Make masks of the positions where the feature maps of an image are above the threshold, enlarged bilinearly.
 
     Args:
-        features: (N, h, w).
-        image: (1, C, H, W).
+        features: (N, h, w), or which of its positions are above the threshold, bool; best on the CPU, since the number of
+            distinct masks has to be known there.
+        image: (1, C, H, W), on any device.
         edge: see `interpolation`.
 
     Returns:
         The distinct masks (dead and saturated channels give equal ones), and how often each occurs, (n,).
     """
-    grids, times = (features > threshold).unique(dim=0, return_counts=True)
-    grids, times = grids.to(image), times.to(image)
+    above = features if features.dtype == torch.bool else features > threshold
+    grids, times = (sent(part.to(image.dtype), image.device) for part in above.unique(dim=0, return_counts=True))
     down, across = (interpolation(grids.shape[i], image.shape[i + 1], edge, image) for i in (1, 2))
     return Masks(len(grids), lambda rows, numbers: (down.mT @ (grids[numbers] @ across))[None]), times
 
@@ -78,18 +79,19 @@ def prediction_weights(
         target: (), the class c.
         before: (K,), the logits of the whole image.
         times: (n,), how often each mask occurs.
-        options: `fill` and `batch_size` of `masked_readings`.
+        options: `substrate` and `batch_size` of `readings`.
 
     Returns:
         (1, n), in [0, 1]; all 0 if every mask gives the same prediction.
     """
-    after = masked_readings(model, image, masks, lambda copies, rows: model(copies).softmax(-1), **options)[0]
+    after = readings(model, image, masks, lambda copies, rows: model(copies).softmax(-1), **options)[0]
     # the faster way, a matrix product, gives distances above 0 between equal predictions, which the scaling would magnify
     after = after.to(torch.promote_types(after.dtype, torch.float32))
     uniqueness = torch.cdist(after, after, compute_mode="donot_use_mm_for_euclid_dist") @ times.to(after)
     rounding = 450 * torch.finfo(after.dtype).eps  # 1e-13 in double, as released
     uniqueness = (uniqueness - uniqueness.min()) / (uniqueness.max() - uniqueness.min() + rounding)
-    return (similarity((after - before.softmax(-1))[:, target], sigma) * uniqueness)[None].to(image.dtype)
+    change = (after - before.softmax(-1)).index_select(1, target[None])[:, 0]
+    return (similarity(change, sigma) * uniqueness)[None].to(image.dtype)
 
 
 def feature_weights(
@@ -105,7 +107,7 @@ def feature_weights(
         module: the layer.
         before: (N, h, w), its output for the image.
         once: whether the model uses the layer once, so that the forward pass can end there.
-        options: `fill` and `batch_size` of `masked_readings`.
+        options: `substrate` and `batch_size` of `readings`.
 
     Returns:
         (1, N), not negative.
@@ -118,7 +120,7 @@ def feature_weights(
         channels = after.flatten(2)
         return similarity((after - before).abs().mean(1), sigma).mean((1, 2)) * torch.cdist(channels, channels).mean((1, 2))
 
-    return masked_readings(model, image, masks, read, **options)
+    return readings(model, image, masks, read, **options)
 
 
 VARIANT_SETTINGS: dict[str, dict[str, Any]] = {
@@ -182,10 +184,11 @@ def sidu(
         substrate = filled(settings["fill"], model, images, indices=indices, seed=seed)
         logits, features, once = features_at(model, module, images, batch_size)
         targets = classes_of(logits, targets)
+        above = (features > settings["threshold"]).cpu()
         for row in range(len(images)):
             image = images[row : row + 1]
-            options: dict[str, Any] = dict(fill=substrate[row : row + 1], batch_size=batch_size)
-            masks, times = feature_masks(features[row], image, settings["threshold"], settings["edge"])
+            options: dict[str, Any] = dict(substrate=substrate[row : row + 1], batch_size=batch_size)
+            masks, times = feature_masks(above[row], image, settings["threshold"], settings["edge"])
             if variant == "original":
                 weights = 2 * prediction_weights(model, image, targets[row], logits[row], masks, times, sigma, **options)
             else:
@@ -230,5 +233,5 @@ def sidu_grids(
         weights: list[Tensor] = []
         for row in range(len(images)):
             image, known = images[row : row + 1], (targets[row], logits[row], grids, images.new_ones(masks), sigma)
-            weights.append(prediction_weights(model, image, *known, fill=substrate[row : row + 1], batch_size=batch_size))
+            weights.append(prediction_weights(model, image, *known, substrate=substrate[row : row + 1], batch_size=batch_size))
     return weighted_sum(grids, torch.cat(weights), images, batch_size) / (masks * keep)

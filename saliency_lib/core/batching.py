@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.calls import look_at_logits
-from saliency_lib.core.checks import check_logits, check_model, check_targets, positive
+from saliency_lib.core.checks import check_classes, check_logits, check_model, check_targets, positive
 from saliency_lib.core.locks import lock_of
 
 # A CPU is fastest when a pass stays near its cache (5 ImageNet images); a GPU is fastest when it is full.
@@ -165,6 +165,21 @@ def classes_of(logits: Tensor, targets: Tensor | int | None) -> Tensor:
     """Return the targets (B,), checked against logits (B, K), or the predicted classes if the targets are None."""
     look_at_logits(check_logits(logits))
     return logits.argmax(1) if targets is None else check_targets(targets, logits)
+
+
+def classes_at(logits: Tensor, targets: Tensor | None, rows: Tensor | slice, *, check: bool) -> Tensor:
+    """Return the classes (n,) of a chunk, whose logits are (n, K): `targets[rows]`, or the predicted ones if there are none.
+
+    Args:
+        targets: (B,) of all chunks.
+        check: whether to check all of them against the logits, which makes the host wait for a GPU; once is enough.
+    """
+    look_at_logits(check_logits(logits))
+    if targets is None:
+        return logits.argmax(1)
+    if check:
+        check_classes(targets, logits.shape[1])
+    return targets[rows]
 
 
 def resolve_targets(model: nn.Module, images: Tensor, targets: Tensor | int | None, batch_size: int | None = None) -> Tensor:

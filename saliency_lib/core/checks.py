@@ -60,13 +60,23 @@ def check_maps(maps: Tensor, images: Tensor) -> None:
     Raises:
         ValueError: the message gives both shapes, or says which maps are damaged.
     """
+    check_map_shape(maps, images)
+    refuse_damaged_maps((~torch.isfinite(maps)).flatten(1).any(1))
+
+
+def check_map_shape(maps: Tensor, images: Tensor) -> None:
+    """Refuse maps that do not fit the images one to one, whatever their values."""
     if not isinstance(maps, Tensor):
         check_kind("maps", maps, 3)
     if maps.shape != images[:, 0].shape:
         reduce = "; reduce attributions (B, C, H, W) with sl.as_maps(attributions)" if maps.ndim == 4 else ""
         raise ValueError(f"maps {tuple(maps.shape)} do not fit images {tuple(images.shape)}; maps must be (B, H, W){reduce}")
     check_kind("maps", maps, 3)
-    if damaged := rows_not_finite(maps):
+
+
+def refuse_damaged_maps(rows: Tensor) -> None:
+    """Refuse maps of which some (B,), bool, contain NaN or infinity. A GPU is asked once."""
+    if damaged := first_rows(rows):
         raise ValueError(f"maps contain NaN or infinity (maps {damaged}); check the method and the model's weights")
 
 
@@ -99,7 +109,12 @@ def check_kind(name: str, values: Tensor, axes: int) -> None:
 
 def rows_not_finite(values: Tensor) -> list[int]:
     """Return the numbers of the first five rows of values (B, ...) that contain NaN or infinity."""
-    return (~torch.isfinite(values)).flatten(1).any(1).nonzero().flatten()[:5].tolist()
+    return first_rows((~torch.isfinite(values)).flatten(1).any(1))
+
+
+def first_rows(chosen: Tensor) -> list[int]:
+    """Return the numbers of the first five rows that are chosen (B,), bool. A GPU is asked once."""
+    return [number for number, one in enumerate(chosen.tolist()) if one][:5]
 
 
 def check_logits(logits: Tensor) -> Tensor:
@@ -119,12 +134,15 @@ def check_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
         ValueError: the targets have another shape, are not whole numbers, or are outside 0..K-1.
     """
     targets = as_targets(targets, logits)
-    if targets.min() < 0 or targets.max() >= logits.shape[1]:
-        raise ValueError(
-            f"targets must be classes of the model, from 0 to {logits.shape[1] - 1}; "
-            f"they range from {targets.min()} to {targets.max()}"
-        )
+    check_classes(targets, logits.shape[1])
     return targets
+
+
+def check_classes(targets: Tensor, classes: int) -> None:
+    """Refuse targets (B,) that are outside 0..classes-1. A GPU is asked once."""
+    least, greatest = torch.stack(targets.aminmax()).tolist()
+    if least < 0 or greatest >= classes:
+        raise ValueError(f"targets must be classes of the model, from 0 to {classes - 1}; they range from {least} to {greatest}")
 
 
 def as_targets(targets: Tensor | int, rows: Tensor, name: str = "targets") -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saliency_lib.core.optional import optional
 from saliency_lib.core.options import Names, no_such
+from saliency_lib.core.streams import sent
 
 SMALL = 64  # pixels of the shorter side; below it quickshift finds one to five segments per image
 
@@ -22,7 +23,7 @@ def segmented(images: Tensor, segment: Callable[..., np.ndarray], **options: Any
     if images.shape[1] not in (1, 3):
         raise ValueError(f"superpixels need images of 1 or 3 channels, got {images.shape[1]}; pass segments='grid'")
     pixels = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).double().cpu().numpy()
-    return torch.as_tensor(np.stack([segment(image, **options) for image in pixels]), device=images.device).long()
+    return sent(torch.as_tensor(np.stack([segment(image, **options) for image in pixels])).long(), images.device)
 
 
 def superpixels(images: Tensor, seed: int = 0) -> Tensor:
@@ -90,7 +91,8 @@ def numbered(images: Tensor, segments: Segments | None, seed: int) -> Tensor:
     if not isinstance(segments, Tensor) or segments.shape != images[:, 0].shape or segments.is_floating_point():
         got = f"{tuple(segments.shape)} of {segments.dtype}" if isinstance(segments, Tensor) else type(segments).__name__
         raise ValueError(f"segments must be whole numbers of shape {tuple(images[:, 0].shape)}, got {got}")
-    return torch.stack([image.unique(return_inverse=True)[1] for image in segments.to(images.device)])
+    here = segments.cpu()  # once for all images, since the host has to know how many segments each has
+    return sent(torch.stack([image.unique(return_inverse=True)[1] for image in here]), images.device)
 
 
 def mean_colours(images: Tensor, regions: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen,
 from saliency_lib.core.calls import kernel
 from saliency_lib.core.checks import check_images, check_logits, check_model, check_targets, not_negative
 from saliency_lib.core.options import MOST, Count, NotNegative, Positive, Range, Seed, typed
-from saliency_lib.core.streams import Indices, noise, noise_by_draw, row_indices
+from saliency_lib.core.streams import Indices, noise, noise_by_draw, pairs, row_indices
 from saliency_lib.evaluation.perturbation import check_scores
 
 
@@ -126,8 +126,7 @@ def density_ratio(
         classes = classes_of(logits, targets)[:, None]
 
         def measure(begin: int, end: int) -> None:
-            pairs = torch.arange(begin, end, device=images.device)
-            rows, column = pairs // samples, pairs % samples
+            rows, column = pairs(begin, end, samples, images.device)
             unit = noise_of(rows, column)
             for place, sigma in enumerate(sigmas):
                 found = check_logits(model(arranged(images[rows] + sigma * unit)))

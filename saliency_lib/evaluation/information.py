@@ -14,7 +14,7 @@ from saliency_lib.core.batching import classes_of, frozen, logits_of
 from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import noise_range
 from saliency_lib.core.options import Count, Draws, Positive, Seed
-from saliency_lib.core.streams import Indices, noise, row_indices
+from saliency_lib.core.streams import Indices, noise, row_indices, sent
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.perturbation import (
     Score,
@@ -118,30 +118,31 @@ def pic(
     """
     images = check_images(images)
     check_maps(maps, images)
-    score_of, numbers, draws = score_function(score), row_indices(images, indices), draws
-    counts = torch.tensor([round(share * maps[0].numel()) for share in checked_fractions(fractions)], device=images.device)
+    score_of, numbers = score_function(score), row_indices(images, indices)
     low, high = (bound.double() for bound in noise_range(images))
     pixels = ((images.double() - low) / (high - low) * 255).round().byte().cpu().numpy()
-    kept, divided = seeds(images, seed, indices), cuts_ties(maps, counts, descending=True).any(1).tolist()
+    ranked = maps.detach().cpu()  # the versions of an image are made on the CPU, and a GPU is asked once for all their scores
+    counts = torch.tensor([round(share * ranked[0].numel()) for share in checked_fractions(fractions)])
+    kept, divided = seeds(images.cpu(), seed, indices), cuts_ties(ranked, counts, descending=True).any(1).tolist()
     grid = np.linspace(0, 1, steps + 1)
-    curves, sums = [], []
+    orders, sizes, found = [draws if ties else 1 for ties in divided], [], []
     with frozen(model), torch.no_grad():
         logits = logits_of(model, images, batch_size)
         predicted, targets = logits.argmax(1), classes_of(logits, targets)
         for row, number in enumerate(numbers):
-            orders = draws if divided[row] else 1
             own: dict[str, Any] = {"descending": True, "seed": seed, "indices": torch.tensor([number])}
-            places = random_ranks(maps[row : row + 1], orders, **own)
+            places = random_ranks(ranked[row : row + 1], orders[row], **own)
             known = (places < counts[:, None]).view(-1, *maps.shape[1:]) | kept[row]
-            masks = torch.cat([kept[row : row + 1], known]).cpu().numpy()
+            masks = torch.cat([kept[row : row + 1], known]).numpy()
             versions = np.stack([*(interpolated(pixels[row], mask) for mask in masks), pixels[row]])
-            inputs = (torch.from_numpy(versions).to(low) / 255 * (high - low)[row] + low[row]).to(images)
+            inputs = sent(torch.from_numpy(versions), images.device).to(low)
+            inputs = (inputs / 255 * (high - low)[row] + low[row]).to(images)
             owners = torch.full((len(inputs),), row, device=images.device)
-            scores = score_of(logits_of(model, inputs, batch_size), targets[owners], predicted[owners]).double()
-            sums.append(scores.sum())
-            sizes = np.array([information(version) for version in versions], dtype=float)
-            curves.append(torch.from_numpy(read(sizes, scores.cpu().numpy(), orders, grid)))
-    check_scores(torch.stack(sums)[:, None])
+            found.append(score_of(logits_of(model, inputs, batch_size), targets[owners], predicted[owners]).double())
+            sizes.append(np.array([information(version) for version in versions], dtype=float))
+    check_scores(torch.stack([scores.sum() for scores in found])[:, None])
+    scores = torch.cat(found).cpu().split([len(scores) for scores in found])
+    curves = [torch.from_numpy(read(size, score.numpy(), n, grid)) for size, score, n in zip(sizes, scores, orders, strict=True)]
     stated = torch.from_numpy(grid).to(torch.promote_types(images.dtype, torch.float32)).to(images.device)
     values = torch.stack([curve.mean(0) for curve in curves]).to(stated)
     errors = torch.cat([standard_error(torch.trapezoid(curve, torch.from_numpy(grid))[:, None]) for curve in curves]).to(stated)

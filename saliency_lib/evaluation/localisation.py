@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.core.checks import check_images, check_maps
+from saliency_lib.core.checks import check_images, check_maps, first_rows
 from saliency_lib.core.options import Range
 from saliency_lib.evaluation.curve import Curve, one_number
 from saliency_lib.evaluation.ranking import mean_of_tied, tied
@@ -24,9 +24,8 @@ def _checked(objects: Tensor | None, images: Tensor, maps: Tensor) -> Tensor:
     if not isinstance(objects, Tensor) or objects.dtype != torch.bool or objects.shape != maps.shape:
         got = f"{tuple(objects.shape)} of {objects.dtype}" if isinstance(objects, Tensor) else type(objects).__name__
         raise ValueError(f"objects must be bool masks of the maps' shape {tuple(maps.shape)}, got {got}")
-    empty = (~objects.flatten(1).any(1)).nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(f"the object of images {empty[:5]} has no pixel; leave these images out")
+    if empty := first_rows(~objects.flatten(1).any(1)):
+        raise ValueError(f"the object of images {empty} has no pixel; leave these images out")
     return objects.to(maps.device)
 
 

@@ -13,7 +13,7 @@ from saliency_lib.core.calls import kernel
 from saliency_lib.core.checks import check_images, check_maps, positive, rows_not_finite
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Draws, Names, Positive, Seed, no_such
-from saliency_lib.core.streams import Indices
+from saliency_lib.core.streams import Indices, sent
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.ranking import DRAWS, Ties, cuts_ties, random_ranks, ranks, tied
 
@@ -25,9 +25,12 @@ class Imputed:
     Args:
         at: `at(rows, missing)` returns the values (n, C, H, W) that replace the missing pixels (n, H, W) of the image rows
             (n,).
+        on_host: whether `at` works on the CPU, whatever the images' device. It then receives and returns tensors there, so that
+            a GPU is not asked for the missing pixels of each pass.
     """
 
     at: Callable[[Tensor, Tensor], Tensor]
+    on_host: bool = False
 
 
 ScoreFunction = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits (n, K), targets (n,), predicted (n,) -> (n,)
@@ -122,11 +125,13 @@ def perturbation_curve(
     needed[0] = True
     needed[:, :, steps == 0] = False
     draw, row, step = needed.nonzero().unbind(1)
+    at = torch.device("cpu") if imputed.on_host else images.device
+    order_at, draw_at, row_at, step_at, steps_at = (part.to(at) for part in (places, draw, row, step, steps))
 
     def missing(begin: int, end: int) -> Tensor:
-        return places[draw[begin:end], row[begin:end]] < steps[step[begin:end]].view(-1, 1, 1)
+        return order_at[draw_at[begin:end], row_at[begin:end]] < steps_at[step_at[begin:end]].view(-1, 1, 1)
 
-    whole, scores = scores_without(model, images, targets, row, missing, fill=imputed, score=score, batch_size=batch_size)
+    whole, scores = scores_without(model, images, targets, row_at, missing, fill=imputed, score=score, batch_size=batch_size)
     values = whole[:, None].repeat(len(places), 1, len(counts))
     values[draw, row, step] = scores
     values = values.where(divided | (steps == 0), values[0])
@@ -157,7 +162,7 @@ def scores_without(
 
     Args:
         images, targets, score, batch_size: as in `perturbation_curve`.
-        rows: (n,) the row of the image that each input is made from.
+        rows: (n,) the row of the image that each input is made from; on the CPU if the fill works there, as `missing`.
         missing: `missing(begin, end)` returns the pixels (end - begin, H, W), bool, that the inputs begin, ..., end - 1 lack.
         fill: the values that replace them.
 
@@ -176,11 +181,12 @@ def scores_without(
 
         def add(begin: int, end: int) -> None:
             row, gone = rows[begin:end], missing(begin, end)
-            inputs = torch.where(gone[:, None], fill.at(row, gone), images[row])
+            row, gone, values = (sent(part, images.device) for part in (row, gone, fill.at(row, gone)))
+            inputs = torch.where(gone[:, None], values, images[row])
             scores[begin:end] = score_of(model(arranged(inputs)), targets[row], predicted[row]).to(scores)
 
         in_chunks(add, len(rows), chunk_size(images, batch_size))
-    check_scores(whole.index_add(0, rows, scores)[:, None])
+    check_scores(whole.index_add(0, sent(rows, images.device), scores)[:, None])
     return whole, scores
 
 

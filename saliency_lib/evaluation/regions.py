@@ -10,7 +10,7 @@ from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Count, Draws, Positive, Seed
 from saliency_lib.core.segments import Segments, numbered
-from saliency_lib.core.streams import Indices, row_indices
+from saliency_lib.core.streams import Indices, row_indices, sent
 from saliency_lib.evaluation.curve import Curve, one_number
 from saliency_lib.evaluation.perturbation import Score, fixed, scores_without, standard_error
 from saliency_lib.evaluation.ranking import DRAWS, random_ranks, tied
@@ -18,8 +18,11 @@ from saliency_lib.evaluation.table import METRICS
 
 
 def relevance_of(regions: Tensor, maps: Tensor) -> list[Tensor]:
-    """Return per image the mean (n,) of the map over each of its n regions, in single precision, in which ties are exact."""
-    flat = zip(regions.flatten(1), maps.detach().flatten(1).double(), strict=True)
+    """Return per image the mean (n,) of the map over each of its n regions, on the CPU.
+
+    It is in single precision, in which ties are exact.
+    """
+    flat = zip(regions.flatten(1).cpu(), maps.detach().flatten(1).double().cpu(), strict=True)
     return [(region.bincount(values) / region.bincount()).float() for region, values in flat]
 
 
@@ -47,7 +50,7 @@ def region_curves(
     """Score each image as its regions are removed, the most relevant first.
 
     Args:
-        relevance: per image (n,), the value by which its regions are ranked.
+        relevance: per image (n,), the value by which its regions are ranked, on the CPU.
         regions: (B, H, W), numbered from 0 without gaps.
         most: how many regions are removed, if there are so many; None: all of them.
         draws: how many random orders of regions of equal value.
@@ -56,19 +59,23 @@ def region_curves(
         Per image (D, L + 1), the scores after 0, 1, ..., L regions in each of D orders; D is 1 if no regions tie.
     """
     numbers, substrate = row_indices(images, indices), filled(fill, model, images, indices=indices, seed=seed)
-    places, inputs, shapes = [], [], []
+    found, inputs, shapes = [], [], []
     for image, values in enumerate(relevance):
         orders = draws if tied(values[None]).any() else 1
         last = min(most or len(values), len(values))
         number = torch.tensor(numbers[image : image + 1])
-        places.append(random_ranks(values[None], orders, descending=True, seed=seed, indices=number)[:, 0])
+        found.append(random_ranks(values[None], orders, descending=True, seed=seed, indices=number)[:, 0])
         inputs.append(torch.cartesian_prod(torch.tensor([image]), torch.arange(orders), torch.arange(1, last + 1)))
         shapes.append((orders, last))
-    removals = torch.cat(inputs).to(images.device)
+    ranked = torch.zeros(len(images), max(map(len, found)), max(map(len, relevance)), dtype=torch.long)
+    for row, own in zip(ranked, found, strict=True):
+        row[: own.shape[0], : own.shape[1]] = own
+    removals, places = sent(torch.cat(inputs), images.device), sent(ranked, images.device)
+    flat = regions.flatten(1)
 
     def missing(begin: int, end: int) -> Tensor:
-        chunk = removals[begin:end].tolist()
-        return torch.stack([places[image][order][regions[image]] < count for image, order, count in chunk])
+        image, order, count = removals[begin:end].unbind(1)
+        return (places[image, order].gather(1, flat[image]) < count[:, None]).unflatten(1, regions.shape[1:])
 
     options: dict[str, Any] = {"fill": fixed(substrate), "score": score, "batch_size": batch_size}
     whole, scores = scores_without(model, images, targets, removals[:, 0], missing, **options)
@@ -82,7 +89,7 @@ def region_curves(
 def over_orders(numbers: list[Tensor], relevance: list[Tensor]) -> Curve:
     """Return the mean over the orders (D,) of each image, with its error and the share of the regions that tie."""
     curve = one_number(torch.stack([orders.mean() for orders in numbers]))
-    shares = torch.cat([tied(values[None]) for values in relevance])
+    shares = sent(torch.cat([tied(values[None]) for values in relevance]), numbers[0].device)
     return replace(curve, tied=shares, error=torch.cat([standard_error(orders[:, None]) for orders in numbers]))
 
 

@@ -113,8 +113,9 @@ def road(
     averages over fractions and draws new noise for each.
     """
     images = check_images(images)
-    field = sigma * noise(images, row_indices(images, indices), seed, "road", law=torch.randn)
-    fill = Imputed(lambda rows, missing: imputed(images[rows], missing) + field[rows])
+    here = images.cpu()
+    field = sigma * noise(here, row_indices(images, indices), seed, "road", law=torch.randn)
+    fill = Imputed(lambda rows, missing: imputed(here[rows], missing) + field[rows], on_host=True)
     options: dict[str, Any] = {"fractions": fractions, "ties": ties, "draws": DRAWS, "seed": seed, "indices": indices}
     options["batch_size"] = batch_size
     most, least = (

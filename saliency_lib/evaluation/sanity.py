@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import frozen, resolve_targets
-from saliency_lib.core.checks import check_images, check_maps
+from saliency_lib.core.checks import check_images, check_map_shape, check_maps, refuse_damaged_maps
 from saliency_lib.core.locks import Stream
 from saliency_lib.core.optional import optional
 from saliency_lib.core.options import Count, Names, NotNegative, Positive, Seed
@@ -21,10 +21,22 @@ from saliency_lib.evaluation.table import METRICS
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-def _maps_of(explain: Explain, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    maps = explain(model, images, targets)
-    check_maps(maps, images)
-    return maps.detach()
+class _Explained:
+    """The maps of a method, whose values are checked together, so that a GPU is asked once."""
+
+    def __init__(self, explain: Explain, images: Tensor):
+        self.explain, self.damaged = explain, torch.zeros(len(images), dtype=torch.bool, device=images.device)
+
+    def maps(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Return maps of the images, refuse those of another shape, and note those that are not finite."""
+        maps = self.explain(model, images, targets)
+        check_map_shape(maps, images)
+        self.damaged |= ~torch.isfinite(maps).flatten(1).all(1)
+        return maps.detach()
+
+    def check(self) -> None:
+        """Refuse maps that are not finite."""
+        refuse_damaged_maps(self.damaged)
 
 
 def _checked(explain: Explain | None, images: Tensor, maps: Tensor) -> tuple[Explain, Tensor]:
@@ -78,12 +90,14 @@ def max_sensitivity(
     precise = torch.promote_types(maps.dtype, torch.float32)
     flat = maps.detach().flatten(1).to(precise)
     worst = flat.new_zeros(len(flat))
+    explained = _Explained(explain, images)
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
         for sample in range(samples):
             moved = images + radius * (2 * noise(images, numbers, seed, "max_sensitivity", sample) - 1)
-            change = _maps_of(explain, model, moved, targets).flatten(1).to(flat) - flat
+            change = explained.maps(model, moved, targets).flatten(1).to(flat) - flat
             worst = torch.maximum(worst, change.norm(dim=1))
+    explained.check()
     norm = flat.norm(dim=1)
     return one_number(worst / norm.where(norm > 0, 1))
 
@@ -108,13 +122,23 @@ def rank_correlation(one: Tensor, other: Tensor, compared: Tensor | None = None)
     return ((a * b).sum(1) / size.where(size > 0, 1)).where(~constant, 1)
 
 
+def most_frequent(values: Tensor) -> Tensor:
+    """Return the most frequent of each row of values (B, n), (B, 1); of several, the smallest.
+
+    `torch.mode` asks a GPU about every row.
+    """
+    ordered = values.sort(1).values
+    times = torch.searchsorted(ordered, ordered, right=True) - torch.searchsorted(ordered, ordered)
+    return ordered.gather(1, times.argmax(1, keepdim=True))
+
+
 def foreground(maps: Tensor) -> Tensor:
     """Return which pixels (B, H, W) of the maps differ from the most frequent value, the background.
 
     All pixels are the foreground of a map in which no value is repeated, or whose foreground would be constant.
     """
     values = maps.flatten(1)
-    background = values.eq(values.mode(1, keepdim=True).values)
+    background = values.eq(most_frequent(values))
     least = values.where(~background, math.inf).amin(1, keepdim=True)
     greatest = values.where(~background, -math.inf).amax(1, keepdim=True)
     everywhere = (background.sum(1, keepdim=True) == 1) | (least >= greatest)
@@ -234,12 +258,13 @@ def model_randomisation(
     if not layers:
         raise ValueError(f"{type(model).__name__} has no parameters, so no layer can be initialised again; pass a network")
     groups = np.array_split(np.arange(len(layers)), min(steps, len(layers)))
-    values = [maps.new_ones(len(maps), dtype=torch.float64)]
+    values, explained = [maps.new_ones(len(maps), dtype=torch.float64)], _Explained(explain, images)
     for group in groups:
         for number in group.tolist():
             _initialise(layers[number], seed_of("model_randomisation", seed, number))
         with frozen(random):
-            values.append(similarity_of(maps.detach(), _maps_of(explain, random, images, targets)))
+            values.append(similarity_of(maps.detach(), explained.maps(random, images, targets)))
+    explained.check()
     ends = [0, *(int(group[-1]) + 1 for group in groups)]
     shares = torch.tensor(ends, dtype=torch.float64, device=images.device) / len(layers)
     curve = torch.stack(values, 1).to(torch.promote_types(images.dtype, torch.float32))

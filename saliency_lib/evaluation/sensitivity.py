@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Count, Positive, Seed
-from saliency_lib.core.streams import Indices, noise_by_draw
+from saliency_lib.core.streams import Indices, noise_by_draw, pairs
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.fidelity import changes
 from saliency_lib.evaluation.perturbation import Score, checked_fractions
@@ -68,7 +68,7 @@ def sensitivity_n(
     total = len(counts) * samples
 
     def removed(begin: int, end: int) -> Tensor:
-        rows, draws = (numbers := torch.arange(begin, end, device=images.device)) // total, numbers % total
+        rows, draws = pairs(begin, end, total, images.device)
         places = keys(rows, draws).flatten(1).argsort(dim=1, stable=True).argsort(dim=1)
         return (places < counts[draws // samples, None]).view(-1, *maps.shape[1:])
 

@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 
 from saliency_lib import paths
 from saliency_lib.core.batching import device_of
+from saliency_lib.core.checks import first_rows
 from saliency_lib.core.locks import Stream, lock_of
 from saliency_lib.core.optional import optional
-from saliency_lib.core.streams import generator, seed_of
+from saliency_lib.core.streams import generator, seed_of, sent
 from saliency_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from saliency_lib.training.density import is_piecewise_linear
 from saliency_lib.training.schedules import AUGMENTATIONS, OPTIMISERS, SCHEDULES
@@ -190,8 +191,9 @@ class _Run:
         if settings.batch_norm == "frozen":
             _freeze_batch_norm(self.model)
         losses = torch.zeros(self.batches, device=self.images.device)
+        order = sent(torch.randperm(len(self.images), generator=draws), self.images.device)
         # Batches are of equal size, since BatchNorm cannot normalise a last batch of one image.
-        for number, rows in enumerate(torch.randperm(len(self.images), generator=draws).tensor_split(self.batches)):
+        for number, rows in enumerate(order.tensor_split(self.batches)):
             step, steps = epoch * self.batches + number, settings.epochs * self.batches
             rate = settings.learning_rate * SCHEDULES[settings.schedule](step, steps, epoch, settings.milestones)
             with stream.drawn():
@@ -214,7 +216,6 @@ class _Run:
         settings, fabric = self.job.settings, self.fabric
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        rows = rows.to(self.images.device)
         batch = AUGMENTATIONS[settings.augmentation](self.images[rows], draws), self.labels[rows]
         images, labels = (part.tensor_split(fabric.world_size)[fabric.global_rank] for part in batch)
         with fabric.autocast():
@@ -226,15 +227,14 @@ class _Run:
         return loss.detach()
 
     def _check_losses(self, losses: Tensor, epoch: int) -> None:
-        bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-        if bad:
+        if bad := first_rows(~torch.isfinite(losses)):
             raise self._diverged(f"the loss became {float(losses[bad[0]])} in batch {bad[0] + 1} of", epoch)
 
     def _check_weights(self, epoch: int) -> None:
         """Refuse weights that are not finite before they are measured or stored."""
-        broken = [name for name, value in self.model.state_dict().items() if not torch.isfinite(value).all()]
-        if broken:
-            raise self._diverged(f"{broken[0]} became infinite or NaN in", epoch)
+        state = self.model.state_dict()
+        if broken := first_rows(torch.stack([~torch.isfinite(value).all() for value in state.values()])):
+            raise self._diverged(f"{list(state)[broken[0]]} became infinite or NaN in", epoch)
 
     def _diverged(self, what: str, epoch: int) -> ValueError:
         job, stored = self.job, "nothing was stored"

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from saliency_lib.core.streams import sent
+
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
@@ -36,8 +38,8 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift each image (B, C, H, W) by up to 4 pixels over a black border, and mirror it with probability 1/2."""
     batch, _, height, width = images.shape
     padded = F.pad(images, (4, 4, 4, 4))
-    down, across = torch.randint(0, 9, (2, batch, 1, 1), generator=generator).to(images.device)
-    flip = (torch.rand(batch, 1, 1, generator=generator) < 0.5).to(images.device)
+    down, across = sent(torch.randint(0, 9, (2, batch, 1, 1), generator=generator), images.device)
+    flip = sent(torch.rand(batch, 1, 1, generator=generator) < 0.5, images.device)
     rows = torch.arange(height, device=images.device).view(1, -1, 1) + down
     columns = torch.arange(width, device=images.device).view(1, 1, -1)
     columns = torch.where(flip, width - 1 - columns, columns) + across

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from saliency_lib.core.batching import arranged, chunk_size, device_of, frozen, in_chunks, logits_of
 from saliency_lib.core.options import Positive
-from saliency_lib.core.streams import generator
+from saliency_lib.core.streams import generator, sent
 from saliency_lib.training.settings import Selection
 
 Row = dict[str, float]
@@ -27,11 +27,11 @@ class Best:
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: Positive | None = None) -> float:
     """Return the share of the images (N, C, H, W) whose predicted class is the label (N,), in [0, 1]."""
-    device = device_of(model)
+    device, labels = device_of(model), labels.to(device_of(model))
     right: list[Tensor] = []
     with frozen(model), torch.no_grad():
         in_chunks(
-            lambda i, j: right.append((model(arranged(images[i:j].to(device))).argmax(1).cpu() == labels[i:j].cpu()).sum()),
+            lambda i, j: right.append((model(arranged(sent(images[i:j], device))).argmax(1) == labels[i:j]).sum()),
             len(images),
             chunk_size(images, batch_size),
         )
