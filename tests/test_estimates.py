@@ -10,7 +10,9 @@ from conftest import Linear
 from torch import nn
 
 import saliency_lib as sl
+from saliency_lib.attribution.backward import gaussian_ball
 from saliency_lib.attribution.estimators import ESTIMATORS, Grids, centred, estimated, looks
+from saliency_lib.attribution.lime import perturbations
 from saliency_lib.attribution.masks import Masks
 from saliency_lib.attribution.rise import DESIGNS, drawn_grids, random_grids
 
@@ -350,3 +352,45 @@ def test_an_option_that_came_later_is_in_the_digest_only_if_it_is_given():
         assert sl.METHODS[method].added
         assert digest(method, **options) != digest(method)
         assert not set(sl.METHODS[method].added) & set(sl.Explanation(sl.Training(), method=method).implied()["options in full"])
+
+
+def test_paired_noise_of_smoothgrad_cancels_where_the_gradient_is_linear():
+    class Quadratic(nn.Module):
+        def forward(self, inputs):
+            return torch.stack([inputs.flatten(1).square().sum(1), inputs.flatten(1).sum(1)], 1)
+
+    images = torch.rand(3, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    options = dict(samples=6, sigma=0.3, reduction="sum")
+    paired = sl.METHODS["smoothgrad"](Quadratic(), images, 0, design="antithetic", **options)
+    torch.testing.assert_close(paired, 2 * images[:, 0])  # the gradient at x + e is 2 (x + e)
+    assert not torch.allclose(sl.METHODS["smoothgrad"](Quadratic(), images, 0, **options), 2 * images[:, 0])
+
+
+def test_a_pair_of_noisy_copies_has_the_first_draw_and_its_opposite(images):
+    rows = torch.zeros(2, dtype=torch.long)
+    pair = gaussian_ball(images, 2, 0.2, 5, None, paired=True).at(rows, torch.arange(2))
+    single = gaussian_ball(images, 1, 0.2, 5, None).at(rows[:1], rows[:1])
+    torch.testing.assert_close(pair[0], single[0])
+    torch.testing.assert_close(pair.mean(0), images[0])
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 8, 9])
+def test_rows_of_lime_in_pairs_are_complements_after_the_first(samples):
+    rows = perturbations(samples, 7, 3, 1, paired=True)
+    assert rows.shape == (samples, 7) and rows[0].all()
+    assert torch.equal(rows[2::2], ~rows[1::2][: len(rows[2::2])])
+    assert torch.equal(rows[1::2], perturbations(samples, 7, 3, 1)[1::2])
+
+
+def test_weights_of_paired_rows_are_nearer_to_those_of_very_many(relu_net, images):
+    options = dict(segments=torch.arange(16).view(4, 4).repeat_interleave(4, 0).repeat_interleave(4, 1).expand(5, -1, -1))
+    limit = sl.METHODS["lime"](relu_net, images, samples=20_000, seed=99, score="logit", **options)
+
+    def miss(design):
+        maps = [sl.METHODS["lime"](relu_net, images, samples=200, seed=seed, design=design, score="logit", **options)
+                for seed in range(20)]  # fmt: skip
+        return (torch.stack(maps) - limit).square().mean()
+
+    assert miss("antithetic") < miss("independent")
+    with pytest.raises(ValueError, match="the backend 'lime' draws its own rows"):
+        sl.METHODS["lime"](relu_net, images, design="antithetic", backend="lime", **options)
