@@ -257,6 +257,16 @@ def test_the_passes_that_are_needed_are_the_fewest_whose_mean_reaches_the_origin
     assert needed["centred"] == 20 and needed["original"] == 30 and pd.isna(needed["controlled"])
 
 
+def test_the_passes_that_are_kept_are_of_the_first_pictures_and_name_each():
+    found, origin = sl.notebook.measured("rise_passes")
+    known = list(passes.pictures())
+    kept = list(found["picture"].unique())
+    assert kept == known[: len(kept)] and f"--passes {len(kept)} " in origin["command"]
+    assert list(found.columns) == passes.COLUMNS and set(found["design"]) == set(passes.MOST)
+    assert (found.groupby("picture").size() == len(found) / len(kept)).all()
+    assert len(sl.figures.correlations(found).axes) == len(passes.MOST)
+
+
 def test_there_are_twenty_pictures_and_the_photographs_come_first():
     found = passes.pictures()
     assert len(found) == 20 and {tuple(image.shape) for image in found.values()} == {(3, 224, 224)}
