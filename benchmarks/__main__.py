@@ -8,7 +8,7 @@ import warnings
 
 import torch
 
-from benchmarks import table
+from benchmarks import passes, table
 from benchmarks.cases import CASES
 from benchmarks.measure import cpu_seconds, gpu_seconds
 from saliency_lib.core.registry import no_such
@@ -26,6 +26,13 @@ def main(words: list[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=5, help="maximum number of rounds per case (default: 5)")
     parser.add_argument("--write", action="store_true", help="replace the rows of these cases in the kept table")
+    parser.add_argument(
+        "--passes",
+        type=int,
+        metavar="PICTURES",
+        help="measure instead how many passes a RISE map takes, on the first 1 to 20 embedded pictures (five minutes each on one "
+        "core; a run that ended goes on), and keep the table with --write",
+    )
     parser.add_argument("--list", action="store_true", help="list the cases' names and settings")
     chosen = parser.parse_args(words)
     if chosen.list:
@@ -37,7 +44,20 @@ def main(words: list[str] | None = None) -> int:
     if chosen.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {chosen.rounds}")
     command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if words is None else words)])
+    if chosen.passes is not None:
+        if not 1 <= chosen.passes <= len(passes.pictures()):
+            parser.error(f"--passes must be from 1 to {len(passes.pictures())}, got {chosen.passes}")
+        return _passes(chosen.passes, command if chosen.write else None)
     return _run(chosen.cases or list(CASES), chosen.rounds, command if chosen.write or not chosen.cases else None)
+
+
+def _passes(pictures: int, command: str | None) -> int:
+    torch.set_num_threads(1)
+    found = passes.table(pictures)
+    print(passes.summary(found).to_string(float_format="%.3f", na_rep=""))
+    if command:
+        table.write(found, table.CSV.with_name("rise_passes.csv"), command)
+    return 0
 
 
 def _run(names: list[str], rounds: int, command: str | None) -> int:

@@ -168,5 +168,9 @@ _ALL = [
         )
         for method, passes in (("rise", 24), ("integrated_gradients", 10))
     ],
+    _speed("integrated_gradients_complete", "EfficientNet-Lite0, 224 px: 2 images, completeness error 1 %",
+           f"{CAPTUM}, the nodes that it needs", races.completeness,
+           {"model": "efficientnet_lite0", "side": 224, "images": 2, "tolerance": 0.01},
+           SMALL | {"images": 1, "tolerance": 0.1}, 1.5, 3.0),
 ]  # fmt: skip
 CASES = {case.name: case for case in _ALL}

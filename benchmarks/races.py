@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import saliency_lib as sl
 from benchmarks import procedures
 from benchmarks.measure import Race, difference, rank_correlation
-from benchmarks.scenes import bare_passes, network, photographs
+from benchmarks.scenes import bare_passes, network, photographs, trained
 from saliency_lib.attribution.rise import random_grids, unit_range
 from saliency_lib.attribution.sidu import feature_masks, features_at
 from saliency_lib.core.batching import arranged, chunk_size, frozen
@@ -238,6 +238,46 @@ def integrated_gradients(side: int, steps: int, batch: int | None) -> Race:
         lambda: explainer.attribute(pixels, target=target, n_steps=steps, internal_batch_size=batch).sum(1).float(),
         difference(2e-2),  # a ReLU magnifies rounding; in double precision they agree to 1e-7
         bare_passes(model, pixels, steps, backward=True),
+    )
+
+
+def completeness(model: str, side: int, images: int, tolerance: float) -> Race:
+    """Build the race of integrated gradients that end at an error of completeness against captum's with the nodes it needs.
+
+    captum's nodes are, for each image, the first of 50, 100, 200, ..., 3200 with which its error is at most the tolerance, by
+    luck or not.
+
+    Args:
+        tolerance: the error relative to the change of the score.
+    """
+    from captum.attr import IntegratedGradients
+
+    network_, pixels = trained(model, side), photographs(images, side)
+    targets, explainer, size = _predicted(network_, pixels), IntegratedGradients(network_), chunk_size(pixels, None)
+    black = torch.zeros_like(pixels)
+    with torch.no_grad():
+        ends = [network_(inputs).gather(1, targets[:, None])[:, 0] for inputs in (pixels, black)]
+    needed: list[int] = []
+
+    def theirs(row: int, nodes: int) -> Tensor:
+        one = slice(row, row + 1)
+        found = explainer.attribute(
+            pixels[one], black[one], target=targets[one], n_steps=nodes, internal_batch_size=size, method="gausslegendre"
+        )
+        return found.sum(1).float()
+
+    for row in range(images):
+        change, nodes = ends[0][row] - ends[1][row], 50
+        while abs(theirs(row, nodes).sum() - change) > tolerance * abs(change) and nodes < 3200:
+            nodes *= 2
+        needed.append(nodes)
+    options = {"baseline": "black", "tolerance": tolerance, "steps": 2000}
+    taken = sl.estimate("integrated_gradients", network_, pixels, targets, **options).passes
+    return Race(
+        lambda: sl.METHODS["integrated_gradients"](network_, pixels, targets, **options),
+        lambda: torch.cat([theirs(row, nodes) for row, nodes in enumerate(needed)]),
+        rank_correlation(0.9),
+        bare_passes(network_, pixels, int(taken.sum()), backward=True),
     )
 
 

@@ -41,6 +41,16 @@ def network(name: str, side: int) -> nn.Module:
     return model.eval()
 
 
+def trained(name: str, side: int) -> nn.Module:
+    """Return EfficientNet-Lite0 with its published weights, or another network as `network` does.
+
+    How many nodes a path needs depends on the weights.
+    """
+    if name != "efficientnet_lite0":
+        return network(name, side)
+    return sl.MODELS[name](classes=1000, pretrained=True).eval().to(device())
+
+
 def bare_passes(model: nn.Module, images: Tensor, count: int, backward: bool = False) -> Callable[[], Tensor]:
     """Return a function that runs `count` passes of the network in the kernels' batches and memory layout.
 

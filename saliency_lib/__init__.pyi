@@ -29,6 +29,8 @@ from .attribution import METHODS as METHODS
 from .attribution.adapters import as_maps as as_maps
 from .attribution.adapters import compute as compute
 from .attribution.adapters import explain_func as explain_func
+from .attribution.estimate import Estimate as Estimate
+from .attribution.estimate import estimate as estimate
 from .attribution.gradients import gradient_maps as gradient_maps
 from .attribution.integrated import completeness_error as completeness_error
 from .attribution.layers import find_layer as find_layer

@@ -17,7 +17,7 @@ sys.path.insert(0, str(paths.ROOT))  # benchmarks are no part of the installed p
 pytest.importorskip("pytorch_grad_cam")
 
 from benchmarks import __main__ as command
-from benchmarks import scenes, table
+from benchmarks import passes, scenes, table
 from benchmarks.cases import CASES, QUANTITIES, Case
 from benchmarks.measure import (
     BUDGET,
@@ -223,6 +223,62 @@ def test_a_wrong_word_on_the_command_line_is_refused(cases, words, message, caps
     with pytest.raises(SystemExit):
         command.main(words)
     assert message in capsys.readouterr().err
+
+
+def test_passes_are_measured_per_picture_and_go_on_where_they_ended(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "OUTPUTS", tmp_path)
+    model, image = scenes.network("cnn", 32), scenes.photographs(1, 32)[0]
+    seen = []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    most = {"independent": 100, "antithetic": 50, "stratified": 50}
+    first = pd.DataFrame(passes.rows(model, "cat", image, most, 400))
+    assert sum(seen) == 400 + 200 + 4  # one more pass per set of masks finds the class
+    again = pd.DataFrame(passes.rows(model, "cat", image, most, 400))
+    assert sum(seen) == 604 + 4 * 5  # four masks show that the stored scores are those of these masks
+    pd.testing.assert_frame_equal(first, again)
+    assert list(first.columns) == passes.COLUMNS and len(first) == 3 * (2 + 1 + 1)
+    assert first["correlation"].between(-1, 1).all()
+    next(tmp_path.rglob("*antithetic*")).write_bytes(next(tmp_path.rglob("*stratified*")).read_bytes())
+    pd.testing.assert_frame_equal(pd.DataFrame(passes.rows(model, "cat", image, most, 400)), first)
+    assert "has the scores of other masks and is made again" in capsys.readouterr().err
+
+
+def test_the_passes_that_are_needed_are_the_fewest_whose_mean_reaches_the_originals_last():
+    numbers = {"original": (0.1, 0.3, 0.5), "centred": (0.4, 0.6, 0.7), "controlled": (0.2, 0.2, 0.2)}
+    found = pd.DataFrame(
+        [
+            dict(zip(passes.COLUMNS, (picture, name, "independent", count, number + shift), strict=True))
+            for name, line in numbers.items()
+            for count, number in zip((10, 20, 30), line, strict=True)
+            for picture, shift in (("cat", -0.1), ("dog", 0.1))
+        ]
+    )
+    needed = passes.summary(found)["reached"].xs("independent", level="design")
+    assert needed["centred"] == 20 and needed["original"] == 30 and pd.isna(needed["controlled"])
+
+
+def test_the_passes_that_are_kept_are_of_the_first_pictures_and_name_each():
+    found, origin = sl.notebook.measured("rise_passes")
+    known = list(passes.pictures())
+    kept = list(found["picture"].unique())
+    assert kept == known[: len(kept)] and f"--passes {len(kept)} " in origin["command"]
+    assert list(found.columns) == passes.COLUMNS and set(found["design"]) == set(passes.MOST)
+    assert (found.groupby("picture").size() == len(found) / len(kept)).all()
+    assert len(sl.figures.correlations(found).axes) == len(passes.MOST)
+
+
+def test_there_are_twenty_pictures_and_the_photographs_come_first():
+    found = passes.pictures()
+    assert len(found) == 20 and {tuple(image.shape) for image in found.values()} == {(3, 224, 224)}
+    photos = sl.DATASETS["photos"]()
+    assert torch.equal(torch.stack([*found.values()][:6]), photos.images)
+
+
+@pytest.mark.parametrize("count", ["0", "21"])
+def test_more_pictures_than_there_are_cannot_be_measured(count, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--passes", count])
+    assert f"must be from 1 to 20, got {count}" in capsys.readouterr().err
 
 
 def test_the_figure_has_a_line_for_every_case_that_was_measured():

@@ -148,7 +148,23 @@ def names(count):
 
 CASES = {f"{model} · {name}": {one: noise(9) for one in TRAININGS} for model in ("tcn", "lstm") for name in names(6)}
 BENCHMARK = pd.DataFrame({"case": names(9), "ratio": 1.5, "at_least": 2.0, "aim": 3.0, "ceiling": 30.0})
+FEWER = pd.DataFrame(
+    [
+        {
+            "picture": picture,
+            "estimator": estimator,
+            "design": design,
+            "passes": passes,
+            "correlation": 0.1 * row + 0.0001 * passes,
+        }
+        for row, estimator in enumerate(("original", "centred", "controlled"))
+        for design in ("independent", "antithetic", "stratified")
+        for passes in (50, 500, 2000)
+        for picture in ("cat", "dog")
+    ]
+)
 LONG = {
+    "correlations": lambda: figures.correlations(FEWER),
     "mean_curves": lambda: figures.mean_curves(
         np.linspace(0, 1, 5), {name: noise(30, 5) for name in METHODS}, changed="pixels removed", score="p", lower_is_better=True
     ),
@@ -176,6 +192,15 @@ LONG = {
         {name: noise(9, 4) for name in TRAININGS},
     ),
 }
+
+
+def test_the_goal_of_fewer_passes_is_the_original_at_its_most():
+    figure = figures.correlations(FEWER)
+    assert [axes.get_title() for axes in figure.axes] == ["independent masks", "antithetic masks", "stratified masks"]
+    for axes in figure.axes:
+        dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+        assert [line.get_ydata()[0] for line in dotted] == pytest.approx([0.2])  # 0.0001 of 2,000 passes
+        assert len(axes.lines) == 3 * (2 + 1) + 1  # per estimator two pictures and their mean
 
 
 @pytest.mark.slow

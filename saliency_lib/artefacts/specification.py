@@ -121,10 +121,11 @@ def check_options(table: Registry[Any], name: str, options: Mapping[str, Any]) -
 
 
 def in_full(table: Registry[Any], name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with their defaults as text, and the settings of the preset among them."""
-    full = {key: repr(value) for key, value in table.defaults(name).items()} | dict(options)
+    """Return the options with their defaults as text, except those of options added later, and the preset's settings."""
+    defaults, added = table.defaults(name), getattr(table[name], "added", ())
+    full = {key: repr(value) for key, value in defaults.items() if key not in added} | dict(options)
     presets = getattr(table[name], "presets", {})
-    preset = options.get("preset", table.defaults(name).get("preset"))
+    preset = options.get("preset", defaults.get("preset"))
     return {"options in full": full, "preset in full": presets.get(preset)}
 
 

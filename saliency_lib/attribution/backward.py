@@ -56,12 +56,21 @@ def straight_line(images: Tensor, baseline: Tensor, steps: int) -> Path:
     return Path(torch.as_tensor(weights / 2).to(images), at)
 
 
-def gaussian_ball(images: Tensor, samples: int, sigma: float, seed: int, indices: Indices) -> Path:
-    """Return noisy copies of the image; `sigma` is in units of the image's own range (maximum minus minimum)."""
+def gaussian_ball(images: Tensor, samples: int, sigma: float, seed: int, indices: Indices, *, paired: bool = False) -> Path:
+    """Return noisy copies of the image; `sigma` is in units of the image's own range (maximum minus minimum).
+
+    Args:
+        paired: whether the copies come in pairs with opposite noise.
+    """
     check_kind("images", images, 4)
     spread = sigma * (images.flatten(1).amax(1) - images.flatten(1).amin(1)).view(-1, 1, 1, 1)
-    noise = noise_by_draw(images, "smoothgrad", torch.randn, seed, indices)
-    return Path(even_weights(images, samples), lambda rows, points: images[rows] + spread[rows] * noise(rows, points))
+    noise = noise_by_draw(images, "smoothgrad", torch.randn, seed, indices, shared=2 if paired else 1)
+
+    def at(rows: Tensor, points: Tensor) -> Tensor:
+        signs = (1 - 2 * (points % 2)).to(images).view(-1, 1, 1, 1) if paired else 1
+        return images[rows] + signs * spread[rows] * noise(rows, points)
+
+    return Path(even_weights(images, samples), at)
 
 
 def noisy_lines(images: Tensor, samples: int, sigma: float, seed: int, indices: Indices) -> Path:

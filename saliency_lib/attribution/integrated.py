@@ -1,6 +1,7 @@
 """Integrated gradients along lines to the image: plain, guided (GNL), active, and over many noisy lines."""
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,13 +16,14 @@ from saliency_lib.attribution.backward import (
     reduced,
     straight_line,
 )
+from saliency_lib.attribution.bisection import bisected_gradient
 from saliency_lib.attribution.rules import PoolRule, Rule, guided_by, plain
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, logits_of, resolve_targets
 from saliency_lib.core.calls import kernel
 from saliency_lib.core.checks import check_images, check_maps
 from saliency_lib.core.fills import Fill, filled
-from saliency_lib.core.options import Count, NotNegative, Positive, Seed
+from saliency_lib.core.options import Above0, Count, NotNegative, Positive, Seed
 from saliency_lib.core.streams import Indices
 
 
@@ -35,24 +37,29 @@ def _integrated(
     seed: int,
     indices: Indices,
     batch_size: int | None,
+    tolerance: float | None,
     *,
     slope: Slope = class_slope,
     rule: Rule = plain,
 ) -> Tensor:
     images = check_images(images)
     start = filled(baseline, model, images, indices=indices, seed=seed, name="baseline")
-    path = straight_line(images, start, steps)
-    average = path_gradient(model, images, targets, path, slope=slope, rule=rule, batch_size=batch_size)
+    options: dict[str, Any] = {"slope": slope, "rule": rule, "batch_size": batch_size}
+    if tolerance is None:
+        average = path_gradient(model, images, targets, straight_line(images, start, steps), **options)
+    else:
+        average = bisected_gradient(model, images, start, targets, tolerance=tolerance, most=steps, **options)
     return reduced((images - start) * average, reduction)
 
 
-@METHODS.register(family="path", passes="50 F + 50 B", paper="Sundararajan et al. 2017")
+@METHODS.register(family="path", passes="50 F + 50 B", paper="Sundararajan et al. 2017", added=("tolerance",))
 def integrated_gradients(
     model: nn.Module,
     images: Tensor,
     targets: Tensor | None = None,
     *,
     steps: Nodes = 50,
+    tolerance: Above0 | None = None,
     baseline: Fill = "mean",
     reduction: Reduction = "sum",
     seed: Seed = 0,
@@ -64,7 +71,10 @@ def integrated_gradients(
     A = (x - x') * integral over a in [0, 1] of d f_c / d x at x' + a (x - x'), summed over the channels.
 
     Args:
-        steps: Gauss-Legendre nodes; `completeness_error` tells whether they suffice.
+        steps: Gauss-Legendre nodes; `completeness_error` tells whether they suffice. With a tolerance, the most nodes.
+        tolerance: largest error of completeness relative to |f_c(x) - f_c(x')|. Each image then takes as many nodes of a
+            trapezoid rule as it needs, placed where the rule misses the change of the score; see `bisected_gradient`, and
+            `estimate` for how many they were. None is the fixed rule.
         baseline: x', see `fills.filled`.
         seed, indices: fix a `noise` baseline.
 
@@ -74,16 +84,17 @@ def integrated_gradients(
     Source: Sundararajan, Taly, Yan 2017, section 3; 50 nodes and the mean colour as Kwon, Koo, Cho 2020.
     Differs: the 2017 paper starts from black (`baseline="black"`).
     """
-    return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size)
+    return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, tolerance)
 
 
-@METHODS.register(family="path", passes="50 F + 50 B", paper="Kwon et al. 2020")
+@METHODS.register(family="path", passes="50 F + 50 B", paper="Kwon et al. 2020", added=("tolerance",))
 def gnl_integrated_gradients(
     model: nn.Module,
     images: Tensor,
     targets: Tensor | None = None,
     *,
     steps: Nodes = 50,
+    tolerance: Above0 | None = None,
     baseline: Fill = "mean",
     pool_rule: PoolRule = "exact",
     reduction: Reduction = "sum",
@@ -97,7 +108,7 @@ def gnl_integrated_gradients(
     instead, are `guided_path_integrated_gradients`.
 
     Args:
-        steps, baseline, seed, indices: as in integrated_gradients.
+        steps, tolerance, baseline, seed, indices: as in integrated_gradients. The tolerance is relative to the sum of the map.
         pool_rule: `exact` (the arg-max receives the positive part) or `released` (its nearest-neighbour approximation).
 
     Returns:
@@ -110,16 +121,17 @@ def gnl_integrated_gradients(
     Source: Kwon, Koo, Cho 2020, and its released code.
     """
     rule = guided_by(pool_rule)
-    return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, rule=rule)
+    return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, tolerance, rule=rule)
 
 
-@METHODS.register(family="path", passes="50 F + 50 B per class", paper="combination of the compendium")
+@METHODS.register(family="path", passes="50 F + 50 B per class", paper="combination of the compendium", added=("tolerance",))
 def active_integrated_gradients(
     model: nn.Module,
     images: Tensor,
     targets: Tensor | None = None,
     *,
     steps: Nodes = 50,
+    tolerance: Above0 | None = None,
     baseline: Fill = "mean",
     classes: Positive | None = None,
     reduction: Reduction = "sum",
@@ -130,7 +142,7 @@ def active_integrated_gradients(
     """Compute integrated gradients of the active gradient: at each point of the path, 0 where another class gains as much.
 
     Args:
-        steps, baseline, seed, indices: as in integrated_gradients.
+        steps, tolerance, baseline, seed, indices: as in integrated_gradients. The tolerance is relative to the sum of the map.
         classes: how many classes are compared, see active_gradient; each takes one backward pass per step.
 
     Returns:
@@ -139,7 +151,7 @@ def active_integrated_gradients(
     Source: a combination of the compendium, PAG's slopes along the path of integrated gradients.
     """
     slope = partial(active_slope, classes=classes)
-    return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, slope=slope)
+    return _integrated(model, images, targets, steps, baseline, reduction, seed, indices, batch_size, tolerance, slope=slope)
 
 
 @METHODS.register(family="path", passes="25 F + 25 B", paper="Lundberg, Lee 2017", revision=1)

@@ -21,12 +21,15 @@ class Method(Entry):
             backward pass. Finding the predicted class, if the target is None, may take one more forward pass.
         paper: the paper that introduced the method.
         revision: increased when the same options come to give other maps; 0 is left out of a specification's digest.
+        added: options that came after results had been stored; where they are not given, a specification's digest leaves them
+            out, so that these results keep their names.
     """
 
     family: str = "own"
     passes: str = ""
     paper: str = ""
     revision: int = 0
+    added: tuple[str, ...] = ()
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:

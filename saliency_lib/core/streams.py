@@ -94,18 +94,21 @@ def noise(
 
 
 def noise_by_draw(
-    images: Tensor, purpose: str, law: Distribution, seed: int, indices: Indices
+    images: Tensor, purpose: str, law: Distribution, seed: int, indices: Indices, *, shared: int = 1
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a function of image rows (n,) and draw numbers (n,) that gives their random numbers (n, C, H, W).
 
     Each is fixed by the seed, the image and the number of the draw, in whatever order they are asked for. Rows and draws that
     `pairs` returned are known without waiting for a GPU.
+
+    Args:
+        shared: how many draws that follow each other have the same numbers.
     """
     numbers = row_indices(images, indices)
 
     def at(rows: Tensor, draws: Tensor) -> Tensor:
         known = (_on_host.get(each) or each.tolist() for each in (rows, draws))
-        keys = [(seed, numbers[row], draw) for row, draw in zip(*known, strict=True)]
+        keys = [(seed, numbers[row], draw // shared) for row, draw in zip(*known, strict=True)]
         return drawn(images, purpose, keys, law).to(images.dtype)
 
     return at

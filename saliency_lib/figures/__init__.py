@@ -3,6 +3,7 @@
 from saliency_lib.core.optional import optional
 
 with optional("notebooks"):  # matplotlib
+    from saliency_lib.figures.curves import correlations as correlations
     from saliency_lib.figures.curves import draw_bands as draw_bands
     from saliency_lib.figures.curves import mean_curves as mean_curves
     from saliency_lib.figures.curves import panels as panels

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from saliency_lib.figures.maps import draw_image
 from saliency_lib.figures.style import BAD, GOOD, INK, add_axes, colour, key, line_style, row_label, shorten, styled, wrap
@@ -89,6 +89,38 @@ def panels(
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
         figure.supxlabel(f"{changed} (% of the image)")
     figure.supylabel(f"{score} (mean, 95 % band)")
+    return figure
+
+
+@styled
+def correlations(table: pd.DataFrame) -> Figure:
+    """Draw how near maps of few passes are to a map of many, one line per estimator and one panel per design of the masks.
+
+    Thin lines are single pictures. The dotted line is the mean of the original estimator at its largest number of passes.
+
+    Args:
+        table: columns picture, estimator, design, passes, correlation; the estimator `original` has the design `independent`.
+    """
+    designs, estimators = (list(table[column].unique()) for column in ("design", "estimator"))
+    figure = Figure(figsize=(3.1 * len(designs) + 0.6, 3.4))
+    usual = table[(table["design"] == "independent") & (table["estimator"] == "original")]
+    goal = usual[usual["passes"] == usual["passes"].max()]["correlation"].mean()
+    for axes, design in zip(add_axes(figure, len(designs), len(designs), sharey=True), designs, strict=True):
+        for name in estimators:
+            part = table[(table["design"] == design) & (table["estimator"] == name)]
+            lines = part.pivot(index="passes", columns="picture", values="correlation")
+            axes.plot(lines.index, lines, color=colour(name), linewidth=0.6, alpha=0.35)
+            axes.plot(lines.index, lines.mean(axis=1), color=colour(name), linewidth=2, marker="o", markersize=3)
+        axes.axhline(goal, color=INK, linestyle=":", linewidth=1)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(title=f"{design} masks", ylim=(min(0, table["correlation"].min()), 1))
+        axes.grid(axis="y")
+    figure.supxlabel("passes (masks)")
+    figure.supylabel("rank correlation")
+    figure.legend(handles=key(estimators), loc="outside upper center", ncols=len(estimators))
     return figure
 
 
