@@ -422,7 +422,7 @@ def pooled_network(between=True):
     return nn.Sequential(*features, *([nn.Conv2d(8, 8, 1)] if between else []), *head).double()
 
 
-@pytest.mark.parametrize("baseline", ["black", "grey", "noise"])
+@pytest.mark.parametrize("baseline", ["blur", "noise"])  # of one colour, a window's maximum is a tie, which a rounding decides
 def test_deeplift_agrees_with_captum(baseline, images):
     network, images, targets = pooled_network(), images.double(), torch.tensor([0, 1, 2, 3, 0])
     ours = sl.METHODS["deeplift"](network, images, targets, baseline=baseline)
