@@ -22,7 +22,7 @@ from saliency_lib.training import loop
 TABLES = {"METHODS": sl.METHODS, "METRICS": sl.METRICS, "OBJECTIVES": sl.OBJECTIVES}
 ENTRIES = [(table, name) for table, entries in TABLES.items() for name in entries]
 LITTLE, MUCH = 0, 1
-COUNTS = 4, 6  # of whatever an entry counts: samples, steps, masks, draws, probes
+COUNTS = 2, 6  # of whatever an entry counts: samples, steps, masks, draws, probes; even, for pairs
 MORE = {
     "fractions": ((0.25, 0.5), (0.1, 0.2, 0.3, 0.5, 0.7)),
     "window": (8, 8),
