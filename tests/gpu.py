@@ -157,10 +157,10 @@ class _Calls(TorchFunctionMode):
             args = (torch.device("cpu"),)
         elif function is Tensor.cuda:
             args = (DEVICE,)
+        if "other" in kwargs:
+            args = (kwargs.pop("other"), *args)
         if args and isinstance(args[0], Tensor):
             args = (args[0].device, args[0].dtype, *args[1:])
-        if function is Tensor.to and isinstance(kwargs.get("other"), Tensor):
-            raise NotImplementedError
         device, dtype, non_blocking, layout = torch._C._nn._parse_to(*args, **kwargs)
         device, dtype = device or tensor.device, dtype or tensor.dtype
         laid = memory_format or layout

@@ -209,10 +209,7 @@ def test_an_upstream_that_was_deleted_or_made_again_the_same_changes_nothing(cha
 # Checkpoints.
 
 
-@pytest.fixture
-def checkpoint(outputs, monkeypatch):
-    """The checkpoint of a training that was stopped after its first epoch."""
-    spec = dataclasses.replace(TRAINING, changes={**TRAINING.changes, "epochs": 2})
+def stop_after_an_epoch(spec, monkeypatch):
     saved = pipeline.fit.__globals__["save_checkpoint"]
 
     def save_and_stop(*arguments):
@@ -222,6 +219,13 @@ def checkpoint(outputs, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setitem(pipeline.fit.__globals__, "save_checkpoint", save_and_stop)
         sl.train(spec)
+
+
+@pytest.fixture
+def checkpoint(outputs, monkeypatch):
+    """The checkpoint of a training that was stopped after its first epoch."""
+    spec = dataclasses.replace(TRAINING, changes={**TRAINING.changes, "epochs": 2})
+    stop_after_an_epoch(spec, monkeypatch)
     return spec, store.checkpoint(spec)
 
 
@@ -240,15 +244,7 @@ def test_every_flipped_bit_of_a_checkpoint_is_noticed(checkpoint):
 
 def test_a_checkpoint_is_not_continued_on_other_images(tones, monkeypatch):
     spec = dataclasses.replace(TRAINING, dataset="tones", changes={**TRAINING.changes, "epochs": 2})
-    saved = pipeline.fit.__globals__["save_checkpoint"]
-
-    def save_and_stop(*arguments):
-        saved(*arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setitem(pipeline.fit.__globals__, "save_checkpoint", save_and_stop)
-        sl.train(spec)
+    stop_after_an_epoch(spec, monkeypatch)
     repaint(tones)
     inputs.forget()
     with pytest.raises(ValueError, match=r"tones \(train\) are not those that .*checkpoint.* was made from; put them"):

@@ -108,6 +108,15 @@ def test_no_file_of_the_project_names_a_machine():
         assert not re.search(r"(?<!\|)/(home|root|Users)/\w", file.read_text()), file.name
 
 
+def test_no_tracked_file_is_large_but_the_default_models():
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\0"
+    )
+    sizes = {name: (paths.ROOT / name).stat().st_size for name in names if name and (paths.ROOT / name).exists()}
+    large = {name for name, size in sizes.items() if size > 600 * 1024}
+    assert len(sizes) > 300 and not [name for name in large if not re.fullmatch(r"outputs/defaults/.*\.safetensors", name)]
+
+
 def test_an_unknown_name_lists_what_there_is():
     table = Registry("colour", Entry)
     table.register(lambda: None, name="red")

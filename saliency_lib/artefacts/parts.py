@@ -27,16 +27,7 @@ SETTLED = 2.0  # seconds after which the time of a file tells two versions of it
 
 
 class Part(NamedTuple):
-    """Which images of a data set.
-
-    Args:
-        dataset: a name in DATASETS.
-        split: one of its splits.
-        start: the first image.
-        stop: the image before which to stop; None means the end of the split.
-        stride: the distance between images.
-        preparation: replaces the set's own side and way of resizing.
-    """
+    """Which images of a data set; the arguments of `saliency_lib.load`."""
 
     dataset: str
     split: str = "test"
