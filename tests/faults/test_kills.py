@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 import saliency_lib as sl
 from docs import __main__ as site
@@ -43,6 +45,7 @@ def child(work):
     status = 1
     try:
         torch.set_num_threads(1)  # a forked process lacks the threads of the process that it comes from
+        tqdm.set_lock(threading.RLock())  # tqdm's own is shared, and would be held for ever by one that is killed
         with open(os.devnull, "w") as nothing:
             sys.stderr = sys.stdout = nothing
             work()
