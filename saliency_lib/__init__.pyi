@@ -48,6 +48,7 @@ from .evaluation.perturbation import perturbation_curve as perturbation_curve
 from .evaluation.ranking import tied as tied
 from .evaluation.sanity import rank_correlation as rank_correlation
 from .networks import MODELS as MODELS
+from .networks.engines import optimise as optimise
 from .networks.wrappers import LogProbabilities as LogProbabilities
 from .networks.wrappers import Shifted as Shifted
 from .training import OBJECTIVES as OBJECTIVES

@@ -25,6 +25,7 @@ from saliency_lib.data.table import Images
 from saliency_lib.evaluation.curve import Curve, concatenated
 from saliency_lib.evaluation.generative import activation_maximisation
 from saliency_lib.evaluation.table import METRICS
+from saliency_lib.networks.engines import optimise
 from saliency_lib.networks.heads import head_of
 from saliency_lib.networks.table import MODELS
 from saliency_lib.training.loop import fit
@@ -33,6 +34,7 @@ from saliency_lib.training.selection import accuracy
 WEIGHTS, HISTORY, MAPS, CURVES = "weights.safetensors", "history.csv", "maps.safetensors", "curves.safetensors"
 IMAGES = "images.safetensors"
 BLOCK = 32  # images that are explained or scored per step of the progress bar
+ENGINES = 4  # models that engines run, kept in memory
 MADE = 64  # samples that are made per step of the progress bar
 
 K = TypeVar("K", bound=Hashable)
@@ -122,6 +124,21 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     }
 
 
+_optimised: dict[Hashable, nn.Module] = {}  # the last few models that engines run, by weights, engine and shape of an image
+
+
+def _running(trained: Trained, images: Images, engine: str | None) -> nn.Module:
+    """Return a model as an engine runs it, which is built once per process; without an engine, the model itself."""
+    if engine is None:
+        return trained.model
+    key = trained.artefact.content, engine, images.images.shape[1:]
+    if key not in _optimised:
+        if len(_optimised) == ENGINES:
+            _optimised.pop(next(iter(_optimised)))
+        _optimised[key] = optimise(trained.model, _copied(images.images[:BLOCK]), engine)
+    return _optimised[key]
+
+
 def explain(spec: Explanation) -> Explained:
     """Return the maps of a specification; compute them, with a progress bar, if they are not stored.
 
@@ -137,12 +154,13 @@ def explain(spec: Explanation) -> Explained:
 
 
 def _explain(spec: Explanation, folder: Path) -> dict[str, Any]:
-    model, images = train(spec.training).model, borrow(part_of(spec))
+    trained, images = train(spec.training), borrow(part_of(spec))
     clock = _Timed()
+    model = _running(trained, images, spec.engine)
     maps, targets = [], []
     for rows in _blocks(images, f"{spec.method} of {spec.dataset}"):
         block = _copied(images.images[rows])
-        wanted = (images.labels[rows] if spec.targets == "label" else predict(model, block)[1]).to(device())
+        wanted = (images.labels[rows] if spec.targets == "label" else predict(trained.model, block)[1]).to(device())
         result = _method(spec, images.indices[rows])(model, block, wanted)
         shape = (len(wanted), *images.images.shape[2:])
         wrong = contents.problem({"maps": result}, {"maps": (shape, torch.float32)})
@@ -156,7 +174,7 @@ def _explain(spec: Explanation, folder: Path) -> dict[str, Any]:
         targets.append(wanted.cpu())
     tensors = {"maps": torch.cat(maps), "targets": torch.cat(targets), "indices": images.indices}
     _write(folder / MAPS, tensors)
-    return {"images": len(images), "data": [described(part_of(spec))], **clock.ended()}
+    return {"images": len(images), "data": [described(part_of(spec))], "engine": spec.engine or "eager", **clock.ended()}
 
 
 def score(spec: Score) -> Scored:
@@ -177,8 +195,9 @@ def score(spec: Score) -> Scored:
 
 def _score(spec: Score, folder: Path) -> dict[str, Any]:
     explained = explain(spec.explanation)
-    model, images = train(spec.judge or spec.explanation.training).model, borrow(part_of(spec.explanation))
+    trained, images = train(spec.judge or spec.explanation.training), borrow(part_of(spec.explanation))
     clock = _Timed()
+    model = _running(trained, images, spec.engine)
     curves: list[Curve] = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
         wanted = _copied(images.labels[rows]) if spec.targets == "label" else None
@@ -198,8 +217,8 @@ def _score(spec: Score, folder: Path) -> dict[str, Any]:
     curve = concatenated(curves)
     tensors = {name: value for name, value in vars(curve).items() if value is not None}
     _write(folder / CURVES, tensors | {"indices": images.indices})
-    mean, data = float(curve.area.cpu().mean()), [described(part_of(spec.explanation))]
-    return {"images": len(images), "data": data, "mean_area": mean, **clock.ended()}
+    facts = {"mean_area": float(curve.area.cpu().mean()), "engine": spec.engine or "eager"}
+    return {"images": len(images), "data": [described(part_of(spec.explanation))], **facts, **clock.ended()}
 
 
 def score_all(specs: Mapping[K, Score]) -> dict[K, Scored]:

@@ -26,7 +26,7 @@ from saliency_lib.core.seals import digest, seal, sealed
 
 FORMAT = 2  # of the provenance; the first had no seal
 PROVENANCE = "provenance.json"
-PACKAGES = ("torch", "torchvision", "numpy", "captum", "safetensors", "saliency-compendium")
+PACKAGES = ("torch", "torchvision", "numpy", "captum", "safetensors", "openvino", "saliency-compendium")
 
 
 @dataclass(frozen=True)

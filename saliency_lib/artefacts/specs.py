@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator
+
 from saliency_lib.artefacts.specification import (
     Number,
     Options,
@@ -20,9 +22,14 @@ from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.options import no_such
 from saliency_lib.data.table import DATASETS
 from saliency_lib.evaluation.table import METRICS
+from saliency_lib.networks.engines import check_engine
 from saliency_lib.training.settings import Count, NotNegative
 
 Targets = Literal["predicted", "label"]
+
+
+def _by(engine: str | None) -> str:
+    return f"-by-{engine}" if engine else ""
 
 
 @specification
@@ -40,6 +47,8 @@ class Explanation(Spec):
         stride: the distance between images: 1 takes every image, 2 every second one.
         targets: the class to explain, `predicted` or `label`.
         seed: determines the method's random numbers for each image.
+        engine: runs the model's forward passes, see `saliency_lib.optimise`. None means the network as it is, which every method
+            gets that is not a black box.
     """
 
     training: Training
@@ -52,6 +61,7 @@ class Explanation(Spec):
     stride: Count = 1
     targets: Targets = "predicted"
     seed: Number = 0
+    engine: Annotated[str, AfterValidator(check_engine)] | None = None
 
     def __post_init__(self) -> None:
         check_options(METHODS, self.method, self.options)
@@ -61,6 +71,8 @@ class Explanation(Spec):
             raise no_such(f"split of dataset {self.dataset!r}", self.split, splits)
         if self.stop is not None and self.stop <= self.start:
             raise ValueError(f"stop must be greater than start, which is {self.start}, got {self.stop}")
+        if not METHODS[self.method].black_box:
+            object.__setattr__(self, "engine", None)
 
     def implied(self) -> dict[str, Any]:
         """Return the method's options with their defaults, its revision unless it is the first, and code from outside."""
@@ -73,7 +85,7 @@ class Explanation(Spec):
         stride = f"-by{self.stride}" if self.stride > 1 else ""
         images = f"{self.split}{self.start}-{'end' if self.stop is None else self.stop}{stride}"
         data = "" if self.dataset == self.training.dataset else f"{self.dataset}-"
-        return f"{self.training.slug}-{data}{images}-{self.method}"
+        return f"{self.training.slug}-{data}{images}-{self.method}{_by(self.engine)}"
 
     def shards(self, count: int) -> "list[Explanation]":
         """Return the same run divided into at most `count` runs, which take turns image by image; `join` joins their results.
@@ -99,6 +111,8 @@ class Score(Spec):
         targets: the class whose score is followed, `predicted` or `label`; None means the explained one.
         seed: determines the metric's random numbers for each image.
         judge: the model whose scores are followed; None means the explained one.
+        engine: runs the forward passes of that model, see `saliency_lib.optimise`. None means the network as it is, which every
+            metric gets that computes new maps.
     """
 
     explanation: Explanation
@@ -107,11 +121,14 @@ class Score(Spec):
     targets: Targets | None = None
     seed: Number = 0
     judge: Training | None = None
+    engine: Annotated[str, AfterValidator(check_engine)] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", self.targets or self.explanation.targets)
         check_options(METRICS, self.metric, self.options)
         explains = "explain" in METRICS.options(self.metric)
+        if explains:
+            object.__setattr__(self, "engine", None)
         if explains and self.targets != self.explanation.targets:
             raise ValueError(
                 f"{self.metric} computes new maps and compares them, so its targets must be those of the explanation, "
@@ -133,7 +150,7 @@ class Score(Spec):
     def slug(self) -> str:
         """Return the explanation, the metric and the judge."""
         judged = f"-judged-by-{self.judge.recipe}" if self.judge else ""
-        return f"{self.explanation.slug}-{self.metric}{judged}"
+        return f"{self.explanation.slug}-{self.metric}{judged}{_by(self.engine)}"
 
 
 @specification

@@ -165,7 +165,7 @@ VARIANT_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@METHODS.register(family="mask", passes="1,000 F", paper="Ribeiro et al. 2016", revision=1, added=("design",))
+@METHODS.register(family="mask", passes="1,000 F", paper="Ribeiro et al. 2016", revision=1, added=("design",), black_box=True)
 def lime(
     model: nn.Module,
     images: Tensor,

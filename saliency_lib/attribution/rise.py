@@ -101,7 +101,9 @@ VARIANT_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@METHODS.register(family="mask", passes="2,000 F", paper="Petsiuk et al. 2018", added=("estimator", "design", "tolerance"))
+@METHODS.register(
+    family="mask", passes="2,000 F", paper="Petsiuk et al. 2018", added=("estimator", "design", "tolerance"), black_box=True
+)
 def rise(
     model: nn.Module,
     images: Tensor,

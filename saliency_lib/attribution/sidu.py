@@ -197,7 +197,7 @@ def sidu(
     return torch.cat(maps)
 
 
-@METHODS.register(family="mask", passes="2,001 F", paper="combination of the compendium")
+@METHODS.register(family="mask", passes="2,001 F", paper="combination of the compendium", black_box=True)
 def sidu_grids(
     model: nn.Module,
     images: Tensor,

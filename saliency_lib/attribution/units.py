@@ -101,7 +101,10 @@ class Units(TorchFunctionMode):
         self.lock.__exit__(kind, error, traceback)
         self.replaced.clear()
         if kind is None and not self.met:
-            raise ValueError("the rule found no unit that it supports (ReLU, ReLU6, Softplus, max-pool), so it changed nothing")
+            raise ValueError(
+                "the rule found no unit that it supports (ReLU, ReLU6, Softplus, max-pool), so it changed nothing; use a network "
+                "of such modules (a model that an engine runs shows none)"
+            )
 
 
 def _not_reached(name: str) -> ValueError:

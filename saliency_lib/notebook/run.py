@@ -193,4 +193,5 @@ class Run:
 
 def _made(item: Artefact) -> str:
     origin, facts = item.provenance, item.facts
-    return f"{origin['created'][:10]} on {facts['device']} in {facts['seconds']:.1f} s, digest {origin['digest'][:8]}"
+    engine = f" by {facts['engine']}" if facts.get("engine", "eager") != "eager" else ""
+    return f"{origin['created'][:10]} on {facts['device']}{engine} in {facts['seconds']:.1f} s, digest {origin['digest'][:8]}"
