@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import saliency_lib as sl
 from benchmarks import procedures
+from benchmarks.engines import optimised
 from benchmarks.measure import Race, difference, rank_correlation
 from benchmarks.scenes import bare_passes, network, photographs, trained
 from saliency_lib.attribution.rise import random_grids, unit_range
@@ -19,21 +20,26 @@ from saliency_lib.core.streams import generator
 LAYER = "layer4"
 
 
-def gradcam(side: int, images: int) -> Race:
-    """Build the race of Grad-CAM at ResNet-18's last block against grad-cam, whose maps are scaled to [0, 1]."""
+def gradcam(side: int, images: int, engine: str | None = None) -> Race:
+    """Build the race of Grad-CAM at ResNet-18's last block against grad-cam, whose maps are scaled to [0, 1].
+
+    Args:
+        engine: of our side, see `sl.optimise`; also below.
+    """
     from pytorch_grad_cam import GradCAM
 
     model, pixels = network("resnet18", side), photographs(images, side)
+    fast = optimised(model, pixels, engine)
 
     def peer() -> Tensor:
         with GradCAM(model=model, target_layers=[model.get_submodule(LAYER)]) as cam:
             return torch.from_numpy(cam(pixels, targets=None)).to(pixels)
 
     return Race(
-        lambda: unit_range(sl.METHODS["gradcam"](model, pixels, layer=LAYER)),
+        lambda: unit_range(sl.METHODS["gradcam"](fast, pixels, layer=LAYER)),
         peer,
-        difference(1e-4),
-        bare_passes(model, pixels, images),
+        difference(1e-4 if engine is None else 1e-3),
+        bare_passes(fast, pixels, images),
     )
 
 
@@ -95,23 +101,24 @@ def rise_map(model: str, side: int, masks: int, batch_size: int | None = None) -
     )
 
 
-def _curves(model: str, side: int, maps: int, steps: int, insertion_fill: str) -> tuple:
+def _curves(model: str, side: int, maps: int, steps: int, insertion_fill: str, engine: str | None) -> tuple:
     """Return a network, one image, maps of it without ties, a function that computes our curves, and the network's own passes."""
     network_, pixels = network(model, side), photographs(1, side)
     ranking = torch.rand(maps, side, side, generator=torch.Generator().manual_seed(1)).to(pixels)
+    fast = optimised(network_, pixels, engine)
 
     def ours() -> list[sl.Curve]:
         same = pixels.expand(maps, -1, -1, -1)
         fills = {"deletion": "black", "insertion": insertion_fill}
-        return [sl.METRICS[name](network_, same, ranking, steps=steps, fill=fill) for name, fill in fills.items()]
+        return [sl.METRICS[name](fast, same, ranking, steps=steps, fill=fill) for name, fill in fills.items()]
 
     # the ends of the curves are the same for all maps, so only their inner points need passes of their own
-    return network_, pixels, ranking, ours, bare_passes(network_, pixels, 2 * maps * (steps - 1) + 2)
+    return network_, pixels, ranking, ours, bare_passes(fast, pixels, 2 * maps * (steps - 1) + 2)
 
 
-def deletion_rise(model: str, side: int, maps: int, steps: int) -> Race:
+def deletion_rise(model: str, side: int, maps: int, steps: int, engine: str | None = None) -> Race:
     """Build the race of deletion and insertion of several maps of one image against RISE's released procedure."""
-    network_, pixels, ranking, ours, passes = _curves(model, side, maps, steps, "blur")
+    network_, pixels, ranking, ours, passes = _curves(model, side, maps, steps, "blur", engine)
 
     def peer() -> Tensor:
         curve = partial(procedures.rise_curve, network_, pixels, stride=-(-(side**2) // steps))
@@ -121,11 +128,11 @@ def deletion_rise(model: str, side: int, maps: int, steps: int) -> Race:
     return Race(lambda: torch.stack([curve.values.double().cpu() for curve in ours()]), peer, difference(1e-4), passes)
 
 
-def deletion_torchcam(model: str, side: int, maps: int, steps: int) -> Race:
+def deletion_torchcam(model: str, side: int, maps: int, steps: int, engine: str | None = None) -> Race:
     """Build the race of deletion and insertion of several maps of one image against torchcam's metric of the same maps."""
     from torchcam.metrics import DeletionInsertionMetric
 
-    network_, pixels, ranking, ours, passes = _curves(model, side, maps, steps, "black")
+    network_, pixels, ranking, ours, passes = _curves(model, side, maps, steps, "black", engine)
 
     class Given:
         """The interface that the metric expects of an extractor."""
@@ -149,13 +156,14 @@ def deletion_torchcam(model: str, side: int, maps: int, steps: int) -> Race:
     return Race(lambda: torch.stack([curve.area.mean().cpu() for curve in ours()]), peer, difference(1e-4), passes)
 
 
-def pixel_flipping(model: str, side: int, images: int, steps: int) -> Race:
+def pixel_flipping(model: str, side: int, images: int, steps: int, engine: str | None = None) -> Race:
     """Build the race of the deletion curve over black with given targets against Quantus's pixel flipping."""
     import quantus
 
     network_, pixels = network(model, side), photographs(images, side)
     ranking = torch.rand(images, side, side, generator=torch.Generator().manual_seed(1)).to(pixels)
     targets = torch.arange(images, device=pixels.device) % 10
+    fast = optimised(network_, pixels, engine)
     flipped = quantus.PixelFlipping(
         features_in_step=pixels.shape[1] * side**2 // steps,
         perturb_baseline=0.0,
@@ -169,13 +177,13 @@ def pixel_flipping(model: str, side: int, images: int, steps: int) -> Race:
         return torch.tensor(np.array(flipped(model=network_, softmax=True, device=str(pixels.device), **batch)))
 
     def ours() -> Tensor:
-        curve = sl.METRICS["deletion"](network_, pixels, ranking, targets, steps=steps, fill="black")
+        curve = sl.METRICS["deletion"](fast, pixels, ranking, targets, steps=steps, fill="black")
         return curve.values[:, 1:].double().cpu()  # Quantus does not score the whole image
 
-    return Race(ours, peer, difference(1e-4), bare_passes(network_, pixels, images * steps))
+    return Race(ours, peer, difference(1e-4), bare_passes(fast, pixels, images * steps))
 
 
-def lime(model: str, side: int, samples: int, segments: int) -> Race:
+def lime(model: str, side: int, samples: int, segments: int, engine: str | None = None) -> Race:
     """Build the race of LIME's weights of square segments against the package lime; each draws its own samples.
 
     Args:
@@ -186,6 +194,7 @@ def lime(model: str, side: int, samples: int, segments: int) -> Race:
     network_, pixels = network(model, side), photographs(1, side)
     place = torch.arange(side, device=pixels.device) * segments // side
     regions = place[:, None] * segments + place
+    fast = optimised(network_, pixels, engine)
     picture, grid = pixels[0].permute(1, 2, 0).cpu().numpy(), regions.cpu().numpy()
     with torch.no_grad():
         target = int(network_(pixels).argmax(1))
@@ -203,10 +212,10 @@ def lime(model: str, side: int, samples: int, segments: int) -> Race:
         return weights[regions.cpu()][None].to(pixels)
 
     return Race(
-        lambda: sl.METHODS["lime"](network_, pixels, target, samples=samples, segments=regions[None]),
+        lambda: sl.METHODS["lime"](fast, pixels, target, samples=samples, segments=regions[None]),
         peer,
         rank_correlation(0.5),
-        bare_passes(network_, pixels, samples),
+        bare_passes(fast, pixels, samples),
     )
 
 

@@ -1,10 +1,8 @@
 """Races of options that a user can turn on: the time that each saves, and how well the maps keep their ranks."""
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cache
 from unittest import mock
 
 import torch
@@ -92,15 +90,3 @@ def _channels_first(model: nn.Module) -> Iterator[nn.Module]:
 def channels_last(model: str, method: str, images: int, passes: int) -> Race:
     """Build the race of channels last in memory, as in the kernels, against channels first."""
     return _race(model, method, images, passes, _channels_first, nullcontext, 0.99)
-
-
-def compiled(model: str, method: str, images: int, passes: int) -> Race:
-    """Build the race of the network under torch.compile against eager mode; compiling is not timed.
-
-    Raises:
-        Unavailable: there is no C++ compiler.
-    """
-    if shutil.which("g++") is None and not torch.cuda.is_available():
-        raise Unavailable("not on this machine: torch.compile needs a C++ compiler")
-    faster = cache(torch.compile)
-    return _race(model, method, images, passes, nullcontext, lambda whole: nullcontext(faster(whole)), 0.99)

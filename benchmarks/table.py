@@ -32,7 +32,7 @@ def row(case: Case, rounds: int, clock: Clock, tiny: bool = False) -> dict:
         race = case.race(tiny)
     except Unavailable as reason:
         return {**_known(case), "note": str(reason)}
-    measured = _memory(case, race, tiny) if case.quantity == "memory" else _seconds(race, rounds, clock)
+    measured = _memory(case, race, tiny) if case.quantity in ("memory", "growth") else _seconds(race, rounds, clock)
     return {**_known(case), **measured, "met": case.met(measured["ratio"])}
 
 

@@ -31,7 +31,7 @@ from benchmarks.measure import (
     ratio,
 )
 
-LIGHT = [name for name in CASES if not name.startswith("compiled")]  # compiling takes a quarter of a minute
+LIGHT = [name for name in CASES if not name.startswith("compiled")]  # compiling takes up to a minute
 
 
 def seconds(work):
@@ -60,6 +60,10 @@ def peaks():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LIGHT)
 def test_every_case_builds_and_its_sides_agree_at_a_tiny_size(name):
+    if CASES[name].quantity == "growth":  # whose four processes take ten seconds
+        race = CASES[name].race(tiny=True)
+        assert race.agreement.between(race.ours(), race.peer()).startswith("times the passes")
+        return
     found = table.row(CASES[name], 1, seconds, tiny=True)
     assert found["note"] if "note" in found else found["agreement"]
     assert set(found) <= set(table.COLUMNS)
@@ -70,7 +74,6 @@ def test_every_case_says_what_it_measures_and_asks_more_of_its_aim_than_of_its_f
     entry = CASES[name]
     assert entry.quantity in QUANTITIES and entry.setting and entry.peer
     assert entry.aim is None or entry.aim > entry.at_least
-    assert (entry.at_least is not None) or entry.quantity in ("option", "efficiency", "cost")
 
 
 def test_a_ratio_is_the_median_over_rounds_of_the_peers_seconds_over_ours():
@@ -283,5 +286,7 @@ def test_more_pictures_than_there_are_cannot_be_measured(count, capsys):
 
 def test_the_figure_has_a_line_for_every_case_that_was_measured():
     found, _ = sl.notebook.measured("benchmarks")
-    figure = sl.figures.ratios(found[found["quantity"] == "speed"], "peer's time over ours")
-    assert len(figure.axes[0].get_yticks()) == sum(entry.quantity == "speed" for entry in CASES.values())
+    parts = {quantity: part for quantity, part in found.groupby("quantity") if quantity in ("speed", "growth")}
+    figure = sl.figures.ratios(parts)
+    drawn = {axes.get_xlabel(): len(axes.get_yticks()) for axes in figure.axes}
+    assert drawn == {name: sum(entry.quantity == name for entry in CASES.values()) for name in parts} and len(drawn) == 2

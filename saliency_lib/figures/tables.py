@@ -121,31 +121,33 @@ def intervals_by_training(values: Mapping[str, Areas], reported: Mapping[tuple[s
 
 
 @styled
-def ratios(table: pd.DataFrame, quantity: str) -> Figure:
-    """Draw how many times better than its peer each case is, on a logarithmic axis, with the requirement and the limit.
+def ratios(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw how many times better than its peer each case is, on logarithmic axes, one panel above the other.
 
     Args:
-        table: columns case, ratio, at_least, aim, ceiling; one row per case, empty if there is no such number.
-        quantity: words for the axis.
+        tables: per panel, by the words for its axis: columns case, ratio and, if there is a limit to the ratio, ceiling, which is
+            empty where there is none; one row per case.
     """
-    table = table[table["ratio"].notna()]
-    place = np.arange(len(table))[::-1]
-    figure = Figure(figsize=(7.2, 0.27 * len(table) + 1.1))
-    (axes,) = add_axes(figure, 1, 1)
-    colours = [BAD if ratio < least else GOOD for ratio, least in zip(table["ratio"], table["at_least"], strict=True)]
-    axes.hlines(place, 1, table["ratio"], color=colours, linewidth=2.4)
-    axes.scatter(table["ratio"], place, color=colours, s=36, zorder=3, label="measured (orange: below the requirement)")
-    axes.scatter(table["at_least"], place, color=INK, marker="|", s=90, linewidths=1.8, label="requirement")
-    axes.scatter(table["aim"], place, color="#999999", marker="|", s=90, linewidths=1.8, label="goal")
-    limit = "limit: cost of the network's own passes"
-    axes.scatter(table["ceiling"], place, facecolors="none", edgecolors=INK, marker="D", s=26, label=limit)
-    axes.axvline(1, color=INK, linewidth=0.8)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_yticks(place, [display_name(name) for name in table["case"]])
-    axes.set(xlabel=quantity, ylim=(-0.6, len(table) - 0.4))
-    figure.legend(loc="outside upper center", ncols=2)
+    tables = {words: table[table["ratio"].notna()] for words, table in tables.items()}
+    counts = [len(table) for table in tables.values()]
+    figure = Figure(figsize=(7.2, 0.27 * sum(counts) + 0.8 * len(counts) + 0.4))
+    grid = figure.subplots(len(counts), 1, squeeze=False, height_ratios=[count + 0.4 for count in counts])
+    for axes, (words, table) in zip(grid[:, 0], tables.items(), strict=True):
+        place = np.arange(len(table))[::-1]
+        colours = [BAD if ratio < 1 else GOOD for ratio in table["ratio"]]
+        axes.hlines(place, 1, table["ratio"], color=colours, linewidth=2.4)
+        axes.scatter(table["ratio"], place, color=colours, s=36, zorder=3, label="measured")
+        if "ceiling" in table:
+            limit = "limit: cost of the network's own passes"
+            axes.scatter(table["ceiling"], place, facecolors="none", edgecolors=INK, marker="D", s=26, label=limit)
+        axes.axvline(1, color=INK, linewidth=0.8)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+        axes.set_yticks(place, [display_name(name) for name in table["case"]])
+        axes.set(xlabel=words, ylim=(-0.6, len(table) - 0.4))
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

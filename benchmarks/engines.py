@@ -1,0 +1,150 @@
+"""Races of the engines of `sl.optimise`: against the network as it is, and against matrix multiplication."""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import saliency_lib as sl
+from benchmarks import procedures
+from benchmarks.measure import Agreement, Race, Unavailable, difference, rank_correlation
+from benchmarks.scenes import counted, network, photographs, trained
+
+Kernel = Callable[[nn.Module, Tensor], Tensor]
+SAME_MAPS, SAME_AREAS = 0.999, Agreement("largest difference of areas", lambda a, b: float((a - b).abs().max()), 0, 0.002)
+SQUARE = 1024  # rows of the matrices that are multiplied
+
+
+def optimised(model: nn.Module, pixels: Tensor, engine: str | None) -> nn.Module:
+    """Return a network as an engine runs it, or itself without an engine.
+
+    Raises:
+        Unavailable: the engine's package or a C++ compiler is missing, or the engine does not run on this device.
+    """
+    if engine is None:
+        return model
+    if engine == "compiled" and shutil.which("g++") is None and pixels.device.type == "cpu":
+        raise Unavailable("not on this machine: torch.compile needs a C++ compiler")
+    if engine == "openvino" and pixels.device.type != "cpu":
+        raise Unavailable("OpenVINO runs on the CPU")
+    try:
+        return sl.optimise(model, pixels, engine)
+    except ModuleNotFoundError as error:
+        raise Unavailable(str(error)) from None
+
+
+def _kernel(name: str, side: int, maps: int, options: dict) -> Kernel:
+    """Return a function of a network and one image: the areas of a metric for maps of that image, or a method's map."""
+    if name in sl.METHODS:
+        return lambda model, pixels: sl.METHODS[name](model, pixels, 0, **options)
+    ranking = torch.rand(maps, side, side, generator=torch.Generator().manual_seed(1))
+
+    def areas(model: nn.Module, pixels: Tensor) -> Tensor:
+        same = pixels[:1].expand(maps, -1, -1, -1)
+        return sl.METRICS[name](model, same, ranking.to(pixels), 0, **options).area.cpu()
+
+    return areas
+
+
+def kernel(engine: str, model: str, name: str, side: int, maps: int = 1, low: float = SAME_MAPS, **options: object) -> Race:
+    """Build the race of a method or a metric on a network that an engine runs against the network as it is.
+
+    Args:
+        name: of the method or the metric; options are its options.
+        maps: of the one image that a metric measures.
+        low: the rank correlation that a method's maps must have.
+    """
+    network_, pixels = trained(model, side), photographs(1, side)
+    work, fast = _kernel(name, side, maps, options), optimised(network_, pixels, engine)
+    agreement = rank_correlation(low) if name in sl.METHODS else SAME_AREAS
+    return Race(partial(work, fast, pixels), partial(work, network_, pixels), agreement)
+
+
+def peak(engine: str, model: str, name: str, side: int, maps: int = 1, **options: object) -> Race:
+    """Build the race of a kernel against matrix products with as many additions and multiplications as its passes have.
+
+    Both sides return this number, in billions.
+    """
+    network_, pixels = trained(model, side), photographs(1, side)
+    work, fast = _kernel(name, side, maps, options), optimised(network_, pixels, engine)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network_(pixels)
+    each = counter.get_total_flops()
+    passes = counted(fast, partial(work, fast, pixels))
+    total = int(passes()) * each
+    left, right = torch.rand(2, SQUARE, SQUARE, device=pixels.device)
+    products = max(1, round(total / (2 * SQUARE**3)))
+
+    def multiply() -> Tensor:
+        for _ in range(products):
+            left @ right
+        return torch.tensor(products * 2 * SQUARE**3 / 1e9)
+
+    return Race(lambda: passes() * each / 1e9, multiply, difference(0.02 if products > 50 else 1e9))
+
+
+def rise_at_equal_quality(model: str, side: int, masks: int, fewer: int, engine: str, low: float) -> Race:
+    """Build the race of a RISE map by control variates from fewer masks, on an engine, against RISE's procedure.
+
+    That both maps are equally close to a map of many masks is measured by `python -m benchmarks --passes`.
+
+    Args:
+        masks: of the procedure; fewer: of ours.
+        low: the rank correlation that both maps must have.
+    """
+    network_, pixels = trained(model, side), photographs(1, side)
+    fast = optimised(network_, pixels, engine)
+    generator = torch.Generator().manual_seed(1)
+    grids = (torch.rand(masks, 8, 8, generator=generator) < 0.5).float()
+    tops, lefts = torch.randint(-(-side // 8), (2, masks), generator=generator)
+    with torch.no_grad():
+        target = network_(pixels).argmax(1)
+    return Race(
+        lambda: sl.METHODS["rise"](fast, pixels, target, masks=fewer, estimator="controlled"),
+        lambda: procedures.rise_map(network_, pixels, procedures.rise_masks(grids, tops, lefts, side), 0.5)[target],
+        rank_correlation(low),
+    )
+
+
+def growth(name: str, side: int, work: str, amount: int) -> Race:
+    """Build the comparison of a kernel's peak memory for four times the work with that for once.
+
+    Args:
+        work: what grows: an option of the kernel, or `images`.
+        amount: of it, once.
+    """
+    model = network("resnet18" if side > 32 else "cnn", side)
+
+    def run(times: int) -> Callable[[], Tensor]:
+        images = amount * times if work == "images" else 1
+        options = {} if work == "images" else {work: amount * times}
+        return counted(model, partial(_kernel(name, side, 1, options), model, photographs(images, side)))
+
+    return Race(run(1), run(4), Agreement("times the passes", lambda few, many: float(many / few), 3.0, 4.0))
+
+
+def training_step(model: str, width: int, batch: int) -> Race:
+    """Build the race of a training step of cross-entropy under torch.compile against the network as it is.
+
+    Both return the gradients. Steps whose objective takes second derivatives cannot be compiled: torch has no such gradients of
+    compiled networks.
+
+    Raises:
+        Unavailable: there is no C++ compiler.
+    """
+    if shutil.which("g++") is None and not torch.cuda.is_available():
+        raise Unavailable("not on this machine: torch.compile needs a C++ compiler")
+    network_ = sl.MODELS[model](width=width).train()
+    pixels, labels = photographs(12, 32).repeat(-(-batch // 12), 1, 1, 1)[:batch], torch.arange(batch) % 10
+    network_, labels = network_.to(pixels.device), labels.to(pixels.device)
+
+    def step(forward: nn.Module) -> Tensor:
+        network_.zero_grad(set_to_none=True)
+        F.cross_entropy(forward(pixels), labels).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in network_.parameters()])
+
+    return Race(partial(step, torch.compile(network_)), partial(step, network_), difference(1e-3))
