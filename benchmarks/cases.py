@@ -244,7 +244,7 @@ _ALL = [
     _growth("gradcam", "images", 4, 1),
     _speed("rise_equal_quality", "EfficientNet-Lite0, 224 px: 250 masks with control variates, OpenVINO", f"{RISE}, 2,000 masks",
            engines.rise_at_equal_quality,
-           {"model": "efficientnet_lite0", "side": 224, "masks": 2000, "fewer": 250, "engine": "openvino", "low": 0.5},
+           {"model": "efficientnet_lite0", "side": 224, "masks": 2000, "fewer": 250, "engine": "openvino", "low": 0.3},
            SMALL | {"masks": 40, "fewer": 30, "engine": "openvino", "low": -1.0}, 10.0, 20.0),
     _speed("integrated_gradients_complete", "EfficientNet-Lite0, 224 px: 2 images, completeness error 1 %",
            f"{CAPTUM}, the nodes that it needs", races.completeness,

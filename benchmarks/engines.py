@@ -101,11 +101,19 @@ def rise_at_equal_quality(model: str, side: int, masks: int, fewer: int, engine:
     generator = torch.Generator().manual_seed(1)
     grids = (torch.rand(masks, 8, 8, generator=generator) < 0.5).float()
     tops, lefts = torch.randint(-(-side // 8), (2, masks), generator=generator)
+    mean = (
+        getattr(network_, "pixel_mean", torch.zeros(3)).to(pixels).view(3, 1, 1)
+    )  # the procedure removes from normalised images
     with torch.no_grad():
         target = network_(pixels).argmax(1)
+
+    def peer() -> Tensor:
+        masks_ = procedures.rise_masks(grids, tops, lefts, side)
+        return procedures.rise_map(lambda stack: network_(stack + mean), pixels - mean, masks_, 0.5)[target]
+
     return Race(
         lambda: sl.METHODS["rise"](fast, pixels, target, masks=fewer, estimator="controlled"),
-        lambda: procedures.rise_map(network_, pixels, procedures.rise_masks(grids, tops, lefts, side), 0.5)[target],
+        peer,
         rank_correlation(low),
     )
 
