@@ -10,6 +10,7 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.attribution.adaptive_path import ROUNDS, _moved
+from saliency_lib.attribution.estimators import ESTIMATORS, looks
 from saliency_lib.core.batching import _need_rows_first
 from saliency_lib.core.fills import FILLS, filled
 from saliency_lib.core.locks import Stream
@@ -260,6 +261,32 @@ def test_an_epoch_of_training_waits_as_often_for_many_batches_as_for_few(objecti
     check_waits(few, trained(2, True)[2])
 
 
+class Hinge(nn.Module):
+    """Logits that bend where the first pixel is 1/2, so that each round of bisection halves one interval and the error."""
+
+    def forward(self, images):
+        return (images[:, :2, 0, 0] - 0.5).relu()
+
+
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, "bisection"])
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available:UserWarning", "ignore:.*raise masks or the tolerance:UserWarning")
+def test_with_a_tolerance_the_host_waits_a_fixed_number_of_times_per_round(estimator):
+    def waits_of(rounds, images=1):
+        pixels = on_gpu(torch.ones(images, 3, 8, 8))
+        with gpu() as waits:
+            if estimator == "bisection":
+                options = {"baseline": "black", "tolerance": 2.0 ** -(2 + rounds), "batch_size": 64}  # eight lines at a time
+                sl.METHODS["integrated_gradients"](Hinge(), pixels, 0, **options)
+            else:  # no map ends before its last mask
+                options = {"masks": looks(2000, 1)[rounds - 1], "tolerance": 1e-9, "estimator": estimator}
+                sl.METHODS["rise"](on_gpu(network()), pixels, 0, cells=4, **options)
+        return waits.total()
+
+    first, second, third, fourth = map(waits_of, (1, 2, 3, 4))
+    assert 0 < second - first == third - second == fourth - third
+    assert waits_of(3, images=8) <= third
+
+
 def test_gradients_and_maps_that_are_not_finite_are_still_refused():
     class Broken(nn.Module):
         def forward(self, images):
@@ -271,6 +298,7 @@ def test_gradients_and_maps_that_are_not_finite_are_still_refused():
     for name, options in {
         "gradient": {},
         "smoothgrad": {"samples": 3, "sigma": 0.0},
+        "integrated_gradients": {"tolerance": 0.1, "baseline": "white"},
         "guided_path_integrated_gradients": {"steps": 4, "baseline": "white"},
     }.items():
         with gpu(), pytest.raises(ValueError, match=r"gradient is NaN or infinite for images \[1, 3\]"):
