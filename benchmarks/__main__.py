@@ -30,8 +30,8 @@ def main(words: list[str] | None = None) -> int:
         "--passes",
         type=int,
         metavar="PICTURES",
-        help="measure instead how many passes a RISE map takes, on the first 1 to 20 embedded pictures (five minutes each on one "
-        "core; a run that ended goes on), and keep the table with --write",
+        help="measure instead how many passes a RISE map takes, on the first 1 to 20 embedded pictures (ten minutes each on one "
+        "core; an interrupted run resumes), and keep the table with --write",
     )
     parser.add_argument("--list", action="store_true", help="list the cases' names and settings")
     chosen = parser.parse_args(words)
@@ -54,7 +54,8 @@ def main(words: list[str] | None = None) -> int:
 def _passes(pictures: int, command: str | None) -> int:
     torch.set_num_threads(1)
     found = passes.table(pictures)
-    print(passes.summary(found).to_string(float_format="%.3f", na_rep=""))
+    for part in (passes.intervals(found), passes.summary(found)):
+        print(part.to_string(float_format="%.3g", na_rep=""), end="\n\n")
     if command:
         table.write(found, table.CSV.with_name("rise_passes.csv"), command)
     return 0

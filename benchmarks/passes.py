@@ -1,8 +1,8 @@
-"""How many passes a RISE map takes: its rank correlation with a map of many other masks, per estimator, design and photograph."""
+"""How many passes a RISE map takes: its rank correlation with one of many others, per picture, seed, estimator and design."""
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -21,6 +21,7 @@ from saliency_lib.core.batching import frozen, resolve_targets
 from saliency_lib.core.files import replace_file
 from saliency_lib.data.embedded import PHOTOS, packaged_file
 from saliency_lib.data.splits import file_split, imagenet_crop
+from saliency_lib.statistics import mean_interval
 
 # Other pictures that scikit-image ships, after the photographs of `photos`: photographs first, then textures and a page of print.
 MORE = [
@@ -29,8 +30,9 @@ MORE = [
 ]
 PASSES = (50, 100, 150, 200, 250, 350, 500, 750, 1000, 1500, 2000)
 MOST = {"independent": 2000, "antithetic": 500, "stratified": 500}  # masks; independent ones are the original's too
-OTHERS = 8000  # masks of the map that the others are compared with
-COLUMNS = ["picture", "estimator", "design", "passes", "correlation"]
+SEEDS = (0, 2, 3, 4)  # of the masks
+OTHERS, OTHER_SEED = 8000, 1  # masks of the map that the others are compared with
+COLUMNS = ["picture", "seed", "estimator", "design", "passes", "correlation"]
 
 
 @cache
@@ -45,7 +47,7 @@ def pictures() -> dict[str, Tensor]:
 
 
 def scores(model: nn.Module, picture: str, image: Tensor, design: str, count: int, seed: int) -> Tensor:
-    """Return the scores (1, count) of the predicted class for masks; they are stored, so that a run that ended goes on."""
+    """Return the scores (1, count) of the predicted class for masks; they are stored, so that an interrupted run resumes."""
     file = paths.OUTPUTS / "benchmarks" / "passes" / f"{picture}-{design}-{count}-{seed}.npy"
     grids = drawn_grids(image, count, 8, 0.5, seed, edge="mirror", design=design)
     with frozen(model):
@@ -64,13 +66,18 @@ def scores(model: nn.Module, picture: str, image: Tensor, design: str, count: in
     return found
 
 
-def rows(model: nn.Module, picture: str, image: Tensor, most: dict[str, int], others: int) -> Iterator[dict]:
-    """Give a row per estimator, design and number of passes of one picture.
+def rows(
+    model: nn.Module, picture: str, image: Tensor, most: dict[str, int], others: int, seeds: Sequence[int] = SEEDS
+) -> Iterator[dict]:
+    """Give a row per seed, estimator, design and number of passes of one picture.
+
+    The masks of a seed and a design are scored once, for all estimators and numbers of passes.
 
     Args:
         image: (3, H, W).
         most: the most masks of each design.
-        others: masks of the map that the others are compared with; it is centred, so that its noise is the least.
+        others: masks of the map that the others are compared with; it is centred, so that its noise is small.
+        seeds: of the masks; `OTHER_SEED` is that of the map that the others are compared with.
     """
     image = image[None]
 
@@ -79,31 +86,56 @@ def rows(model: nn.Module, picture: str, image: Tensor, most: dict[str, int], ot
         weights, known = ESTIMATORS[estimator](grids, kept[:, :count])
         return weighted_sum(grids.masks, weights, image) / (count * 0.5) + (0 if known is None else known / 0.5)
 
-    whole = made("centred", "independent", scores(model, picture, image, "independent", others, 1), others, 1)
-    for design, count in most.items():
-        kept = scores(model, picture, image, design, count, 0)
-        for estimator in ESTIMATORS:
-            for passes in [number for number in PASSES if number <= count]:
-                correlation = float(sl.rank_correlation(made(estimator, design, kept, passes, 0), whole))
-                yield dict(zip(COLUMNS, (picture, estimator, design, passes, correlation), strict=True))
+    kept = scores(model, picture, image, "independent", others, OTHER_SEED)
+    whole = made("centred", "independent", kept, others, OTHER_SEED)
+    for seed in seeds:
+        for design, count in most.items():
+            kept = scores(model, picture, image, design, count, seed)
+            for estimator in ESTIMATORS:
+                for passes in [number for number in PASSES if number <= count]:
+                    correlation = float(sl.rank_correlation(made(estimator, design, kept, passes, seed), whole))
+                    yield dict(zip(COLUMNS, (picture, seed, estimator, design, passes, correlation), strict=True))
 
 
-def table(count: int) -> pd.DataFrame:
-    """Measure the first `count` pictures, or take what is stored of them, on EfficientNet-Lite0 at 224 pixels."""
+def table(count: int, most: dict[str, int] = MOST, others: int = OTHERS) -> pd.DataFrame:
+    """Measure the first `count` pictures, or take what is stored of them, on EfficientNet-Lite0 at 224 pixels.
+
+    Args:
+        most, others: as in `rows`.
+    """
     model = sl.MODELS["efficientnet_lite0"](classes=1000, pretrained=True).eval().to(device())
     found: list[dict] = []
     for picture, image in list(pictures().items())[:count]:
-        found += rows(model, picture, image, MOST, OTHERS)
-        print(picture, file=sys.stderr, flush=True)
+        for seed in SEEDS:
+            found += rows(model, picture, image, most, others, [seed])
+            print(picture, f"seed {seed}", file=sys.stderr, flush=True)
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def summary(found: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean correlation over the pictures: a row per estimator and design, a column per number of passes.
+def intervals(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean correlation with its 95 % interval over the pictures and the seeds, per estimator, design and passes."""
+    lines = {}
+    for key, part in found.groupby(["estimator", "design", "passes"], sort=False):
+        values = part.pivot(index="seed", columns="picture", values="correlation").to_numpy()
+        lines[key] = (values.mean(), *mean_interval(values))
+    index = pd.MultiIndex.from_tuples(lines, names=["estimator", "design", "passes"])
+    return pd.DataFrame([*lines.values()], index=index, columns=["mean", "low", "high"])
 
-    The last column is the least number of passes at which the mean reaches that of the original at its most passes.
+
+def summary(found: pd.DataFrame) -> pd.DataFrame:
+    """Return how many passes reach the goal: a row per estimator and design.
+
+    The goal of a seed is the mean correlation over the pictures of the original estimator with independent masks at its most
+    passes. A row has the fewest passes whose mean over the seeds reaches the mean goal, and the least and the greatest factor by
+    which the passes that reach the goal of a seed are fewer than the original's most; none if a seed does not reach its goal.
     """
-    mean = found.groupby(["estimator", "design", "passes"], sort=False)["correlation"].mean().unstack()
-    goal = mean.loc[("original", "independent")].dropna().iloc[-1]
-    reached = (mean >= goal).apply(lambda line: line.index[line][0] if line.any() else None, axis=1)
-    return mean.assign(reached=reached)
+
+    def reached(part: pd.DataFrame) -> tuple[pd.Series, int]:
+        mean = part.groupby(["estimator", "design", "passes"], sort=False)["correlation"].mean().unstack()
+        usual = mean.loc[("original", "independent")].dropna()
+        first = (mean >= usual.iloc[-1]).apply(lambda line: line.index[line][0] if line.any() else np.nan, axis=1)
+        return first.astype(float), int(usual.index[-1])
+
+    factors = pd.DataFrame({seed: most / first for seed, part in found.groupby("seed") for first, most in [reached(part)]})
+    least, greatest = factors.min(axis=1, skipna=False), factors.max(axis=1, skipna=False)
+    return pd.DataFrame({"reached": reached(found)[0], "least factor": least, "greatest factor": greatest})

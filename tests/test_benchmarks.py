@@ -234,30 +234,47 @@ def test_passes_are_measured_per_picture_and_go_on_where_they_ended(tmp_path, mo
     seen = []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     most = {"independent": 100, "antithetic": 50, "stratified": 50}
-    first = pd.DataFrame(passes.rows(model, "cat", image, most, 400))
+
+    def measured(*seeds):
+        return pd.DataFrame(passes.rows(model, "cat", image, most, 400, seeds))
+
+    first = measured(0)
     assert sum(seen) == 400 + 200 + 4  # one more pass per set of masks finds the class
-    again = pd.DataFrame(passes.rows(model, "cat", image, most, 400))
-    assert sum(seen) == 604 + 4 * 5  # four masks show that the stored scores are those of these masks
-    pd.testing.assert_frame_equal(first, again)
-    assert list(first.columns) == passes.COLUMNS and len(first) == 3 * (2 + 1 + 1)
-    assert first["correlation"].between(-1, 1).all()
-    next(tmp_path.rglob("*antithetic*")).write_bytes(next(tmp_path.rglob("*stratified*")).read_bytes())
-    pd.testing.assert_frame_equal(pd.DataFrame(passes.rows(model, "cat", image, most, 400)), first)
+    both = measured(0, 2)
+    assert sum(seen) == 604 + 4 * 5 + 200 + 3  # four masks show that the stored scores are those of these masks
+    pd.testing.assert_frame_equal(both[both["seed"] == 0], first)
+    again = measured(0, 2)
+    assert sum(seen) == 827 + 7 * 5
+    pd.testing.assert_frame_equal(both, again)
+    assert list(both.columns) == passes.COLUMNS and len(both) == 2 * 3 * (2 + 1 + 1)
+    assert both["correlation"].between(-1, 1).all() and both.groupby("seed")["correlation"].sum().nunique() == 2
+    next(tmp_path.rglob("*antithetic*-0.npy")).write_bytes(next(tmp_path.rglob("*stratified*-0.npy")).read_bytes())
+    pd.testing.assert_frame_equal(measured(0, 2), both)
     assert "has the scores of other masks and is made again" in capsys.readouterr().err
+    assert len(passes.summary(first)) == len(passes.summary(both)) == 9
+    intervals = passes.intervals(both)  # of one picture: over its seeds
+    assert (intervals["low"] <= intervals["mean"]).all() and (intervals["mean"] <= intervals["high"]).all()
 
 
 def test_the_passes_that_are_needed_are_the_fewest_whose_mean_reaches_the_originals_last():
-    numbers = {"original": (0.1, 0.3, 0.5), "centred": (0.4, 0.6, 0.7), "controlled": (0.2, 0.2, 0.2)}
+    numbers = {
+        0: {"original": (0.1, 0.3, 0.5), "centred": (0.45, 0.6, 0.7), "controlled": (0.6, 0.6, 0.6)},
+        2: {"original": (0.1, 0.2, 0.4), "centred": (0.5, 0.5, 0.7), "controlled": (0.2, 0.2, 0.2)},
+    }
     found = pd.DataFrame(
         [
-            dict(zip(passes.COLUMNS, (picture, name, "independent", count, number + shift), strict=True))
-            for name, line in numbers.items()
+            dict(zip(passes.COLUMNS, (picture, seed, name, "independent", count, number + shift), strict=True))
+            for seed, lines in numbers.items()
+            for name, line in lines.items()
             for count, number in zip((10, 20, 30), line, strict=True)
             for picture, shift in (("cat", -0.1), ("dog", 0.1))
         ]
     )
-    needed = passes.summary(found)["reached"].xs("independent", level="design")
-    assert needed["centred"] == 20 and needed["original"] == 30 and pd.isna(needed["controlled"])
+    needed = passes.summary(found).xs("independent", level="design")
+    assert needed.loc["original"].tolist() == [30, 1, 1]
+    assert needed.loc["centred"].tolist() == [10, 1.5, 3]  # seed 0 needs 20 masks, seed 2 needs 10, and so does the mean
+    assert needed["reached"].isna().to_dict() == {"original": False, "centred": False, "controlled": True}
+    assert needed.loc["controlled"].isna().all()  # seed 0 would reach it at once
 
 
 def test_the_passes_that_are_kept_are_of_the_first_pictures_and_name_each():
@@ -266,7 +283,9 @@ def test_the_passes_that_are_kept_are_of_the_first_pictures_and_name_each():
     kept = list(found["picture"].unique())
     assert kept == known[: len(kept)] and f"--passes {len(kept)} " in origin["command"]
     assert list(found.columns) == passes.COLUMNS and set(found["design"]) == set(passes.MOST)
-    assert (found.groupby("picture").size() == len(found) / len(kept)).all()
+    seeds = found["seed"].unique()
+    assert set(seeds) <= set(passes.SEEDS) and passes.OTHER_SEED not in seeds
+    assert (found.groupby(["picture", "seed"]).size() == len(found) / len(kept) / len(seeds)).all()
     assert len(sl.figures.correlations(found).axes) == len(passes.MOST)
 
 

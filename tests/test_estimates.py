@@ -1,5 +1,6 @@
 """Maps of fewer passes: RISE's estimators and designs, bisection of the line of integrated gradients, stopping at a tolerance."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.attribution.backward import gaussian_ball
-from saliency_lib.attribution.estimators import ESTIMATORS, Grids, centred, estimated, looks
+from saliency_lib.attribution.estimators import ESTIMATORS, Grids, _left_out, centred, estimated, looks
 from saliency_lib.attribution.lime import perturbations
 from saliency_lib.attribution.masks import Masks
 from saliency_lib.attribution.rise import DESIGNS, drawn_grids, random_grids
@@ -83,6 +84,31 @@ def test_a_centred_score_is_the_score_minus_the_mean_of_the_other_draws():
     torch.testing.assert_close(pairs, torch.tensor([[-5.0, -3.0, 3.0, 5.0]]))  # the others' means are 6 and 2
 
 
+@pytest.mark.parametrize("together", [1, 2])
+def test_each_draw_is_left_out_of_the_fit_that_its_residual_is_of(together):
+    design = torch.cat([torch.ones(12, 1), torch.rand(12, 3)], 1).double()
+    scores, shrinkage = torch.rand(2, 12, dtype=torch.float64), torch.diag(torch.tensor([0, 0.7, 0.7, 0.7]).double())
+    found, slopes = _left_out(design, scores, together, 0.7)
+    fits = []
+    for draw in torch.arange(12).split(together):
+        others = torch.ones(12, dtype=torch.bool).index_fill(0, draw, False)
+        rest = design[others]
+        fits.append(torch.linalg.solve(rest.T @ rest + shrinkage, rest.T @ scores[:, others].T))
+        torch.testing.assert_close(found[:, draw], scores[:, draw] - (design[draw] @ fits[-1]).T)
+    torch.testing.assert_close(slopes[1:], torch.stack(fits).mean(0)[1:])
+
+
+def test_the_features_of_a_mask_are_computed_once_and_are_its_means_over_rectangles():
+    grids, made = drawn(torch.zeros(1, 1, 12, 12), 80, 4, 0.3, 1, "independent"), []
+    masks = grids.masks.at(ALL, torch.arange(80))[0].double()
+    counting = Masks(80, lambda rows, numbers: (made.extend(numbers.tolist()), grids.masks.at(rows, numbers))[1])
+    counted = dataclasses.replace(grids, masks=counting)
+    for count in (7, 50, 20, 80):
+        expected = masks[:count].unflatten(2, (3, 4)).unflatten(1, (3, 4)).mean((2, 4)).flatten(1) - 0.3
+        torch.testing.assert_close(counted.features(count), expected[:count])
+    assert made == list(range(80))
+
+
 def test_a_centred_map_of_three_masks_is_what_it_is_by_hand():
     stack = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]], [[0.0, 1.0]]])
     maps, _ = estimated(grids_of(stack), torch.tensor([[1.0, 2.0, 6.0]]), centred, torch.zeros(1, 1, 1, 2), None)
@@ -99,8 +125,7 @@ def test_a_centred_map_is_the_sum_of_its_definition(smooth, images):
 
 
 @pytest.mark.parametrize("estimator", NEW)
-@pytest.mark.parametrize("design", ["independent", "antithetic"])
-@pytest.mark.parametrize("keep", [0.5, 0.3])
+@pytest.mark.parametrize("design, keep", [("independent", 0.3), ("antithetic", 0.3), ("antithetic", 0.5)])  # 0.5: complements
 def test_the_mean_of_many_small_maps_is_the_covariance_of_score_and_mask_over_keep(estimator, design, keep):
     model, image = small_square()
     options = dict(masks=8, cells=2, keep=keep, fill="black", score="logit", estimator=estimator, design=design)
@@ -109,6 +134,14 @@ def test_the_mean_of_many_small_maps_is_the_covariance_of_score_and_mask_over_ke
     error = maps.std(0) / len(maps) ** 0.5
     assert ((maps.mean(0) - expected).abs() < 5 * error).all()
     assert expected.std() > 2 * error.mean()
+
+
+@pytest.mark.parametrize("design", ["antithetic", "independent"])
+def test_in_pairs_of_complements_the_original_is_the_centred_map_up_to_a_constant(design):
+    model, image = small_square()
+    options = dict(masks=40, cells=2, fill="black", score="logit", design=design)
+    original, new = (RISE(model, image, torch.tensor([1]), estimator=name, **options) for name in ("original", "centred"))
+    assert ((original - new).std() < 1e-9 * new.std()) == (design == "antithetic")
 
 
 def test_the_original_has_the_same_expectation_plus_the_mean_score():
@@ -214,7 +247,7 @@ def test_too_few_masks_are_refused(smooth, images):
 @pytest.mark.parametrize("design", DESIGNS)
 def test_the_standard_error_of_a_map_is_its_deviation_over_seeds(estimator, design):
     model, image = small_square(side=12)
-    options = dict(masks=320, cells=3, fill="black", score="logit", estimator=estimator, design=design, tolerance=1e-9)
+    options = dict(masks=64, cells=3, fill="black", score="logit", estimator=estimator, design=design, tolerance=1e-9)
     with pytest.warns(UserWarning, match="raise masks or the tolerance"):
         found = [sl.estimate("rise", model, image, ALL, seed=seed, **options) for seed in range(60)]
     maps = torch.cat([one.maps for one in found])
@@ -222,6 +255,16 @@ def test_the_standard_error_of_a_map_is_its_deviation_over_seeds(estimator, desi
     maps = maps - maps.mean((1, 2), keepdim=True)
     told = (torch.cat([one.error for one in found]) * spans).square().mean().sqrt()
     assert told / maps.var(0).mean().sqrt() == pytest.approx(1, abs=0.25)
+
+
+def test_about_one_map_in_three_ends_further_from_its_limit_than_the_tolerance():
+    model, image = small_square()
+    options = dict(masks=4000, cells=2, fill="black", score="logit", estimator="centred", tolerance=0.1)
+    limit = expected_map(model, image, 2, 0.5)
+    maps = torch.cat([RISE(model, image, torch.tensor([1]), seed=seed, **options) for seed in range(80)])
+    miss = (maps - limit - (maps - limit).mean((1, 2), keepdim=True)).square().mean((1, 2)).sqrt()
+    further = miss > options["tolerance"] * (maps.amax((1, 2)) - maps.amin((1, 2)))
+    assert further.double().mean() == pytest.approx(1 / 3, abs=0.15)
 
 
 @pytest.mark.parametrize("estimator", NEW)
@@ -271,6 +314,15 @@ class Hinge(nn.Module):
         return torch.cat([0 * hinge, hinge], 1)
 
 
+class Ramp(nn.Module):
+    """The logits 0 and max(x - 9/32, 0) - max(x - 21/32, 0) of the first pixel x."""
+
+    def forward(self, images):
+        pixel = images[:, 0, 0, :1]
+        ramp = (pixel - 9 / 32).relu() - (pixel - 21 / 32).relu()
+        return torch.cat([0 * ramp, ramp], 1)
+
+
 def test_only_the_interval_at_a_kink_is_halved():
     image = torch.ones(1, 1, 1, 2, dtype=torch.float64)
     found = sl.estimate("integrated_gradients", Hinge(), image, 1, baseline="black", tolerance=0.01)
@@ -278,6 +330,12 @@ def test_only_the_interval_at_a_kink_is_halved():
     assert found.passes.tolist() == [9 + 4]
     assert found.error.tolist() == pytest.approx([1 / 128])
     torch.testing.assert_close(found.maps, torch.tensor([[[0.5 - 1 / 256, 0]]], dtype=torch.float64))
+
+
+def test_errors_of_two_intervals_that_cancel_are_both_halved():
+    image = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    found = sl.estimate("integrated_gradients", Ramp(), image, 1, baseline="black", tolerance=0.01)
+    assert int(found.passes) > 9 and float(found.error) <= 0.01  # those of the first round are 1/32 and -1/32 of 3/8
 
 
 def test_a_linear_model_takes_the_nodes_of_the_first_round(linear, images):

@@ -152,6 +152,7 @@ FEWER = pd.DataFrame(
     [
         {
             "picture": picture,
+            "seed": seed,
             "estimator": estimator,
             "design": design,
             "passes": passes,
@@ -161,6 +162,7 @@ FEWER = pd.DataFrame(
         for design in ("independent", "antithetic", "stratified")
         for passes in (50, 500, 2000)
         for picture in ("cat", "dog")
+        for seed in (0, 2)
     ]
 )
 LONG = {

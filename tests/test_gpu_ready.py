@@ -10,6 +10,7 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.attribution.adaptive_path import ROUNDS, _moved
+from saliency_lib.attribution.estimators import ESTIMATORS, looks
 from saliency_lib.core.batching import _need_rows_first
 from saliency_lib.core.fills import FILLS, filled
 from saliency_lib.core.locks import Stream
@@ -35,6 +36,7 @@ ON_HOST = {
     ("lime", "backend", "lime"): "the package makes the masked copies as arrays, and has them scored a pass at a time",
     ("model_randomisation", "similarity", "ssim"): "scikit-image compares arrays; the maps of all steps together may not fit",
 }
+SHARED = {"reduction", "score", "fill", "baseline"}  # one function of the library for all entries of a table
 
 
 def network():
@@ -123,12 +125,20 @@ def test_an_entry_stays_on_the_gpu_and_waits_as_often_for_more_images_samples_ma
 
 
 def choices():
+    """Each named value of an option that is not its default, which every entry is tested with; of a shared option once per table.
+
+    The fill `noise` is each entry's own: an entry numbers its draws.
+    """
+    seen = set()
     for table, name in ENTRIES:
+        defaults = TABLES[table].defaults(name)
         for option, annotation in _annotations(TABLES[table][name].function).items():
-            limits = [limit for _, limit in _members(annotation) if isinstance(limit, Names)]
-            if option == "reduction" and name != ENTRIES[0][1]:
-                continue  # the same function of what every method returns
-            yield from ((table, name, option, value) for limit in limits for value in sorted(limit.table))
+            names = {value for _, limit in _members(annotation) if isinstance(limit, Names) for value in limit.table}
+            for value in sorted(names - {defaults.get(option)}):
+                key = (table, option, value) if option in SHARED and value != "noise" else (table, name, option, value)
+                if key not in seen:
+                    seen.add(key)
+                    yield table, name, option, value
 
 
 @pytest.mark.slow
@@ -223,8 +233,9 @@ def test_kernels_outside_the_tables_wait_as_often_for_more_work():
     check_waits(few, typical(labels.repeat(3), 2)[1], typical(labels, 6)[1])
 
 
-@pytest.mark.parametrize("augmentation", ["none", "crop_flip"])
-@pytest.mark.parametrize("objective", ["cross_entropy", "saliency_guided"])
+@pytest.mark.parametrize(
+    "objective, augmentation", [("cross_entropy", "none"), ("cross_entropy", "crop_flip"), ("saliency_guided", "none")]
+)
 def test_an_epoch_of_training_waits_as_often_for_many_batches_as_for_few(objective, augmentation, monkeypatch):
     fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
     monkeypatch.setattr(lightning_fabric, "Fabric", lambda **settings: fabric)
@@ -250,6 +261,32 @@ def test_an_epoch_of_training_waits_as_often_for_many_batches_as_for_few(objecti
     check_waits(few, trained(2, True)[2])
 
 
+class Hinge(nn.Module):
+    """Logits that bend where the first pixel is 1/2, so that each round of bisection halves one interval and the error."""
+
+    def forward(self, images):
+        return (images[:, :2, 0, 0] - 0.5).relu()
+
+
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, "bisection"])
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available:UserWarning", "ignore:.*raise masks or the tolerance:UserWarning")
+def test_with_a_tolerance_the_host_waits_a_fixed_number_of_times_per_round(estimator):
+    def waits_of(rounds, images=1):
+        pixels = on_gpu(torch.ones(images, 3, 8, 8))
+        with gpu() as waits:
+            if estimator == "bisection":
+                options = {"baseline": "black", "tolerance": 2.0 ** -(2 + rounds), "batch_size": 64}  # eight lines at a time
+                sl.METHODS["integrated_gradients"](Hinge(), pixels, 0, **options)
+            else:  # no map ends before its last mask
+                options = {"masks": looks(2000, 1)[rounds - 1], "tolerance": 1e-9, "estimator": estimator}
+                sl.METHODS["rise"](on_gpu(network()), pixels, 0, cells=4, **options)
+        return waits.total()
+
+    first, second, third, fourth = map(waits_of, (1, 2, 3, 4))
+    assert 0 < second - first == third - second == fourth - third
+    assert waits_of(3, images=8) <= third
+
+
 def test_gradients_and_maps_that_are_not_finite_are_still_refused():
     class Broken(nn.Module):
         def forward(self, images):
@@ -261,6 +298,7 @@ def test_gradients_and_maps_that_are_not_finite_are_still_refused():
     for name, options in {
         "gradient": {},
         "smoothgrad": {"samples": 3, "sigma": 0.0},
+        "integrated_gradients": {"tolerance": 0.1, "baseline": "white"},
         "guided_path_integrated_gradients": {"steps": 4, "baseline": "white"},
     }.items():
         with gpu(), pytest.raises(ValueError, match=r"gradient is NaN or infinite for images \[1, 3\]"):

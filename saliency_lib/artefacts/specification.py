@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import functools
-import hashlib
 import inspect
 import json
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_t
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
 
+from saliency_lib.core import seals
 from saliency_lib.core.registry import Entry, Registry
 from saliency_lib.core.validation import sentence
 
@@ -84,7 +84,7 @@ class Spec(abc.ABC):
         """Return the SHA-256 of everything that determines the artefact's numbers, upstream specifications included."""
         content = {"revision": REVISIONS[self.kind], **self.to_dict(), **self.implied()}
         content |= {name: value.digest for name, value in vars(self).items() if isinstance(value, Spec)}
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return seals.digest(content)
 
     @property
     @abc.abstractmethod

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -162,9 +162,8 @@ def path_gradient(
     targets: Tensor | None,
     path: Path,
     *,
-    slope: Slope = class_slope,
-    rule: Rule = plain,
     batch_size: Positive | None = None,
+    **options: Any,
 ) -> Tensor:
     """Average a gradient over a path, computed under a backward rule.
 
@@ -175,9 +174,8 @@ def path_gradient(
         images: (B, C, H, W) pixels.
         targets: (B,) classes; None for the predicted ones.
         path: the points and their weights.
-        slope: `slope(logits, inputs, targets)` returns what is averaged, (n, ...) for n points.
-        rule: how the gradient passes non-linear units: `rules.plain`, `rules.guided` or `rules.rescaled`.
         batch_size: most inputs in one pass; None chooses.
+        options: `slope` and `rule`, as in `averaged`.
 
     Returns:
         (B, ...), as `slope` gives it for one point: (B, C, H, W) with `class_slope`, in the images' dtype.
@@ -191,7 +189,7 @@ def path_gradient(
             targets = as_targets(targets, images)
         elif not path.stays:
             targets = resolve_targets(model, images, None, batch_size)
-        average, damaged = averaged(model, images, targets, path, slope=slope, rule=rule, batch_size=batch_size)
+        average, damaged = averaged(model, images, targets, path, batch_size=batch_size, **options)
     check_damage(damaged)
     return average
 
@@ -210,6 +208,8 @@ def averaged(
     """Return `path_gradient` of a frozen model, and the number (B,) of damaged gradients of each image, for `check_damage`.
 
     Args:
+        slope: `slope(logits, inputs, targets)` returns what is averaged, (n, ...) for n points.
+        rule: how the gradient passes non-linear units: `rules.plain`, `rules.guided` or `rules.rescaled`.
         known: whether the targets are known to be classes of the model. Nothing then makes the host wait for a GPU.
     """
     steps = len(path.weights)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.backward import Path, Slope, class_slope, path_gradient
+from saliency_lib.attribution.backward import Path, Slope, averaged, check_damage, class_slope
 from saliency_lib.attribution.estimate import note_estimate
 from saliency_lib.attribution.rules import Rule, plain
 from saliency_lib.core.batching import chunk_size, frozen, resolve_targets
+from saliency_lib.core.streams import sent
 
 FIRST = 8  # intervals of the first round
 AT_ONCE = 4  # fewest intervals that are halved in a round
@@ -119,7 +120,7 @@ def bisected_gradient(
         (B, C, H, W).
 
     Raises:
-        ValueError: `most` is below the nodes of the first round.
+        ValueError: `most` is below the nodes of the first round, or a gradient or a logit is as `path_gradient` refuses it.
     """
     if most <= FIRST:
         raise ValueError(f"with a tolerance, steps must be at least {FIRST + 1}, the nodes of the first round, got {most}")
@@ -127,14 +128,18 @@ def bisected_gradient(
     averages: list[Tensor] = []
     taken: list[int] = []
     errors: list[float] = []
+    damages: list[Tensor] = []
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)
         for first in range(0, len(images), size):
             block = slice(first, first + size)
-            lines = _bisected(model, images[block], baseline[block], targets[block], tolerance, most, slope, rule, batch_size)
+            ends = images[block], baseline[block], targets[block]
+            lines, damage = _bisected(model, *ends, tolerance, most, slope, rule, batch_size)
+            damages.append(damage)
             averages += [line.average() for line in lines]
             taken += [len(line.places) for line in lines]
             errors += [line.error for line in lines]
+    check_damage(torch.cat(damages))
     note_estimate(
         torch.tensor(taken).to(images.device), torch.tensor(errors, dtype=torch.float64).to(images), tolerance, most, "steps"
     )
@@ -151,27 +156,32 @@ def _bisected(
     slope: Slope,
     rule: Rule,
     batch_size: int | None,
-) -> list[_Line]:
-    """Return the lines of images (b, C, H, W) with all their nodes."""
+) -> tuple[list[_Line], Tensor]:
+    """Return the lines of images (b, C, H, W) with all their nodes, or none if a gradient is damaged, and the damage (b,)."""
     lines = [_Line(exact=slope is class_slope and rule is plain) for _ in images]
+    damage = torch.zeros(len(images), dtype=torch.int32, device=images.device)
     waiting = [(row, place) for row, line in enumerate(lines) for place in line.start()]
     while waiting:
-        rows = torch.tensor([row for row, _ in waiting], device=images.device)
-        places = torch.tensor([place for _, place in waiting], dtype=torch.float64).to(images)
+        rows = sent(torch.tensor([row for row, _ in waiting]), images.device)
+        places = sent(torch.tensor([place for _, place in waiting], dtype=torch.float64).to(images.dtype), images.device)
         inputs = torch.lerp(baseline[rows], images[rows], places.view(-1, 1, 1, 1))
-        scores, gradients = _at(model, inputs, targets[rows], slope, rule, batch_size)
+        scores, gradients, damaged = _at(model, inputs, targets[rows], slope, rule, batch_size)
+        damage.index_add_(0, rows, damaged)
         along = (gradients * (images - baseline)[rows]).flatten(1).double().sum(1)
-        for (row, place), *found in zip(waiting, scores.tolist(), along.tolist(), gradients, strict=True):
-            lines[row].add(place, *found)
+        numbers = torch.stack([scores, along, damaged.double()], 1).tolist()  # the only wait for a GPU in a round
+        if any(broken for _, _, broken in numbers):
+            return [], damage
+        for (row, place), (score, steepness, _), gradient in zip(waiting, numbers, gradients, strict=True):
+            lines[row].add(place, score, steepness, gradient)
         open_ = [row for row in dict.fromkeys(row for row, _ in waiting) if lines[row].error > tolerance]
         waiting = [(row, place) for row in open_ for place in lines[row].halves(tolerance, most)]
-    return lines
+    return lines, damage
 
 
 def _at(
     model: nn.Module, inputs: Tensor, targets: Tensor, slope: Slope, rule: Rule, batch_size: int | None
-) -> tuple[Tensor, Tensor]:
-    """Return the target's logit (n,) and the slope (n, C, H, W) at inputs (n, C, H, W)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the target's logit (n,), the slope (n, C, H, W) and whether it is damaged (n,), at inputs (n, C, H, W)."""
     scores = inputs.new_empty(len(inputs), dtype=torch.float64)
     chunk: list[Tensor] = []
 
@@ -184,4 +194,5 @@ def _at(
         return slope(logits, pixels, classes)
 
     path = Path(inputs.new_ones(1), at, stays=True)
-    return scores, path_gradient(model, inputs, targets, path, slope=watched, rule=rule, batch_size=batch_size)
+    found = averaged(model, inputs, targets, path, slope=watched, rule=rule, batch_size=batch_size, known=True)
+    return scores, *found

@@ -70,6 +70,6 @@ def note_estimate(passes: Tensor, error: Tensor, tolerance: float, most: int, wo
         found.append((passes, error))
     if count := int((error > tolerance).sum()):
         tell(
-            f"{count} of {len(error)} images have an error of up to {error.max():.2g} after {most} {words}, above the tolerance "
-            f"of {tolerance:g}; raise {words} or the tolerance"
+            f"{count} of {len(error)} images have an error of up to {float(error.max()):.2g} after {most} {words}, "
+            f"above the tolerance of {tolerance:g}; raise {words} or the tolerance"
         )

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class Grids:
         keep: probability that a cell is 1.
         together: how many consecutive masks depend on one another: 2 for pairs, else 1.
         down, across: (shifts, cells, H) and (shifts, cells, W), the weights that enlarge a grid at each shift.
+        known: the features of the first masks, in parts; those of each mask are computed once.
     """
 
     masks: Masks
@@ -31,6 +32,20 @@ class Grids:
     together: int
     down: Tensor
     across: Tensor
+    known: list[Tensor] = field(default_factory=list, repr=False)
+
+    @property
+    def bands(self) -> tuple[Tensor, Tensor]:
+        """Return the means over bands of each side, (k, H) and (k, W), whose products are the means over rectangles."""
+        return _bands(self.down), _bands(self.across)
+
+    def features(self, count: int) -> Tensor:
+        """Return the means of the first `count` masks over (cells - 1)^2 rectangles, minus the expected mask, (count, q)."""
+        rows, columns = self.bands
+        for start in range(sum(map(len, self.known)), count, 32):
+            numbers = torch.arange(start, min(start + 32, count), device=rows.device)
+            self.known.append((rows @ self.masks.at(numbers.new_zeros(1), numbers)[0].double() @ columns.T).flatten(1))
+        return torch.cat(self.known)[:count] - self.keep
 
     def part(self, start: int, stop: int) -> Masks:
         """Return the masks start, ..., stop - 1."""
@@ -57,10 +72,7 @@ def controlled(grids: Grids, scores: Tensor) -> tuple[Tensor, Tensor]:
     The model is a ridge regression on the means of the mask over (cells - 1)^2 rectangles, fitted without the mask's own draw.
     So the sum has the expectation of the centred one. Source: control variates; the regression with each draw left out is ours.
     """
-    rows, columns = (_bands(lines) for lines in (grids.down, grids.across))
-    places = torch.arange(scores.shape[1], device=scores.device)
-    found = [rows @ grids.masks.at(places[:1], some)[0].double() @ columns.T for some in places.split(32)]
-    features = torch.cat(found).flatten(1) - grids.keep
+    (rows, columns), features = grids.bands, grids.features(scores.shape[1])
     variance = grids.keep * (1 - grids.keep)
     design = torch.cat([torch.ones_like(features[:, :1]), features], 1)
     weights, slopes = _left_out(design, scores, grids.together, RIDGE * variance)

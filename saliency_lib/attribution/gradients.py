@@ -244,8 +244,8 @@ def smoothgrad(
     Args:
         samples: noisy copies, one forward and backward pass each; more give a smoother map.
         sigma: standard deviation of the noise as a share of the image's range; 0 gives the gradient.
-        design: `independent`, or `antithetic`: copies in pairs with opposite noise, whose errors partly cancel: their
-            mean is as near to the limit as that of 1.5 times as many independent ones on digits, 1.1 times on a photograph.
+        design: `independent`, or `antithetic`: copies in pairs with opposite noise. Their errors cancel as far as the gradient
+            is linear in the noise.
         seed, indices: fix the noise of each image, whatever batch it is in.
 
     Returns:

@@ -199,8 +199,8 @@ def lime(
         score: `probability`, `logit` or `softmax_twice`.
         variant: `weights` (1000 samples) or `saliency_benchmark` (100). Options that are given replace the variant's.
         backend: `torch`, or `lime` for that package, image by image, with the same settings and its own rows.
-        design: `independent` rows, or `antithetic`: after the first, every second one keeps what the one before it hides. On
-            digits the weights of 300 such rows are as near to the limit as those of 440 independent ones.
+        design: `independent` rows, or `antithetic`: after the first, every second one keeps what the one before it hides,
+            which brings the weights nearer to their limit.
         seed, indices: fix the rows of each image, whatever batch it is in, and a `noise` fill; the seed also fixes the
             segments.
 

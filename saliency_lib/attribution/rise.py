@@ -137,11 +137,15 @@ def rise(
         variant: `original` (2000 masks, 8 cells, keep 0.5, fill mean) or `saliency_benchmark` (500, 7, 0.1, black). Options
             that are given replace the variant's.
         estimator: `original`; `centred`: f_c minus its mean over the masks that are drawn without M replaces f_c; `controlled`:
-            f_c minus a linear model of the masks replaces it, and the model's exact map is added. Both have the expectation
-            of the original minus a constant image, the mean score, for every N, and far less noise.
-        design: how the masks depend on one another, see `drawn_grids`: `independent`, `antithetic` or `stratified`.
+            f_c minus a linear model of the masks replaces it, and the model's exact map is added. Both have far less noise
+            and, for every N, the expectation of the original minus a constant image. The constant is the mean score for
+            `centred`, and differs from it by O(1/N) for `controlled`. This is exact for draws that are independent of each
+            other, as masks are in the design `independent` and pairs in `antithetic`.
+        design: how the masks depend on one another, see `drawn_grids`: `independent`, `antithetic` or `stratified`. In pairs
+            of complements (`antithetic` at keep 0.5) the maps of `original` and `centred` are equal up to a constant image.
         tolerance: each image ends when the standard error of its map (up to a constant image, root mean square over the
-            pixels) is at most this share of the map's range; see `estimate` for how many masks it took. None takes all masks.
+            pixels) is at most this share of the map's range; see `estimate` for how many masks it took. A standard error is
+            no bound: about one map in three ends further than that from its limit. None takes all masks.
         seed: fixes the masks, which all images share.
         indices: together with the seed, fix a `noise` fill.
 
@@ -202,7 +206,7 @@ def _until(
         scores, done = torch.cat([scores, new], 1), stop
         maps[waiting], error[waiting] = estimated(grids, scores, weights_of, images[waiting], batch_size)
         passes[waiting] = done
-        going = error[waiting] > tolerance
+        going = (error[waiting] > tolerance).nonzero()[:, 0]
         waiting, scores = waiting[going], scores[going]
         if not len(waiting):
             break

@@ -3,7 +3,7 @@
 import html
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
 from saliency_lib.core.options import check_options, no_such
@@ -16,10 +16,12 @@ class Entry:
     Args:
         function: the function, already adapted to its table.
         name: its name in the table.
+        written: the function as it was written, before it was adapted to its table.
     """
 
     function: Callable[..., Any]
     name: str
+    written: Callable[..., Any] = field(kw_only=True)
 
     def __post_init__(self) -> None:
         # help(), `?` and inspect.signature() then show the function, not this class
@@ -29,11 +31,6 @@ class Entry:
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call the function."""
         return self.function(*args, **options)
-
-    @property
-    def written(self) -> Callable[..., Any]:
-        """The function as it was written, before it was adapted to its table."""
-        return vars(self).get("_written", self.function)
 
     @property
     def code(self) -> str:
@@ -106,9 +103,7 @@ class Registry(Mapping[str, E], Generic[E]):
 
     def entry(self, function: Callable, name: str, **facts: Any) -> E:
         """Return the entry of a function without entering it."""
-        entry = self._entry(self._entry.adapt(function, name, **facts), name, **facts)
-        vars(entry)["_written"] = function
-        return entry
+        return self._entry(self._entry.adapt(function, name, **facts), name, written=function, **facts)
 
     def fallback(self, function: Callable[[str], E | None]) -> Callable[[str], E | None]:
         """Decorate a function that supplies an entry, or None, for a name that is not in the table."""

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from saliency_lib.figures.maps import draw_image
 from saliency_lib.figures.style import BAD, GOOD, INK, add_axes, colour, key, line_style, row_label, shorten, styled, wrap
 from saliency_lib.figures.tables import draw_intervals
-from saliency_lib.statistics.intervals import bootstrap_interval, proportions, summary
+from saliency_lib.statistics.intervals import bootstrap_interval, mean_interval, proportions, summary
 
 
 def draw_bands(axes: Axes, places: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
@@ -96,10 +96,12 @@ def panels(
 def correlations(table: pd.DataFrame) -> Figure:
     """Draw how near maps of few passes are to a map of many, one line per estimator and one panel per design of the masks.
 
-    Thin lines are single pictures. The dotted line is the mean of the original estimator at its largest number of passes.
+    Thin lines are single pictures, over the seeds of their masks. The bands are 95 % intervals of the mean over the pictures and
+    the seeds. The dotted line is the mean of the original estimator at its largest number of passes.
 
     Args:
-        table: columns picture, estimator, design, passes, correlation; the estimator `original` has the design `independent`.
+        table: columns picture, seed, estimator, design, passes, correlation; the estimator `original` has the design
+            `independent`.
     """
     designs, estimators = (list(table[column].unique()) for column in ("design", "estimator"))
     figure = Figure(figsize=(3.1 * len(designs) + 0.6, 3.4))
@@ -108,7 +110,10 @@ def correlations(table: pd.DataFrame) -> Figure:
     for axes, design in zip(add_axes(figure, len(designs), len(designs), sharey=True), designs, strict=True):
         for name in estimators:
             part = table[(table["design"] == design) & (table["estimator"] == name)]
-            lines = part.pivot(index="passes", columns="picture", values="correlation")
+            lines = part.groupby(["passes", "picture"])["correlation"].mean().unstack()
+            tables = (some.pivot(index="seed", columns="picture", values="correlation") for _, some in part.groupby("passes"))
+            low, high = np.transpose([mean_interval(values.to_numpy()) for values in tables])
+            axes.fill_between(lines.index, low, high, color=colour(name), alpha=0.13, linewidth=0)
             axes.plot(lines.index, lines, color=colour(name), linewidth=0.6, alpha=0.35)
             axes.plot(lines.index, lines.mean(axis=1), color=colour(name), linewidth=2, marker="o", markersize=3)
         axes.axhline(goal, color=INK, linestyle=":", linewidth=1)
@@ -119,7 +124,7 @@ def correlations(table: pd.DataFrame) -> Figure:
         axes.set(title=f"{design} masks", ylim=(min(0, table["correlation"].min()), 1))
         axes.grid(axis="y")
     figure.supxlabel("passes (masks)")
-    figure.supylabel("rank correlation")
+    figure.supylabel("rank correlation (mean, 95 % band)")
     figure.legend(handles=key(estimators), loc="outside upper center", ncols=len(estimators))
     return figure
 

@@ -105,11 +105,12 @@ def spread_over_trainings(values: np.ndarray) -> tuple[float, float]:
 def mean_interval(values: np.ndarray, *, level: float = LEVEL) -> tuple[float, float]:
     """Return the interval of the mean of one number per image, (B,), or per training and image, (S, B).
 
-    For one training it is `bootstrap_interval`. For several it is Student's, with `spread_over_trainings`: the training is the
-    unit of replication. A bootstrap over five trainings would cover less than it says (.88 instead of .95 if they differ).
+    For one training, or one image, it is `bootstrap_interval`. For several it is Student's, with `spread_over_trainings`: the
+    training is the unit of replication. A bootstrap over five trainings would cover less than it says (.88 instead of .95 if
+    they differ).
     """
     values = np.asarray(values, dtype=float)
-    if values.ndim == 1 or len(values) == 1:
+    if values.ndim == 1 or 1 in values.shape:
         low, high = bootstrap_interval(values.reshape(-1), level=level)
         return float(low), float(high)
     error, freedom = spread_over_trainings(values)
