@@ -91,15 +91,16 @@ def machine() -> dict:
     }
 
 
-def write(table: pd.DataFrame, file: Path = CSV, command: str = "make bench", *, some: bool = False) -> None:
+def write(table: pd.DataFrame, file: Path = CSV, command: str = "make bench", *, some: bool = False, **facts: str) -> None:
     """Write the table as CSV and its origin as a JSON file beside it, each whole or not at all.
 
     The JSON file contains the digest of the CSV, so that a mismatch is noticed.
 
     Args:
+        facts: more that the origin says.
         some: the table has only some cases. Their rows replace the kept ones, and the JSON file says which were replaced.
     """
-    origin: dict = {"command": command, **machine()}
+    origin: dict = {"command": command, **facts, **machine()}
     if some and file.exists():
         kept = pd.read_csv(file).set_index("case")
         later = {"cases": list(table["case"]), **origin}
