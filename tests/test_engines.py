@@ -241,6 +241,13 @@ def test_nothing_is_sent_over_the_network(monkeypatch):
     sl.optimise(network(), pictures(), "openvino")
 
 
+def test_auto_is_the_fastest_engine_that_takes_the_network(monkeypatch):
+    soft = nn.Sequential(nn.Conv2d(3, 4, 3), Rare(), nn.Flatten(), nn.Linear(784, 3)).eval()
+    assert [sl.optimise(model, pictures(), "auto").engine for model in (network(), soft)] == ["openvino", "folded"]
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert sl.optimise(network(), pictures(), "auto").engine == "folded"
+
+
 def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'saliency-compendium\[openvino\]'"):
@@ -271,14 +278,14 @@ def test_the_store_says_which_engine_ran_and_builds_it_once(outputs, monkeypatch
         return engines.optimise(model, images, engine)
 
     monkeypatch.setattr("saliency_lib.artefacts.pipeline.optimise", watched)
-    maps = {e: sl.explain(sl.Explanation(TRAINING, "occlusion", stop=4, engine=e)) for e in (None, "openvino")}
+    maps = {e: sl.explain(sl.Explanation(TRAINING, "occlusion", stop=4, engine=e)) for e in (None, "openvino", "auto")}
     torch.testing.assert_close(maps["openvino"].maps, maps[None].maps, rtol=1e-3, atol=1e-6)
     spec = sl.Explanation(TRAINING, "edges", stop=4, engine="openvino")
     scores = {e: sl.score(sl.Score(spec, "deletion", {"steps": 4}, engine=e)) for e in (None, "openvino")}
     assert (scores[None].curve.area - scores["openvino"].curve.area).abs().max() <= 0.002
-    assert built.count("openvino") <= 1
+    assert built == ["openvino", "auto"]
     facts = [item.artefacts[0].facts["engine"] for item in (*maps.values(), *scores.values())]
-    assert facts == ["eager", "openvino", "eager", "openvino"]
+    assert facts == ["eager", "openvino", "openvino", "eager", "openvino"]
     assert scores["openvino"].artefacts[0].provenance["spec"]["engine"] == "openvino"
     assert (
         scores["openvino"]

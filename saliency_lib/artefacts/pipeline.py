@@ -174,7 +174,12 @@ def _explain(spec: Explanation, folder: Path) -> dict[str, Any]:
         targets.append(wanted.cpu())
     tensors = {"maps": torch.cat(maps), "targets": torch.cat(targets), "indices": images.indices}
     _write(folder / MAPS, tensors)
-    return {"images": len(images), "data": [described(part_of(spec))], "engine": spec.engine or "eager", **clock.ended()}
+    return {
+        "images": len(images),
+        "data": [described(part_of(spec))],
+        "engine": getattr(model, "engine", "eager"),
+        **clock.ended(),
+    }
 
 
 def score(spec: Score) -> Scored:
@@ -217,7 +222,7 @@ def _score(spec: Score, folder: Path) -> dict[str, Any]:
     curve = concatenated(curves)
     tensors = {name: value for name, value in vars(curve).items() if value is not None}
     _write(folder / CURVES, tensors | {"indices": images.indices})
-    facts = {"mean_area": float(curve.area.cpu().mean()), "engine": spec.engine or "eager"}
+    facts = {"mean_area": float(curve.area.cpu().mean()), "engine": getattr(model, "engine", "eager")}
     return {"images": len(images), "data": [described(part_of(spec.explanation))], **facts, **clock.ended()}
 
 

@@ -1,8 +1,10 @@
 """Engines: programs that run a model's forward passes faster than PyTorch does layer by layer."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +63,8 @@ class Optimised(nn.Module):
 
 def check_engine(name: str) -> str:
     """Return the name of an engine, and refuse one that there is not."""
-    if name not in BUILDERS:
-        raise no_such("engine", name, BUILDERS)
+    if name not in ENGINES:
+        raise no_such("engine", name, ENGINES)
     return name
 
 
@@ -74,9 +76,11 @@ def optimise(model: nn.Module, images: Tensor, engine: str = "folded", *, fallba
     - `compiled` is torch.compile with constant weights. It needs a C++ compiler and minutes, which it caches on the disk, and
       pads batches to one size.
     - `openvino` is OpenVINO (extra `openvino`), on the CPU in float32. It is ready within seconds.
+    - `auto` is `openvino` where that is installed and takes the model, and else `folded`; attribute `engine` of the result says
+      which.
 
-    The last two run forward passes alone. Methods that perturb images and metrics that follow scores take them like any other
-    model; what needs gradients or layers raises an error.
+    `compiled` and `openvino` run forward passes alone. Methods that perturb images and metrics that follow scores take them like
+    any other model; what needs gradients or layers raises an error.
 
     Args:
         model: maps pixels (B, C, H, W) to logits (B, K).
@@ -93,12 +97,16 @@ def optimise(model: nn.Module, images: Tensor, engine: str = "folded", *, fallba
         that depend on signs there (active gradients, guided backpropagation).
     """
     images, engine = check_images(images), check_engine(engine)
+    if engine == AUTO:
+        with contextlib.suppress(ValueError, ModuleNotFoundError):
+            return optimise(model, images, "openvino")
+        return optimise(model, images, "folded", fallback=fallback)
     images = images[: chunk_size(images, None)]
     with frozen(model), torch.inference_mode(False), torch.no_grad():
         expected = check_logits(model(arranged(images)))
         try:
             run = BUILDERS[engine](deepcopy(model), images)
-            result = run if isinstance(run, nn.Module) else Optimised(model, images, engine, run)
+            result: Any = run if isinstance(run, nn.Module) else Optimised(model, images, engine, run)
             _compare(result, images, expected)
         except ModuleNotFoundError:
             raise
@@ -109,6 +117,7 @@ def optimise(model: nn.Module, images: Tensor, engine: str = "folded", *, fallba
                 tell(f"{reason}; the original model is used")
                 return model
             raise ValueError(f"{reason}; use another engine, or fallback=True for the original model") from error
+    result.engine = engine
     return result.eval()
 
 
@@ -155,6 +164,9 @@ def _openvino(model: nn.Module, images: Tensor) -> Run:
 
 
 BUILDERS: dict[str, Callable[[nn.Module, Tensor], Run]] = {"folded": fold, "compiled": _compiled, "openvino": _openvino}
+
+AUTO = "auto"
+ENGINES = (AUTO, *BUILDERS)
 
 
 def _compare(run: Run, images: Tensor, expected: Tensor) -> None:
