@@ -1,5 +1,6 @@
 """Engines: the same logits, maps and scores for any number of images, and a clear word where one cannot be used."""
 
+import copy
 import functools
 import shutil
 import socket
@@ -16,6 +17,8 @@ import saliency_lib as sl
 from saliency_lib.core.batching import chunk_size
 from saliency_lib.networks import engines
 from saliency_lib.networks.folding import NORMS
+
+pytest.importorskip("openvino")
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 COMPILED = pytest.param("compiled", marks=[pytest.mark.slow, needs_compiler])  # takes seconds to compile
@@ -91,11 +94,15 @@ def test_methods_that_need_gradients_or_layers_are_no_black_boxes():
             sl.METHODS[name](optimised("openvino"), pictures(), 3, **quick(name))
 
 
-@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "gradcam", "deeplift"])
-def test_a_folded_network_keeps_its_gradients_and_layers(method):
-    options = quick(method) | ({"layer": "network.stages.0"} if method == "gradcam" else {})
-    options = {name: value for name, value in options.items() if name in sl.METHODS.options(method) and name != "layer"}
-    maps = [sl.METHODS[method](model, pictures(), 3, **options) for model in (network(), optimised("folded"))]
+@pytest.mark.parametrize("method", [name for name, entry in sl.METHODS.items() if entry.family in ("gradient", "path")])
+def test_a_folded_network_has_the_gradients_of_the_original(method):
+    model, images = copy.deepcopy(network()).double(), pictures().double()
+    maps = [sl.METHODS[method](one, images, 3, **quick(method)) for one in (model, sl.optimise(model, images))]
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-5, atol=1e-7 * float(maps[0].abs().max()))
+
+
+def test_a_folded_network_keeps_the_names_of_its_layers():
+    maps = [sl.METHODS["gradcam"](one, pictures(), 3, layer="layer1") for one in (network(), optimised("folded"))]
     torch.testing.assert_close(maps[1], maps[0], rtol=1e-3, atol=1e-4 * float(maps[0].abs().max()))
 
 
@@ -259,15 +266,30 @@ def test_a_missing_package_names_its_extra(monkeypatch):
 TRAINING = sl.Training(changes={"epochs": 1, "model_options": {"width": 2}, "images": 200})
 
 
-def test_only_black_boxes_are_explained_by_an_engine():
-    for name in sl.METHODS:
-        asked, usual = (sl.Explanation(TRAINING, name, stop=4, engine=engine) for engine in ("openvino", None))
-        assert (asked.engine == "openvino") == (name in BLACK_BOXES) == (asked.digest != usual.digest)
+def engine_of(method, asked):
+    return sl.Explanation(TRAINING, method, stop=4, engine=asked).engine
+
+
+def test_a_method_gets_an_engine_that_shows_what_it_needs():
+    for name, entry in sl.METHODS.items():
+        if entry.black_box:
+            assert [engine_of(name, asked) for asked in engines.ENGINES] == list(engines.ENGINES)
+        else:
+            folded = "folded" if entry.family in ("gradient", "path") else None
+            assert {asked: engine_of(name, asked) for asked in engines.ENGINES} == {
+                "auto": folded, "folded": folded, "compiled": None, "openvino": None
+            }  # fmt: skip
+            assert folded is None or "layer" not in sl.METHODS.options(name)
+    usual, other = (sl.Explanation(TRAINING, "gradient", stop=4, engine=engine) for engine in (None, "openvino"))
+    assert usual == other and usual.digest == other.digest != sl.Explanation(TRAINING, "gradient", stop=4, engine="folded").digest
+    with pytest.raises(ValueError, match="engine"):
+        sl.Explanation(TRAINING, "rise", engine="onnx")
+
+
+def test_a_metric_that_computes_new_maps_gets_no_engine():
     for name in sl.METRICS:
         score = sl.Score(sl.Explanation(TRAINING, stop=4), name, engine="folded")
         assert (score.engine == "folded") == (name in FOLLOWING)
-    with pytest.raises(ValueError, match="engine"):
-        sl.Explanation(TRAINING, "rise", engine="onnx")
 
 
 def test_the_store_says_which_engine_ran_and_builds_it_once(outputs, monkeypatch):

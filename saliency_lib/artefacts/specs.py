@@ -18,7 +18,7 @@ from saliency_lib.artefacts.specification import (
     specification,
 )
 from saliency_lib.artefacts.trainings import Training
-from saliency_lib.attribution.table import METHODS
+from saliency_lib.attribution.table import METHODS, Method
 from saliency_lib.core.options import no_such
 from saliency_lib.data.table import DATASETS
 from saliency_lib.evaluation.table import METRICS
@@ -30,6 +30,13 @@ Targets = Literal["predicted", "label"]
 
 def _by(engine: str | None) -> str:
     return f"-by-{engine}" if engine else ""
+
+
+def _engine_of(method: Method, asked: str | None) -> str | None:
+    """Return the engine that runs a method for which one is asked."""
+    if method.black_box:
+        return asked
+    return "folded" if method.family in ("gradient", "path") and asked in ("auto", "folded") else None
 
 
 @specification
@@ -47,8 +54,8 @@ class Explanation(Spec):
         stride: the distance between images: 1 takes every image, 2 every second one.
         targets: the class to explain, `predicted` or `label`.
         seed: determines the method's random numbers for each image.
-        engine: runs the model's forward passes, see `saliency_lib.optimise`. None means the network as it is, which every method
-            gets that is not a black box.
+        engine: runs the model, see `saliency_lib.optimise`. None means the network as it is. A method that is no black box gets
+            the folded network at most, and one that reads a layer the network as it is, whatever is asked for.
     """
 
     training: Training
@@ -71,8 +78,7 @@ class Explanation(Spec):
             raise no_such(f"split of dataset {self.dataset!r}", self.split, splits)
         if self.stop is not None and self.stop <= self.start:
             raise ValueError(f"stop must be greater than start, which is {self.start}, got {self.stop}")
-        if not METHODS[self.method].black_box:
-            object.__setattr__(self, "engine", None)
+        object.__setattr__(self, "engine", _engine_of(METHODS[self.method], self.engine))
 
     def implied(self) -> dict[str, Any]:
         """Return the method's options with their defaults, its revision unless it is the first, and code from outside."""
