@@ -57,13 +57,21 @@ def peaks():
         yield table.peak
 
 
+def here(name, side, tiny):
+    """A peak that is not measured, and the result of one side of a case."""
+    race = CASES[name].race(tiny)
+    return 1.0, (race.ours if side == "ours" else race.peer)()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LIGHT)
-def test_every_case_builds_and_its_sides_agree_at_a_tiny_size(name):
+def test_every_case_builds_and_its_sides_agree_at_a_tiny_size(name, monkeypatch):
     if CASES[name].quantity == "growth":  # whose four processes take ten seconds
         race = CASES[name].race(tiny=True)
         assert race.agreement.between(race.ours(), race.peer()).startswith("times the passes")
         return
+    if name != next(name for name in CASES if CASES[name].quantity == "memory"):  # one case shows that processes are measured
+        monkeypatch.setattr(table, "peak", here)
     found = table.row(CASES[name], 1, seconds, tiny=True)
     assert found["note"] if "note" in found else found["agreement"]
     assert set(found) <= set(table.COLUMNS)

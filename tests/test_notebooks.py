@@ -164,22 +164,30 @@ def test_a_notebook_without_its_parameters_or_its_defaults_is_refused():
         Run("03_mine", {"steps": 28})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("parameter", "message"),
+    ("changed", "message"),
     [
-        (("modle", "cnn"), "parameter of 03_deletion 'modle' is not known; did you mean 'model'"),
-        (("model", "resnet51"), "model 'resnet51' is not known"),
-        (("methods", "gradient edges"), "lack the control 'random', the reference for every area; add 'random'"),
-        (("methods", "random gradcma"), "method 'gradcma' is not known; did you mean 'gradcam'"),
+        ({"modle": "cnn"}, "parameter of 03_deletion 'modle' is not known; did you mean 'model'"),
+        ({"model": "resnet51"}, "model 'resnet51' is not known"),
+        ({"methods": "gradient edges"}, "lack the control 'random', the reference for every area; add 'random'"),
+        ({"methods": "random gradcma"}, "method 'gradcma' is not known; did you mean 'gradcam'"),
     ],
 )
-def test_papermill_fails_at_once_with_the_remedy(parameter, message, tmp_path):
-    words = [BIN / "papermill", paths.NOTEBOOKS / "03_deletion.ipynb", tmp_path / "out.ipynb", "-p", *parameter]
+def test_the_cells_of_a_notebook_refuse_a_wrong_parameter_before_any_work(changed, message, outputs):
+    known = {"In": ["", ""], **plans.defaults("03_deletion"), **changed}
+    with pytest.raises(ValueError, match=message):
+        for cell in cells(paths.NOTEBOOKS / "03_deletion.ipynb", "code")[1:]:
+            exec(cell.source, known)
+    assert not outputs.exists()
+
+
+@pytest.mark.slow
+def test_papermill_fails_at_once_with_the_remedy(tmp_path):
+    words = [BIN / "papermill", paths.NOTEBOOKS / "03_deletion.ipynb", tmp_path / "out.ipynb", "-p", "modle", "cnn"]
     environment = os.environ | {"SALIENCY_OUTPUTS": str(tmp_path / "outputs")}
     ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert ended.returncode != 0
-    assert message in ended.stderr
+    assert "parameter of 03_deletion 'modle' is not known; did you mean 'model'" in ended.stderr
     assert not (tmp_path / "outputs").exists()
 
 

@@ -99,12 +99,12 @@ def test_only_the_papers_own_setting_reproduces(dataset, model, as_trained, kind
 
 
 def test_few_trainings_count_more_than_many_images():
-    """Ten thousand images say nothing of other trainings: with five that disagree, a claim is inconclusive."""
+    """Two thousand images say nothing of other trainings: with five that disagree, a claim is inconclusive."""
     source = np.random.default_rng(0)
     by_training = np.array([0.10, -0.05, 0.08, 0.02, -0.03])
-    gain = by_training[:, None] + 0.1 * source.normal(size=(5, 10_000))
+    gain = by_training[:, None] + 0.1 * source.normal(size=(5, 2000))
     (row,) = statistics.verdict_table(["a"], [gain], family="").to_dict("records")
-    assert row["verdict"] == "inconclusive" and row["seeds"] == "3 of 5" and row["images"] == "10000"
+    assert row["verdict"] == "inconclusive" and row["seeds"] == "3 of 5" and row["images"] == "2000"
     (pooled,) = statistics.verdict_table(["a"], [gain.mean(0)], family="").to_dict("records")
     assert pooled["verdict"] == "supported" and pooled["seeds"] == ""
 
@@ -152,14 +152,14 @@ def test_bca_intervals_of_skewed_scores_cover_their_mean():
     """Lognormal scores of 100 images: percentile intervals end too early on the side of the long tail."""
     source, truth = np.random.default_rng(0), np.exp(0.5)
     misses = np.zeros((2, 2))  # of BCa and of percentile intervals: the truth below, above
-    for _ in range(600):
+    for _ in range(300):
         values = source.lognormal(size=100)
         means = values[source.integers(0, 100, (1000, 100))].mean(1)
         for row, (low, high) in zip(
             misses, (statistics.bootstrap_interval(values), np.quantile(means, [0.025, 0.975])), strict=True
         ):
             row += [truth < low, truth > high]
-    assert misses[0].sum() / 600 < 0.1 and misses[0, 1] < misses[1, 1]
+    assert misses[0].sum() / 300 < 0.1 and misses[0, 1] < misses[1, 1]
 
 
 def test_bca_intervals_are_scipys():

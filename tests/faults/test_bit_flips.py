@@ -132,6 +132,7 @@ def test_flipped_bits_of_a_table(outputs, capsys):
     count.report(capsys, least=60)
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_what_is_remembered_of_the_data(outputs, capsys, monkeypatch):
     count, spec = Count("bit flips in fingerprints"), SPECS["explanation"]
     sl.explain(spec)

@@ -197,6 +197,7 @@ def fault(call):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+@pytest.mark.slow
 def test_wrong_use_works_or_says_what_to_do(model, request, record_property):
     every = list(calls(model))
     draw = random.Random(request.config.option.randomly_seed)
