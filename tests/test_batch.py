@@ -306,6 +306,7 @@ def test_a_dry_run_of_all_plans_prints_what_each_would_run(scale, profile, tmp_p
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_at_an_unknown_scale_stops_at_once():
     process = snakemake("-n", "--cores", "1", "--config", "scale=large")
     assert "scale 'large' is not known; one of: embedded, paper" in printed(process)
@@ -352,6 +353,7 @@ def test_no_gpu_is_ever_given_to_two_jobs_at_once(tmp_path):
     assert len(list(tmp_path.glob("done-*"))) == 6
 
 
+@pytest.mark.slow
 def test_the_gpus_are_those_that_the_driver_lists(tmp_path):
     fake = tmp_path / "bin" / "nvidia-smi"
     fake.parent.mkdir()

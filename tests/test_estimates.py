@@ -442,7 +442,7 @@ def test_rows_of_lime_in_pairs_are_complements_after_the_first(samples):
 
 def test_weights_of_paired_rows_are_nearer_to_those_of_very_many(relu_net, images):
     options = dict(segments=torch.arange(16).view(4, 4).repeat_interleave(4, 0).repeat_interleave(4, 1).expand(5, -1, -1))
-    limit = sl.METHODS["lime"](relu_net, images, samples=20_000, seed=99, score="logit", **options)
+    limit = sl.METHODS["lime"](relu_net, images, samples=5000, seed=99, score="logit", **options)
 
     def miss(design):
         maps = [sl.METHODS["lime"](relu_net, images, samples=200, seed=seed, design=design, score="logit", **options)

@@ -160,9 +160,8 @@ def test_the_saliency_benchmark_by_hand():
     assert (released.area - inserted.area).item() == pytest.approx(250 / 1600)
 
 
-@pytest.mark.parametrize("size", [(1, 2, 64, 70), (2, 1, 65, 64)])
-def test_the_saliency_benchmark_starts_from_torchvisions_blur(size):
-    images = torch.rand(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+def test_the_saliency_benchmark_starts_from_torchvisions_blur():
+    images = torch.rand(1, 2, 64, 70, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     theirs = torchvision.transforms.functional.gaussian_blur(images, [127, 127], [17.0, 17.0])
     torch.testing.assert_close(filled("wide_blur", None, images), theirs, rtol=1e-6, atol=0)  # its kernel is of float32
 
