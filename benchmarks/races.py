@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import saliency_lib as sl
 from benchmarks import procedures
 from benchmarks.engines import optimised
-from benchmarks.measure import Race, difference, rank_correlation
+from benchmarks.measure import Disagreement, Race, difference, rank_correlation
 from benchmarks.scenes import bare_passes, network, photographs, trained
 from saliency_lib.attribution.rise import random_grids, unit_range
 from saliency_lib.attribution.sidu import feature_masks, features_at
@@ -18,6 +18,7 @@ from saliency_lib.core.batching import arranged, chunk_size, frozen
 from saliency_lib.core.streams import generator
 
 LAYER = "layer4"
+NODES = [round(50 * 2 ** (k / 2)) for k in range(13)]  # 50, 71, 100, ..., 3200, of a path of captum
 
 
 def gradcam(side: int, images: int, engine: str | None = None) -> Race:
@@ -253,11 +254,13 @@ def integrated_gradients(side: int, steps: int, batch: int | None) -> Race:
 def completeness(model: str, side: int, images: int, tolerance: float) -> Race:
     """Build the race of integrated gradients that end at an error of completeness against captum's with the nodes it needs.
 
-    captum's nodes are, for each image, the first of 50, 100, 200, ..., 3200 with which its error is at most the tolerance, by
-    luck or not.
+    captum's nodes are, for each image, the first of `NODES` with which its error is at most the tolerance, by luck or not.
 
     Args:
         tolerance: the error relative to the change of the score.
+
+    Raises:
+        Disagreement: one of the two does not reach the tolerance.
     """
     from captum.attr import IntegratedGradients
 
@@ -266,7 +269,6 @@ def completeness(model: str, side: int, images: int, tolerance: float) -> Race:
     black = torch.zeros_like(pixels)
     with torch.no_grad():
         ends = [network_(inputs).gather(1, targets[:, None])[:, 0] for inputs in (pixels, black)]
-    needed: list[int] = []
 
     def theirs(row: int, nodes: int) -> Tensor:
         one = slice(row, row + 1)
@@ -275,18 +277,25 @@ def completeness(model: str, side: int, images: int, tolerance: float) -> Race:
         )
         return found.sum(1).float()
 
-    for row in range(images):
-        change, nodes = ends[0][row] - ends[1][row], 50
-        while abs(theirs(row, nodes).sum() - change) > tolerance * abs(change) and nodes < 3200:
-            nodes *= 2
-        needed.append(nodes)
+    def enough(row: int) -> int:
+        change = ends[0][row] - ends[1][row]
+        for nodes in NODES:
+            if abs(theirs(row, nodes).sum() - change) <= tolerance * abs(change):
+                return nodes
+        raise Disagreement(
+            f"captum's completeness error of image {row} is above {tolerance:g} with {NODES[-1]} nodes; use a larger tolerance"
+        )
+
     options = {"baseline": "black", "tolerance": tolerance, "steps": 2000}
-    taken = sl.estimate("integrated_gradients", network_, pixels, targets, **options).passes
+    taken = sl.estimate("integrated_gradients", network_, pixels, targets, **options)
+    if (taken.error > tolerance).any():
+        raise Disagreement(f"our completeness error is {taken.error.max():.2g}, above {tolerance:g}; use a larger tolerance")
+    needed = [enough(row) for row in range(images)]
     return Race(
         lambda: sl.METHODS["integrated_gradients"](network_, pixels, targets, **options),
         lambda: torch.cat([theirs(row, nodes) for row, nodes in enumerate(needed)]),
         rank_correlation(0.9),
-        bare_passes(network_, pixels, int(taken.sum()), backward=True),
+        bare_passes(network_, pixels, int(taken.passes.sum()), backward=True),
     )
 
 

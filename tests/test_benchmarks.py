@@ -17,7 +17,7 @@ sys.path.insert(0, str(paths.ROOT))  # benchmarks are no part of the installed p
 pytest.importorskip("pytorch_grad_cam")
 
 from benchmarks import __main__ as command
-from benchmarks import passes, scenes, table
+from benchmarks import passes, races, scenes, table
 from benchmarks.cases import CASES, QUANTITIES, Case
 from benchmarks.measure import (
     BUDGET,
@@ -131,6 +131,14 @@ def test_a_kernel_that_makes_more_passes_than_its_definition_disagrees():
     wasteful = method("rise", 32, passes=2, masks=8)
     with pytest.raises(Disagreement, match="surplus passes is 7"):
         wasteful.agreement.between(wasteful.ours(), wasteful.peer())
+
+
+def test_a_race_to_a_tolerance_that_one_side_does_not_reach_is_refused(monkeypatch):
+    monkeypatch.setattr(races, "NODES", [1])
+    with pytest.raises(Disagreement, match=r"captum's completeness error of image 0 is above 0.1 with 1 nodes; use a larger"):
+        races.completeness("cnn", 32, 1, 0.1)
+    with pytest.warns(UserWarning), pytest.raises(Disagreement, match=r"our completeness error is .*, above 1e-12; use a larger"):
+        races.completeness("cnn", 32, 1, 1e-12)
 
 
 def test_the_bare_passes_go_through_the_network_as_often_as_they_say():
