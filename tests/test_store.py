@@ -185,6 +185,14 @@ def test_a_place_that_cannot_be_written_is_an_error_before_any_work(tmp_path, mo
         store.fetch(SPEC, never)
 
 
+@pytest.mark.parametrize("name", ["training", ".locks"])
+def test_a_file_where_a_folder_of_the_store_has_to_be_is_an_error_with_the_way_out(name, outputs):
+    outputs.mkdir()
+    (outputs / name).write_text("in the way")
+    with pytest.raises(OSError, match=r"nothing was stored in .*something else is in the way .*SALIENCY_OUTPUTS"):
+        store.fetch(SPEC, never)
+
+
 def _build_within(outputs, limit, queue, work):
     torch.set_num_threads(1)  # a forked process lacks the threads of the process that it comes from, and would wait for them
     paths.OUTPUTS = outputs

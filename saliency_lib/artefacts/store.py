@@ -138,9 +138,7 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
     folder = place(spec)
     with explain_disk_errors(folder.parent):
         paths.made(folder.parent)
-        lock = lock_of(spec)
-        lock.parent.mkdir(exist_ok=True)
-        with locked(lock, folder.name):
+        with locked(lock_of(spec), folder.name):
             found = find(spec)
             if found:
                 return found
