@@ -174,6 +174,44 @@ def test_a_change_that_is_easy_to_overlook_counts(what, project, tmp_path):
     assert found[0] == found[1] and len(set(found)) > 1
 
 
+class Base:
+    offset = 1
+
+
+class Twin:
+    offset = 1
+
+
+def with_helper(helper):
+    space = {"__name__": "cell", "helper": helper}
+    exec("def mine(model, images):\n    return [helper(image) for image in (lambda: images)()] or (lambda: helper)", space)
+    return space["mine"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda a, b: a + b, lambda a, b: a - b),
+        (lambda a, b: a, lambda a, *b: a),
+        (lambda a, b: a, lambda a, b, /: a),
+        (with_helper(lambda x: x), with_helper(lambda x: -x)),
+        *[tuple(functools.partial(print, value) for value in pair) for pair in (
+            (torch.zeros(4), torch.zeros(2, 2)),
+            (torch.zeros(4), torch.zeros(4, dtype=torch.int32)),
+            (type("Mine", (Base,), {}), type("Mine", (Twin,), {})),
+        )],
+    ],
+)  # fmt: skip
+def test_any_part_of_a_function_counts(one, other):
+    assert code_sha256(one) == code_sha256(one) != code_sha256(other)
+
+
+def test_a_set_is_the_same_in_any_order():
+    sets = {0, 8}, {8, 0}
+    assert list(sets[0]) != list(sets[1])
+    assert len({code_sha256(functools.partial(print, one)) for one in sets}) == 1
+
+
 def test_a_module_that_names_itself_in_a_circle_ends(project, tmp_path):
     project("import other as other\ndef helper(x):\n    return x\n", "other")
     assert code_sha256(project("import other\ndef mine(model, images):\n    return other.other.helper(images)").mine)

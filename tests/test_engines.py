@@ -1,5 +1,6 @@
 """Engines: the same logits, maps and scores for any number of images, and a clear word where one cannot be used."""
 
+import dataclasses
 import functools
 import shutil
 import socket
@@ -261,6 +262,13 @@ def test_only_black_boxes_are_explained_by_an_engine():
         assert (score.engine == "folded") == (name in FOLLOWING)
     with pytest.raises(ValueError, match="engine"):
         sl.Explanation(TRAINING, "rise", engine="onnx")
+
+
+def test_an_engine_runs_the_model_that_is_asked_for(outputs):
+    for seed in (0, 1):
+        spec = sl.Explanation(dataclasses.replace(TRAINING, seed=seed), "occlusion", stop=2)
+        maps = [sl.explain(dataclasses.replace(spec, engine=engine)).maps for engine in (None, "folded")]
+        torch.testing.assert_close(*maps, rtol=1e-4, atol=1e-5)
 
 
 def test_the_store_says_which_engine_ran_and_builds_it_once(outputs, monkeypatch):

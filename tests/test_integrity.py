@@ -149,6 +149,18 @@ def test_a_changed_file_of_the_same_size_and_time_is_noticed(tones, monkeypatch)
         sl.train(spec)
 
 
+def test_class_folders_that_swap_their_names_are_noticed(tones, monkeypatch):
+    monkeypatch.setattr(parts, "SETTLED", 0)
+    spec = dataclasses.replace(TRAINING, dataset="tones")
+    for _ in range(2):
+        sl.train(spec)
+        inputs.forget()
+    for old, new in (("dark", "between"), ("light", "dark"), ("between", "light")):
+        (tones / "train" / old).rename(tones / "train" / new)
+    with pytest.raises(ValueError, match=r"the images and labels of tones \(train\) are not those"):
+        sl.train(spec)
+
+
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_wrong_note_of_the_data_that_cannot_be_deleted_changes_nothing(changed, outputs, monkeypatch):
     sl.explain(SPEC)

@@ -87,7 +87,7 @@ class _Description:
     """Describe values as nested lists of texts. What is met again is named by its number, so that circles end."""
 
     def __init__(self, package: str):
-        self.package = package
+        self.package = "" if package in sys.stdlib_module_names else package
         self.met: dict[int, tuple[int, Any]] = {}
         self.modules: set[tuple[str, types.CodeType]] = set()
 
@@ -100,7 +100,7 @@ class _Description:
 
     def _is_home(self, module: str) -> bool:
         top = module.partition(".")[0]
-        return top not in (LIBRARY, "builtins") and (top == self.package or not _installed(module))
+        return top != LIBRARY and (top == self.package or not _installed(module))
 
     def of(self, value: Any, where: str) -> Any:
         """Return the description of a value; `where` names it in errors."""
