@@ -287,6 +287,25 @@ def test_an_edited_provenance_is_refused(old, new, outputs):
         sl.train(TRAINING)
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_artefact_does_not_name_itself_among_those_to_delete_with_it(linked, outputs, tmp_path):
+    if linked:
+        (tmp_path / "elsewhere").mkdir()
+        outputs.symlink_to(tmp_path / "elsewhere")
+    sl.explain(SPEC)
+    weights = load_file(store.find(TRAINING).folder / pipeline.WEIGHTS)
+    forge(TRAINING, pipeline.WEIGHTS, {name: value + np.float32(0.01) for name, value in weights.items()})
+    with pytest.raises(ValueError, match=rf"delete the folder \S*{SPEC.name}, and run again to rebuild them"):
+        sl.explain(SPEC)
+
+
+def test_a_kind_that_is_a_link_out_of_the_store_is_refused(outputs, tmp_path):
+    outputs.mkdir()
+    (outputs / "training").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match=r"does not name something inside .*no link that leads out of that folder"):
+        sl.train(TRAINING)
+
+
 def test_a_rebuilt_upstream_is_noticed_by_all_that_was_made_from_the_old_one(chain):
     folder = store.find(TRAINING).folder
     weights = load_file(folder / pipeline.WEIGHTS)
