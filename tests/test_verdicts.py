@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from saliency_lib import statistics
-from saliency_lib.statistics.intervals import spread_over_trainings
+from saliency_lib.statistics.intervals import mean_interval, spread_over_trainings
 
 CLAIMED = pd.DataFrame(
     {
@@ -137,7 +137,10 @@ def test_the_error_over_trainings_by_hand():
 
 def test_the_spread_over_trainings_by_hand():
     """Two trainings with the means 0.5 and 3.5, two images with 1 and 3, and a rest of 0.5 with both signs."""
-    error, freedom = spread_over_trainings(np.array([[0.0, 1.0], [2.0, 5.0]]))
+    values = np.array([[0.0, 1.0], [2.0, 5.0]])
+    error, freedom = spread_over_trainings(values)
+    reach = stats.t.ppf(0.975, freedom) * error
+    assert mean_interval(values) == pytest.approx((2 - reach, 2 + reach))
     assert error == pytest.approx((2.25 + 1 - 0.25) ** 0.5) and freedom == pytest.approx(3**2 / (2.25**2 + 1 + 0.25**2))
     large = np.array([[6.0, -2.0], [-4.0, 0.0]])  # parts of 2, 1 and 3: the variance is never less than that of one part
     assert spread_over_trainings(large)[0] == spread_over_trainings(large.T)[0] == pytest.approx(2)
@@ -179,6 +182,15 @@ def test_bca_intervals_are_scipys():
     ).confidence_interval
     np.testing.assert_allclose(ours, np.stack([theirs.low, theirs.high]), atol=0.12 * values.std(0).max() / 60**0.5)
     assert np.stack(statistics.bootstrap_interval(np.full(30, 0.5))).tolist() == [0.5, 0.5]
+
+
+def test_the_bias_of_bca_intervals_is_scipys():
+    """The mean over many resamplings is exact enough to tell the correction of the bias."""
+    values = np.random.default_rng(0).lognormal(sigma=3, size=40)
+    many = {"n_resamples": 100_000, "batch": 10_000, "rng": np.random.default_rng(1)}
+    theirs = stats.bootstrap((values,), np.mean, method="BCa", **many).confidence_interval
+    ours = np.mean([statistics.bootstrap_interval(values, seed=seed) for seed in range(40)], axis=0)
+    np.testing.assert_allclose(ours, theirs, atol=0.02 * values.std() / 40**0.5)
 
 
 def test_robustness_names_the_choices_that_change_a_verdict():
