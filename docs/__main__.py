@@ -37,9 +37,7 @@ def build() -> Path:
         raise FileNotFoundError(f"there are no executed notebooks in {paths.relative(plans.RUNS)}; run `make reproduce` first")
     SITE.mkdir(parents=True, exist_ok=True)
     target = SITE / "html"
-    lock = SITE.parent / ".locks" / "report"
-    lock.parent.mkdir(exist_ok=True)
-    with locked(lock, "the site"), _draft(target) as place:
+    with locked(SITE.parent / ".locks" / "report", "the site"), _draft(target) as place:
         source, draft = place / "source", place / "html"
         write(run, [step for step in steps if not step.output.is_file()], source)
         sphinx(source, draft)

@@ -32,7 +32,7 @@ def environment() -> jinja2.Environment:
     folder = jinja2.FileSystemLoader(paths.ROOT / "docs" / "templates")
     result = jinja2.Environment(loader=folder, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     result.filters |= {
-        "plain": lambda text: re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(str(text).split("\n"))),
+        "plain": lambda text: re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", markup.one_line(text)),
         "code": markup.code,
         "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
         "rounded": lambda cell: f"{float(cell):.3f}" if re.fullmatch(r"-?\d+\.\d{6}", cell) else cell,

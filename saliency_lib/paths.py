@@ -28,11 +28,14 @@ def inside(folder: Path, name: str) -> Path:
     """Return the path `folder/name`, and refuse a name that leads out of the folder.
 
     Raises:
-        ValueError: `name` is absolute, empty or leads out of `folder`.
+        ValueError: `name` is absolute, empty or leads out of `folder`, for instance by a link.
     """
     path = Path(os.path.realpath(folder / name))  # not resolve(), which raises for a loop of links
     if not name or not path.is_relative_to(folder.resolve()) or path == folder.resolve():
-        raise ValueError(f"{name!r} does not name something inside {relative(folder)}/; use a plain name without '..'")
+        raise ValueError(
+            f"{name!r} does not name something inside {relative(folder)}/; use a plain name without '..', and no link that leads "
+            "out of that folder"
+        )
     return path
 
 

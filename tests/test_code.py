@@ -131,6 +131,92 @@ def test_a_helper_of_another_module_of_the_project_counts_and_an_installed_one_c
     assert code_sha256(project(text).mine) != before
 
 
+HIDDEN = {  # two texts of a module that differ in what it is easy to overlook; `other` is another module of the project
+    "a module of a package": "import pack.inner\ndef mine(model, images):\n    return pack.inner.helper(images)",
+    "a module in a closure": "import other\ndef made(one):\n    return lambda model, x: one.helper(x)\nmine = made(other)",
+    "an import in the function": "def mine(model, images):\n    from other import helper\n    return helper(images)",
+    "an import of a module in the function": "def mine(model, x):\n    from pack import inner\n    return inner.helper(x)",
+    "a decorated method": "@torch.no_grad()\ndef mine(model, images):\n    return images + 1",
+    "a decorator": "@torch.no_grad()\ndef mine(model, images):\n    return images",
+    "a decorated helper": "@torch.no_grad()\ndef helper(x):\n    return x + 1\ndef mine(model, x):\n    return helper(x)",
+    "a function of the type of its argument": (
+        "import functools\n@functools.singledispatch\ndef helper(x):\n    return x\n@helper.register\ndef _(x: int):\n"
+        "    return x + 1\ndef mine(model, images):\n    return helper(images)"
+    ),
+    "a picker": "import operator\npick = operator.itemgetter(1)\ndef mine(model, images):\n    return pick(images)",
+    "a method of an array": "scale = torch.full((2,), 1).mul\ndef mine(model, images):\n    return scale(images)",
+    "a long pattern": f"import re\nmark = re.compile('{'a' * 220} + 1')\ndef mine(model, images):\n    return mark",
+    "a class of lists": "class Mine(list):\n    def add(self, x):\n        return x + 1\none = Mine()\ndef mine(model):\n    one",
+    "a class of texts": "class Mine(str):\n    def add(self, x):\n        return x + 1\none = Mine()\ndef mine(model):\n    one",
+    "a method of an enumeration": (
+        "import enum\nclass Mine(enum.Enum):\n    ONE = 0\n    def add(self, x):\n        return x + 1\n"
+        "def mine(model, images):\n    return Mine.ONE"
+    ),
+    "a class of classes": (
+        "class Kind(type):\n    def add(self, x):\n        return x + 1\nclass Mine(metaclass=Kind):\n    pass\n"
+        "def mine(model, images):\n    return Mine"
+    ),
+    "a slot": "class Mine:\n    __slots__ = ('x',)\none = Mine()\none.x = 0 + 1\ndef mine(model, images):\n    return one",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+def test_a_change_that_is_easy_to_overlook_counts(what, project, tmp_path):
+    helper, found = "def helper(x):\n    return x + 1\n", []
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").write_text("")
+    for old, new in (("", ""), ("", ""), ("+ 1", "+ 2"), ("(1)", "(2)"), (", 1)", ", 2)"), ("no_grad", "enable_grad")):
+        (tmp_path / "pack" / "inner.py").write_text(helper.replace(old, new))
+        for name in ("pack", "pack.inner"):
+            sys.modules.pop(name, None)
+        project(helper.replace(old, new), "other")
+        found.append(code_sha256(project(HIDDEN[what].replace(old, new)).mine))
+    assert found[0] == found[1] and len(set(found)) > 1
+
+
+class Base:
+    offset = 1
+
+
+class Twin:
+    offset = 1
+
+
+def with_helper(helper):
+    space = {"__name__": "cell", "helper": helper}
+    exec("def mine(model, images):\n    return [helper(image) for image in (lambda: images)()] or (lambda: helper)", space)
+    return space["mine"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda a, b: a + b, lambda a, b: a - b),
+        (lambda a, b: a, lambda a, *b: a),
+        (lambda a, b: a, lambda a, b, /: a),
+        (with_helper(lambda x: x), with_helper(lambda x: -x)),
+        *[tuple(functools.partial(print, value) for value in pair) for pair in (
+            (torch.zeros(4), torch.zeros(2, 2)),
+            (torch.zeros(4), torch.zeros(4, dtype=torch.int32)),
+            (type("Mine", (Base,), {}), type("Mine", (Twin,), {})),
+        )],
+    ],
+)  # fmt: skip
+def test_any_part_of_a_function_counts(one, other):
+    assert code_sha256(one) == code_sha256(one) != code_sha256(other)
+
+
+def test_a_set_is_the_same_in_any_order():
+    sets = {0, 8}, {8, 0}
+    assert list(sets[0]) != list(sets[1])
+    assert len({code_sha256(functools.partial(print, one)) for one in sets}) == 1
+
+
+def test_a_module_that_names_itself_in_a_circle_ends(project, tmp_path):
+    project("import other as other\ndef helper(x):\n    return x\n", "other")
+    assert code_sha256(project("import other\ndef mine(model, images):\n    return other.other.helper(images)").mine)
+
+
 def test_another_version_of_the_package_counts(project, monkeypatch):
     mine = project("def mine(model, images, targets=None):\n    return images.mean(1)\n").mine
     found = []
@@ -178,11 +264,14 @@ def test_plain_values_arrays_networks_and_modules_can_be_in_a_closure(value):
 
 def test_what_cannot_be_told_apart_is_refused_with_the_way_out(monkeypatch):
     source = random.Random(0)
+    draw = source.random
 
     def mine(model, images, targets=None):
         return images.mean(1) * source.random()
 
     monkeypatch.setitem(sl.METHODS._entries, "mine", sl.METHODS.entry(mine, "mine"))
+    with pytest.raises(ValueError, match=r"uses 'draw', a random\.Random"):
+        code_sha256(lambda: draw())
     monkeypatch.setitem(sl.METHODS._entries, "len", sl.METHODS.entry(len, "len"))
     with pytest.raises(ValueError, match=r"method 'mine' uses 'source', a random\.Random, .*; make it inside the function"):
         sl.Explanation(TRAINING, "mine").digest  # noqa: B018

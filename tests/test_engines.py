@@ -1,6 +1,7 @@
 """Engines: the same logits, maps and scores for any number of images, and a clear word where one cannot be used."""
 
 import copy
+import dataclasses
 import functools
 import shutil
 import socket
@@ -290,6 +291,13 @@ def test_a_metric_that_computes_new_maps_gets_no_engine():
     for name in sl.METRICS:
         score = sl.Score(sl.Explanation(TRAINING, stop=4), name, engine="folded")
         assert (score.engine == "folded") == (name in FOLLOWING)
+
+
+def test_an_engine_runs_the_model_that_is_asked_for(outputs):
+    for seed in (0, 1):
+        spec = sl.Explanation(dataclasses.replace(TRAINING, seed=seed), "occlusion", stop=2)
+        maps = [sl.explain(dataclasses.replace(spec, engine=engine)).maps for engine in (None, "folded")]
+        torch.testing.assert_close(*maps, rtol=1e-4, atol=1e-5)
 
 
 def test_the_store_says_which_engine_ran_and_builds_it_once(outputs, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import shutil
 import warnings
@@ -66,8 +67,8 @@ def forge(spec, file=None, tensors=None, **facts):
 # What an artefact was made from.
 
 
-def repaint(tones):
-    Image.new("L", (28, 28), 255).save(tones / "train" / "dark" / "dark0.png")
+def repaint(tones, split="train"):
+    Image.new("L", (28, 28), 255).save(tones / split / "dark" / "dark0.png")
 
 
 def relabel(tones):
@@ -120,6 +121,112 @@ def test_data_are_read_again_only_if_their_files_changed(tones, monkeypatch):
     inputs.forget()
     with pytest.raises(ValueError, match="the images of tones"):
         sl.train(spec)
+
+
+def test_a_file_that_was_just_written_is_read_again_whatever_its_time_says(tones):
+    spec = dataclasses.replace(TRAINING, dataset="tones")
+    for file in tones.rglob("*.png"):
+        os.utime(file, (0, 0))
+    sl.train(spec)
+    inputs.forget()
+    sl.train(spec)
+    assert not [part for part in inputs.parts_of(spec) if parts._note(part).exists()]
+
+
+def test_a_changed_file_of_the_same_size_and_time_is_noticed(tones, monkeypatch):
+    monkeypatch.setattr(parts, "SETTLED", 0)
+    spec, file = dataclasses.replace(TRAINING, dataset="tones"), tones / "train" / "dark" / "dark1.png"
+    sl.train(spec)
+    inputs.forget()
+    sl.train(spec)
+    assert all(parts._note(part).exists() for part in inputs.parts_of(spec))
+    before = file.stat()
+    Image.new("L", (28, 28), 50).save(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    inputs.forget()
+    with pytest.raises(ValueError, match=r"the images of tones \(train\) are not those"):
+        sl.train(spec)
+
+
+def test_class_folders_that_swap_their_names_are_noticed(tones, monkeypatch):
+    monkeypatch.setattr(parts, "SETTLED", 0)
+    spec = dataclasses.replace(TRAINING, dataset="tones")
+    for _ in range(2):
+        sl.train(spec)
+        inputs.forget()
+    for old, new in (("dark", "between"), ("light", "dark"), ("between", "light")):
+        (tones / "train" / old).rename(tones / "train" / new)
+    with pytest.raises(ValueError, match=r"the images and labels of tones \(train\) are not those"):
+        sl.train(spec)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_wrong_note_of_the_data_that_cannot_be_deleted_changes_nothing(changed, outputs, monkeypatch):
+    sl.explain(SPEC)
+    inputs.forget()
+    sl.explain(SPEC)
+    note = parts._note(inputs.part_of(SPEC))
+    content = json.loads(note.read_text())
+    note.write_text(json.dumps({**content, "sums": {**content["sums"], "images": "0" * 64}}))
+    inputs.forget()
+    note.chmod(0o400)
+    monkeypatch.setattr(parts, "replace_file", refuse)
+    monkeypatch.setattr(type(note), "unlink", refuse)
+    if changed:
+        monkeypatch.setattr(parts, "_sums", lambda blocks: {"shape": [1, 28, 28], "images": "1" * 64})
+        with pytest.raises(ValueError, match=r"the images .*of mnist5k \(test\) are not those"):
+            sl.explain(SPEC)
+    else:
+        sl.explain(SPEC)
+
+
+def refuse(*arguments, **options):
+    raise PermissionError("read-only")
+
+
+def test_a_data_set_that_is_registered_again_gives_its_new_images(outputs, monkeypatch):
+    def tone(value, classes):
+        def read(chosen, side):
+            return {"images": torch.full((len(chosen), 1, side, side), value), "labels": torch.tensor([0 for _ in chosen])}
+
+        return lambda split, download: sl.Split(6, classes, read)
+
+    found = []
+    for value, classes in ((0.25, ("a",)), (0.75, ("a", "b"))):
+        registered(monkeypatch, sl.DATASETS, "tone", tone(value, classes), shape=(1, 28))
+        registered(monkeypatch, sl.METHODS, "mean", lambda model, images, targets=None: images.mean(1))
+        assert sl.load("tone").images.unique() == value and inputs.classes_of("tone") == classes
+        found.append(sl.explain(sl.Explanation(TRAINING, "mean", dataset="tone")))
+        assert found[-1].maps.unique() == value
+    assert found[0].artefacts[0].folder != found[1].artefacts[0].folder
+
+
+@pytest.mark.parametrize("field", ["images", "labels", "indices", "masks"])
+def test_what_load_returns_may_be_changed(field, outputs):
+    before = getattr(sl.load("shapes", stop=3), field)
+    before.copy_(~before if before.dtype == torch.bool else before + 1)
+    assert not torch.equal(getattr(sl.load("shapes", stop=3), field), before)
+
+
+def test_images_that_were_forgotten_while_they_were_used_are_still_compared(outputs):
+    part = inputs.part_of(SPEC)
+    data = parts.borrow(part)
+    assert parts.described(part, data)["count"] == 6
+    data.images.zero_()
+    inputs.forget()
+    with pytest.raises(ValueError, match=r"the images of mnist5k .* were changed in memory"):
+        parts.described(part, data)
+    inputs.forget()
+
+
+def test_every_second_image_keeps_its_position(outputs):
+    spec = dataclasses.replace(SPEC, start=1, stride=2)
+    assert sl.explain(spec).indices.tolist() == [1, 3, 5]
+    tensors = load_file(store.place(spec) / pipeline.MAPS)
+    forge(spec, pipeline.MAPS, {**tensors, "indices": np.array([1, 2, 3])})
+    with pytest.raises(ValueError, match="indices are not those of the images"):
+        sl.explain(spec)
 
 
 @pytest.mark.parametrize("get", ["load", "images_of", "METHODS"])
@@ -177,6 +284,25 @@ def test_an_edited_provenance_is_refused(old, new, outputs):
     assert old in text
     file.write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=r"provenance.json was changed after it was written.*delete the folder"):
+        sl.train(TRAINING)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_artefact_does_not_name_itself_among_those_to_delete_with_it(linked, outputs, tmp_path):
+    if linked:
+        (tmp_path / "elsewhere").mkdir()
+        outputs.symlink_to(tmp_path / "elsewhere")
+    sl.explain(SPEC)
+    weights = load_file(store.find(TRAINING).folder / pipeline.WEIGHTS)
+    forge(TRAINING, pipeline.WEIGHTS, {name: value + np.float32(0.01) for name, value in weights.items()})
+    with pytest.raises(ValueError, match=rf"delete the folder \S*{SPEC.name}, and run again to rebuild them"):
+        sl.explain(SPEC)
+
+
+def test_a_kind_that_is_a_link_out_of_the_store_is_refused(outputs, tmp_path):
+    outputs.mkdir()
+    (outputs / "training").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match=r"does not name something inside .*no link that leads out of that folder"):
         sl.train(TRAINING)
 
 
@@ -242,12 +368,13 @@ def test_every_flipped_bit_of_a_checkpoint_is_noticed(checkpoint):
     sl.train(spec)
 
 
-def test_a_checkpoint_is_not_continued_on_other_images(tones, monkeypatch):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_checkpoint_is_not_continued_on_other_images(split, tones, monkeypatch):
     spec = dataclasses.replace(TRAINING, dataset="tones", changes={**TRAINING.changes, "epochs": 2})
     stop_after_an_epoch(spec, monkeypatch)
-    repaint(tones)
+    repaint(tones, split)
     inputs.forget()
-    with pytest.raises(ValueError, match=r"tones \(train\) are not those that .*checkpoint.* was made from; put them"):
+    with pytest.raises(ValueError, match=rf"tones \({split}\) are not those that .*checkpoint.* was made from; put them"):
         sl.train(spec)
 
 
@@ -317,6 +444,7 @@ FORGED = {  # what is wrong with a file whose digests fit
     "count": lambda x: x[:-1],
     "dtype": lambda x: x.astype(np.float64 if x.dtype.kind == "f" else np.int32),
     "sign": lambda x: x - 10**6 if x.dtype.kind == "i" else None,
+    "class": lambda x: np.full_like(x, 10) if x.dtype.kind == "i" else None,  # there are ten, from 0
 }
 
 
@@ -329,7 +457,7 @@ def test_a_forged_artefact_is_refused_with_the_files_name_and_the_way_out(kind, 
     honest = load_file(store.find(spec).folder / name)
     forged = [{**honest, "foreign": np.zeros(2, np.float32)}, dict(list(honest.items())[1:])]
     for field, value in honest.items():
-        changed = [change(value) for what, change in FORGED.items() if kind != "training" or what != "sign"]
+        changed = [change(value) for what, change in FORGED.items() if kind != "training" or what not in ("sign", "class")]
         forged += [{**honest, field: one} for one in changed if one is not None]
     for tensors in forged:
         folder = forge(spec, name, tensors)
@@ -340,7 +468,12 @@ def test_a_forged_artefact_is_refused_with_the_files_name_and_the_way_out(kind, 
     assert len(forged) > 6
 
 
-@pytest.mark.parametrize("text", ["", "epoch,loss\n1,nan\n", "epoch,loss,test_accuracy\n2,1.0,0.5\n", '"', "a\n\0"])
+COLUMNS = "epoch,loss,learning_rate,test_accuracy\n"
+FORGED_HISTORIES = ["", '"', "a\n\0", "epoch,loss,test_accuracy\n1,1.0,0.5\n", COLUMNS]
+FORGED_HISTORIES += [COLUMNS + row for row in ("2,1.0,0.1,0.5\n", "1,nan,0.1,0.5\n", "1,1.0,inf,0.5\n", "1,1.0,0.1,\n")]
+
+
+@pytest.mark.parametrize("text", FORGED_HISTORIES)
 def test_a_forged_history_is_refused(text, outputs):
     sl.train(TRAINING)
     forge(TRAINING, "history.csv", text)

@@ -20,6 +20,7 @@ from saliency_lib import paths
 from saliency_lib.notebook.blessed import Blessed
 from saliency_lib.notebook.run import Run
 from workflow import plans
+from workflow.tidy import tidy
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 BIN = Path(sys.executable).parent
@@ -31,6 +32,18 @@ def cells(file, kind):
 
 def each(function):
     return pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)(function)
+
+
+def test_what_is_stored_of_a_run_is_what_a_reader_needs(tmp_path):
+    bar, number = (nbformat.v4.new_output("display_data", {"text/plain": text}) for text in ("  0%|          | 0/4", "95 %"))
+    cell = nbformat.v4.new_code_cell("x", outputs=[bar, number], metadata={"execution": {}, "tags": ["a"], "papermill": {}})
+    kernel = {"kernelspec": {"name": "python3", "display_name": "p"}}
+    run = kernel | {"language_info": {"name": "python"}, "papermill": {}, "widgets": {}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_markdown_cell("y")], metadata=run), tmp_path / "a.ipynb")
+    tidy(tmp_path / "a.ipynb")
+    found = nbformat.read(tmp_path / "a.ipynb", as_version=4)
+    assert set(found.metadata) == {"kernelspec"} and found.cells[0].metadata == {"tags": ["a"]}
+    assert found.cells[0].outputs == [number] and found.cells[1].source == "y"
 
 
 @each

@@ -95,15 +95,6 @@ def test_a_p_value_is_printed_with_three_digits():
     assert words == ["< 0.001", "0.001", "0.250", "1.000", statistics.UNTESTED]
 
 
-def test_bootstrap_intervals_are_scipys():
-    values = np.random.default_rng(0).beta(2, 5, size=50)
-    theirs = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, rng=np.random.default_rng(1))
-    ours = statistics.bootstrap_interval(values)
-    spread = values.std() / 50**0.5
-    assert np.abs(np.subtract(ours, tuple(theirs.confidence_interval))).max() < 0.1 * spread
-    assert ours == pytest.approx(tuple(stats.norm.interval(0.95, values.mean(), spread)), abs=0.2 * spread)
-
-
 def test_summary_has_the_mean_and_the_interval_of_each_method():
     (row,) = statistics.summary({"flat": np.full(7, 0.25)}, lower_is_better=True).to_dict("records")
     assert row == {"method": "flat", "mean": 0.25, "low": pytest.approx(0.25), "high": pytest.approx(0.25), "images": 7}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import filelock
 import numpy as np
@@ -185,6 +186,14 @@ def test_a_place_that_cannot_be_written_is_an_error_before_any_work(tmp_path, mo
         store.fetch(SPEC, never)
 
 
+@pytest.mark.parametrize("name", ["training", ".locks"])
+def test_a_file_where_a_folder_of_the_store_has_to_be_is_an_error_with_the_way_out(name, outputs):
+    outputs.mkdir()
+    (outputs / name).write_text("in the way")
+    with pytest.raises(OSError, match=r"nothing was stored in .*something else is in the way .*SALIENCY_OUTPUTS"):
+        store.fetch(SPEC, never)
+
+
 def _build_within(outputs, limit, queue, work):
     torch.set_num_threads(1)  # a forked process lacks the threads of the process that it comes from, and would wait for them
     paths.OUTPUTS = outputs
@@ -269,6 +278,19 @@ def test_a_file_that_is_replaced_leaves_no_old_drafts_and_no_threads_collide(tmp
         list(pool.map(slowly, ["abc" * 9] * 8))
     assert file.read_text() == "abc" * 9
     assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, young.name, other.name]
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(outputs, monkeypatch):
+    done, flushed = [], files.flush
+    for module in (files, store):
+        monkeypatch.setattr(module, "flush", lambda file: done.append("flush") or flushed(file))
+    for name in ("replace", "rename"):
+        named = getattr(Path, name)
+        monkeypatch.setattr(Path, name, lambda file, target, named=named: done.append("name") or named(file, target))
+    store.fetch(SPEC, write)
+    assert done == ["flush", "flush", "name"]
+    replace_file(outputs / "file", lambda draft: draft.write_text("x"))
+    assert done[3:] == ["flush", "name"]
 
 
 def test_who_waits_for_another_process_says_so(outputs, monkeypatch, capsys):

@@ -70,7 +70,8 @@ def test_a_module_reaches_no_other_by_a_string(file):
     tree = ast.parse(file.read_text())
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert not [text for text in texts if re.fullmatch(r"saliency_lib(\.\w+)+", text)]
-    assert "import_module" not in file.read_text() and "__import__" not in file.read_text()
+    follows = str(file.relative_to(LIBRARY)) == "core/code.py"  # the imports of functions from outside the library
+    assert "import_module" not in file.read_text() and ("__import__" not in file.read_text() or follows)
 
 
 @pytest.mark.slow

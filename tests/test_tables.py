@@ -2,6 +2,8 @@
 
 import errno
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -52,7 +54,11 @@ def test_what_is_said_of_a_table_cannot_be_changed_either(old, new, file, read):
         read(file)
 
 
-def test_a_table_whose_two_files_were_not_both_renamed_is_read_all_the_same(file, monkeypatch):
+@pytest.mark.parametrize("first", [False, True])
+def test_a_table_whose_two_files_were_not_both_renamed_is_read_all_the_same(first, file, monkeypatch):
+    if first:
+        file.unlink()
+        file.with_suffix(".json").unlink()
     renamed = Path.replace
 
     def rename(draft, target):
@@ -66,6 +72,48 @@ def test_a_table_whose_two_files_were_not_both_renamed_is_read_all_the_same(file
         tables.keep(file, FRAME.assign(area=0.5), ORIGIN)
     monkeypatch.undo()
     assert tables.read(file)[0]["area"].tolist() == [0.5, 0.5]
+
+
+def test_a_table_that_is_written_again_while_it_is_read_is_the_new_one(file, monkeypatch):
+    whole, again = Path.read_bytes, [FRAME.assign(area=0.5)]
+
+    def read(path):
+        content = whole(path)
+        if again:
+            tables.keep(file, again.pop(), ORIGIN)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert tables.read(file)[0]["area"].tolist() == [0.5, 0.5]
+
+
+def test_two_that_write_the_same_table_take_turns(file, monkeypatch):
+    renamed, between, goes_on = Path.replace, threading.Event(), threading.Event()
+
+    def rename(draft, target):
+        if target.name == "areas.json" and not between.is_set():
+            between.set()
+            assert goes_on.wait(30)
+        return renamed(draft, target)
+
+    monkeypatch.setattr(Path, "replace", rename)
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(tables.keep, file, FRAME.assign(area=1.0), ORIGIN)
+        assert between.wait(30)
+        other = pool.submit(tables.keep, file, FRAME.assign(area=2.0), ORIGIN)
+        with pytest.raises(TimeoutError):
+            other.result(timeout=0.3)
+        goes_on.set()
+        assert one.result(30) is other.result(30) is None
+    assert tables.read(file)[0]["area"].tolist() == [2.0, 2.0]
+
+
+def test_the_draft_of_another_table_is_not_taken_for_what_is_said_of_this_one(file):
+    draft = file.with_suffix(".json.1-2")
+    draft.write_text(file.with_suffix(".json").read_text())
+    file.write_text(file.read_text().replace("2.0", "3.0"))
+    with pytest.raises(ValueError, match=r"areas\.csv was changed after it was made"):
+        tables.read(file)
 
 
 def test_a_table_without_a_seal_is_refused(file):

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from saliency_lib import statistics
+from saliency_lib.statistics.intervals import mean_interval, spread_over_trainings
 
 CLAIMED = pd.DataFrame(
     {
@@ -134,6 +135,17 @@ def test_the_error_over_trainings_by_hand():
     assert statistics.p_value(a + 1 + np.zeros((1, 40))) == pytest.approx(stats.ttest_1samp(a[:, 0] + 1, 0).pvalue)
 
 
+def test_the_spread_over_trainings_by_hand():
+    """Two trainings with the means 0.5 and 3.5, two images with 1 and 3, and a rest of 0.5 with both signs."""
+    values = np.array([[0.0, 1.0], [2.0, 5.0]])
+    error, freedom = spread_over_trainings(values)
+    reach = stats.t.ppf(0.975, freedom) * error
+    assert mean_interval(values) == pytest.approx((2 - reach, 2 + reach))
+    assert error == pytest.approx((2.25 + 1 - 0.25) ** 0.5) and freedom == pytest.approx(3**2 / (2.25**2 + 1 + 0.25**2))
+    large = np.array([[6.0, -2.0], [-4.0, 0.0]])  # parts of 2, 1 and 3: the variance is never less than that of one part
+    assert spread_over_trainings(large)[0] == spread_over_trainings(large.T)[0] == pytest.approx(2)
+
+
 def test_five_trainings_on_one_side_are_not_enough_if_they_differ_much():
     """One time in sixteen five trainings agree by chance; a bootstrap over them gives p = 1 / 2001 whatever their spread."""
     gain = np.array([0.008, 0.091, 0.022, 0.022, 0.147])[:, None] + np.zeros((5, 100))
@@ -172,6 +184,15 @@ def test_bca_intervals_are_scipys():
     assert np.stack(statistics.bootstrap_interval(np.full(30, 0.5))).tolist() == [0.5, 0.5]
 
 
+def test_the_bias_of_bca_intervals_is_scipys():
+    """The mean over many resamplings is exact enough to tell the correction of the bias."""
+    values = np.random.default_rng(0).lognormal(sigma=3, size=40)
+    many = {"n_resamples": 100_000, "batch": 10_000, "rng": np.random.default_rng(1)}
+    theirs = stats.bootstrap((values,), np.mean, method="BCa", **many).confidence_interval
+    ours = np.mean([statistics.bootstrap_interval(values, seed=seed) for seed in range(40)], axis=0)
+    np.testing.assert_allclose(ours, theirs, atol=0.02 * values.std() / 40**0.5)
+
+
 def test_robustness_names_the_choices_that_change_a_verdict():
     choices = {"own": scores(0.2), "same": scores(0.2), "other sign": scores(-0.2)}
     table = statistics.robustness(CLAIMED, choices, **PLACE)
@@ -181,6 +202,8 @@ def test_robustness_names_the_choices_that_change_a_verdict():
     assert list(table["ours, same"][:2]) == ["", ""]
     both = statistics.robustness(CLAIMED, {"own": scores(0.2), "one": scores(-0.2), "two": scores(-0.2)}, **PLACE)
     assert both["survives"][0] == "not one, not two"
+    near = statistics.robustness(CLAIMED, {"own": scores(0.2), "rounded": scores(0.2005), "other": scores(0.202)}, **PLACE)
+    assert near["verdict, rounded"][0] == "not affected" and near["verdict, other"][0] == "supported"
 
 
 def test_gains_are_the_differences_that_the_verdicts_are_about():

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +19,7 @@ from saliency_lib.artefacts.trainings import Training
 from saliency_lib.core.batching import device_of, frozen, logits_of
 from saliency_lib.core.files import replace_file
 from saliency_lib.core.locks import Stream
-from saliency_lib.data.table import DATASETS, Images
+from saliency_lib.data.table import DATASETS, Dataset, Images
 from saliency_lib.networks.heads import with_head
 from saliency_lib.networks.table import MODELS, Preparation
 
@@ -56,12 +56,16 @@ def load(
 def forget() -> None:
     """Forget the images that are kept in memory, for instance because the files of a data set have changed."""
     parts.forget()
-    classes_of.cache_clear()
+    _classes_of.cache_clear()
+
+
+def classes_of(dataset: str) -> tuple[str, ...]:
+    """Return the readable class names of a data set."""
+    return _classes_of(dataset, parts.entry_of(dataset))
 
 
 @functools.lru_cache(maxsize=64)
-def classes_of(dataset: str) -> tuple[str, ...]:
-    """Return the readable class names of a data set."""
+def _classes_of(dataset: str, entry: Dataset | None) -> tuple[str, ...]:
     return DATASETS[dataset](stop=1).classes
 
 
@@ -101,8 +105,10 @@ def parts_of(spec: Spec) -> list[Part]:
 
 
 @contextlib.contextmanager
-def continued(part: Part, checkpoint: Path) -> Iterator[None]:
+def continued(used: Mapping[Part, Images], checkpoint: Path) -> Iterator[None]:
     """While active, a training may go on from its checkpoint; a file beside it describes the images that it was begun with.
+
+    The test images count too, by which the history measures each epoch.
 
     Both stay until the artefact is stored, see `end`, so that a process that is killed before that loses nothing.
 
@@ -112,15 +118,17 @@ def continued(part: Part, checkpoint: Path) -> Iterator[None]:
     origin = _origin(checkpoint)
     if checkpoint.exists():
         try:
-            recorded = json.loads(origin.read_text())
-        except (OSError, ValueError):
+            recorded = dict(zip(used, json.loads(origin.read_text()), strict=True))
+        except (OSError, TypeError, ValueError):
             name = paths.relative(checkpoint)
             raise ValueError(
                 f"checkpoint {name} is damaged ({origin.name} cannot be read); delete {name} to train from the start"
             ) from None
-        parts.check(part, recorded, checkpoint)
+        for part, begun in recorded.items():
+            parts.check(part, begun, checkpoint)
     else:
-        replace_file(origin, lambda draft: draft.write_text(json.dumps(described(part))))
+        content = json.dumps([described(part, data) for part, data in used.items()])
+        replace_file(origin, lambda draft: draft.write_text(content))
     try:
         yield
     except BaseException:

@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode
 from saliency_lib import paths
 from saliency_lib.core.files import replace_file
 from saliency_lib.data.splits import crop
-from saliency_lib.data.table import DATASETS, Images, Split
+from saliency_lib.data.table import DATASETS, Dataset, Images, Split
 from saliency_lib.networks.table import Preparation
 
 FINGERPRINTED = ("images", "labels", "masks")
@@ -46,14 +46,23 @@ class Part(NamedTuple):
         return {"size": self.preparation.side, "resize": resize}
 
 
-_known: dict[Part, Mapping[str, Any]] = {}  # fingerprints
+_known: dict[tuple[Part, Dataset | None], Mapping[str, Any]] = {}  # fingerprints
+
+
+def entry_of(dataset: str) -> Dataset | None:
+    """Return the entry of a data set, to tell what it gave before it was registered again; None for a folder."""
+    return dict(DATASETS).get(dataset)
+
+
+def borrow(part: Part) -> Images:
+    """Return images, which all who borrow them share; the last few parts are kept in memory. They must not be changed."""
+    return _borrowed(part, entry_of(part.dataset))
 
 
 @functools.lru_cache(maxsize=4)
-def borrow(part: Part) -> Images:
-    """Return images, which all who borrow them share; the last few parts are kept in memory. They must not be changed."""
+def _borrowed(part: Part, entry: Dataset | None) -> Images:
     data = DATASETS[part.dataset](part.split, start=part.start, stop=part.stop, stride=part.stride, **part.way)
-    _known[part] = MappingProxyType({"count": len(data), **_sums([vars(data)])})
+    _known[part, entry] = MappingProxyType({"count": len(data), **_sums([vars(data)])})
     return data
 
 
@@ -93,19 +102,27 @@ def fingerprints(part: Part) -> Mapping[str, Any]:
     A part is read to be recognised once per process, and not even that if the files of its data set have the size and the times
     that they had when it was last read, which is remembered in outputs/.fingerprints/.
     """
-    if part not in _known:
-        _known[part] = MappingProxyType(_fingerprints(part))
-    return _known[part]
+    return _known.get((part, entry_of(part.dataset))) or _read(part)
 
 
-def _fingerprints(part: Part) -> dict[str, Any]:
+def _read(part: Part, *, trust: bool = True) -> Mapping[str, Any]:
+    """Return the fingerprints of a part as it is now, and keep them in memory.
+
+    Args:
+        trust: whether what is remembered of it in outputs/.fingerprints/ counts.
+    """
+    found = _known[part, entry_of(part.dataset)] = MappingProxyType(_fingerprints(part, trust))
+    return found
+
+
+def _fingerprints(part: Part, trust: bool) -> dict[str, Any]:
     entry = DATASETS[part.dataset]
     whole: Split = entry.written(part.split, False)
     chosen = range(whole.total)[part.start : part.stop : part.stride]
     state, note = _state(whole), _note(part)
     try:
         known = json.loads(note.read_text())
-        if state and known["state"] == state:
+        if trust and state and known["state"] == state:
             return {"count": len(chosen), **known["sums"]}
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not known yet
@@ -150,17 +167,20 @@ def _remember(note: Path, content: dict[str, Any]) -> None:
 
 def forget() -> None:
     """Forget all parts that are kept in memory, for instance because the files of a data set have changed."""
-    borrow.cache_clear()
+    _borrowed.cache_clear()
     _known.clear()
 
 
-def described(part: Part) -> dict[str, Any]:
-    """Return what a provenance says of a part that was borrowed: which images, and their fingerprints.
+def described(part: Part, data: Images) -> dict[str, Any]:
+    """Return what a provenance says of a part: which images, and their fingerprints.
+
+    Args:
+        data: the part as it was borrowed, and used.
 
     Raises:
         ValueError: somebody has changed the borrowed images in place.
     """
-    now, before = _sums([vars(borrow(part))]), _known[part]
+    now, before = _sums([vars(data)]), fingerprints(part)
     if spoilt := [name for name, digest in now.items() if digest != before[name]]:
         forget()
         raise ValueError(
@@ -191,9 +211,9 @@ def check(part: Part, recorded: Mapping[str, Any], place: Path) -> None:
     """
     try:
         changed = _changed(part, recorded)
-        if changed and _note(part).exists():  # it may be the note that is wrong
-            _note(part).unlink(missing_ok=True)
-            _known.pop(part)
+        if changed:  # it may be what is remembered of the part that is wrong
+            forget()
+            _read(part, trust=False)
             changed = _changed(part, recorded)
     except FileNotFoundError:
         return

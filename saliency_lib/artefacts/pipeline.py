@@ -86,8 +86,8 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     begun = train(spec.start).model.cpu() if spec.start else None
     model = new_model(spec, begun)
     published = spec.recipe == "pretrained"
-    used = parts_of(spec)
-    test = borrow(used[0])
+    used = {part: borrow(part) for part in parts_of(spec)}
+    test, *rest = used.values()
     facts: dict[str, Any] = {"classes": len(test.classes), "test_images": len(test)}
     if published or (spec.settings["start"] and not begun):
         facts |= {"weights": MODELS[spec.model].weights, "weights_sha256": fingerprint(model.state_dict().values())}
@@ -95,11 +95,11 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     if published:
         model = model.to(device()).eval()
         facts["test_accuracy"] = accuracy(model, test.images, test.labels)
-        return facts | {"data": [described(part) for part in used], **clock.ended()}
-    images = borrow(used[1])
+        return facts | {"data": [described(*one) for one in used.items()], **clock.ended()}
+    (images,) = rest
     checkpoint = store.checkpoint(spec)
     model = model.to(device())
-    with continued(used[1], checkpoint):
+    with continued(used, checkpoint):
         history = fit(
             model,
             images.images,
@@ -111,7 +111,7 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
             checkpoint=checkpoint,
             title=f"training {spec.slug}",
         )
-        data = [described(part) for part in used]
+        data = [described(*one) for one in used.items()]
     _write(folder / WEIGHTS, model.state_dict())
     pd.DataFrame(history).to_csv(folder / HISTORY, index=False)
     kept = next((row for row in reversed(history) if row.get("best")), history[-1])  # the best epoch so far, or the last
@@ -174,12 +174,8 @@ def _explain(spec: Explanation, folder: Path) -> dict[str, Any]:
         targets.append(wanted.cpu())
     tensors = {"maps": torch.cat(maps), "targets": torch.cat(targets), "indices": images.indices}
     _write(folder / MAPS, tensors)
-    return {
-        "images": len(images),
-        "data": [described(part_of(spec))],
-        "engine": getattr(model, "engine", "eager"),
-        **clock.ended(),
-    }
+    facts = {"engine": getattr(model, "engine", "eager"), **clock.ended()}
+    return {"images": len(images), "data": [described(part_of(spec), images)], **facts}
 
 
 def score(spec: Score) -> Scored:
@@ -223,7 +219,7 @@ def _score(spec: Score, folder: Path) -> dict[str, Any]:
     tensors = {name: value for name, value in vars(curve).items() if value is not None}
     _write(folder / CURVES, tensors | {"indices": images.indices})
     facts = {"mean_area": float(curve.area.cpu().mean()), "engine": getattr(model, "engine", "eager")}
-    return {"images": len(images), "data": [described(part_of(spec.explanation))], **facts, **clock.ended()}
+    return {"images": len(images), "data": [described(part_of(spec.explanation), images)], **facts, **clock.ended()}
 
 
 def score_all(specs: Mapping[K, Score]) -> dict[K, Scored]:
@@ -264,7 +260,7 @@ def _sample(spec: Samples, folder: Path) -> dict[str, Any]:
         made.append(block.cpu())
     tensors = {"images": torch.cat(made), "labels": labels, "indices": torch.arange(spec.count)}
     _write(folder / IMAGES, tensors)
-    return {"images": spec.count, "data": [described(used)], **clock.ended()}
+    return {"images": spec.count, "data": [described(used, test)], **clock.ended()}
 
 
 @overload

@@ -88,7 +88,8 @@ def _upstream_of(folder: Path, recorded: list[dict[str, Any]]) -> tuple[Artefact
     for entry in recorded:
         now = _find_recorded(entry)
         if now and entry["content"] and now.content != entry["content"]:
-            made, others = paths.relative(folder), [paths.relative(other) for other in _made_from_another(now) if other != folder]
+            stale = [other for other in _made_from_another(now) if other.name != folder.name]  # outputs/ may be a link
+            made, others = paths.relative(folder), [paths.relative(other) for other in stale]
             names = f" and, for the same reason, {', '.join(others[:5])}" if others else ""
             more = f" and {len(others) - 5} more" if len(others) > 5 else ""
             raise ValueError(
@@ -138,9 +139,7 @@ def fetch(spec: Spec, build: Callable[[Path], dict[str, Any]]) -> Artefact:
     folder = place(spec)
     with explain_disk_errors(folder.parent):
         paths.made(folder.parent)
-        lock = lock_of(spec)
-        lock.parent.mkdir(exist_ok=True)
-        with locked(lock, folder.name):
+        with locked(lock_of(spec), folder.name):
             found = find(spec)
             if found:
                 return found

@@ -13,13 +13,13 @@ from typing import Any
 import pandas as pd
 
 from saliency_lib import paths
-from saliency_lib.core.files import explain_disk_errors, replace_file
+from saliency_lib.core.files import explain_disk_errors, locked, replace_file
 from saliency_lib.core.options import no_such
 from saliency_lib.core.seals import sealed, unsealed
 
 
 def keep(file: Path, frame: pd.DataFrame, origin: Mapping[str, Any], float_format: str = "%.6f") -> None:
-    """Write a table and the JSON file beside it, both or neither.
+    """Write a table and the JSON file beside it, both or neither. A second process that writes the same table waits.
 
     Args:
         file: the CSV file.
@@ -37,7 +37,8 @@ def keep(file: Path, frame: pd.DataFrame, origin: Mapping[str, Any], float_forma
         draft.write_text(text)  # first, so that no error can come between the two renamings
         replace_file(file, lambda draft: draft.write_text(content))
 
-    with explain_disk_errors(file.parent):
+    lock = paths.OUTPUTS / ".locks" / f"table-{file.parent.name}-{file.stem}"
+    with explain_disk_errors(file.parent), locked(lock, file.name):
         paths.made(file.parent)
         replace_file(file.with_suffix(".json"), write)
 
@@ -45,29 +46,28 @@ def keep(file: Path, frame: pd.DataFrame, origin: Mapping[str, Any], float_forma
 def _unseal(file: Path) -> tuple[str, dict[str, Any]]:
     """Return the text of a table and what its JSON file says.
 
-    If a process was killed between the renaming of the two files, the draft of the JSON file tells what the table is.
+    Between the renaming of the two files, also if a process was killed there, the draft of the JSON file tells what the table is.
     """
     seal, content = file.with_suffix(".json"), file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
+    for place in (*seal.parent.glob(f"{glob.escape(seal.name)}.*"), seal):  # in this order, since a draft becomes the seal
+        with contextlib.suppress(ValueError, OSError):
+            origin = unsealed(place.read_text())
+            if origin.get("sha256") == digest and "command" in origin:
+                return content.decode(), origin
+    if file.read_bytes() != content:
+        return _unseal(file)  # it has just been written again
     try:
-        origin = unsealed(seal.read_text())
-        drafts = seal.parent.glob(f"{glob.escape(seal.name)}.*") if origin["sha256"] != digest else ()
-        for draft in drafts:
-            with contextlib.suppress(ValueError, OSError):
-                other = unsealed(draft.read_text())
-                origin = other if other.get("sha256") == digest else origin
-        command = origin["command"]
-    except (ValueError, KeyError, TypeError) as error:
+        command = unsealed(seal.read_text())["command"]
+    except (ValueError, KeyError) as error:
         raise ValueError(
             f"{paths.relative(seal)} was changed after it was made ({error}); put it back, for instance with git, or run again "
             f"what kept {file.name}"
         ) from None
-    if origin["sha256"] != digest:
-        raise ValueError(
-            f"{paths.relative(file)} was changed after it was made: its SHA-256 is not the one in {seal.name}; "
-            f"run `{command}` to make it again"
-        )
-    return content.decode(), origin
+    raise ValueError(
+        f"{paths.relative(file)} was changed after it was made: its SHA-256 is not the one in {seal.name}; "
+        f"run `{command}` to make it again"
+    )
 
 
 def read(file: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -25,6 +25,7 @@ REASONS = {
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the file is larger than allowed",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT), "it cannot be written"),
+    **dict.fromkeys((errno.EEXIST, errno.EISDIR, errno.ELOOP), "something else is in the way"),
 }
 PATIENCE = 10.0  # seconds after which a process says for whom it waits
 OLD = 3600.0  # seconds after which a draft is one that a killed process left
@@ -90,9 +91,10 @@ def locked(file: Path, what: str) -> Iterator[None]:
     """While active, no other thread or process holds this lock. Who has to wait for it says so, on stderr.
 
     Args:
-        file: the lock's file; beside it, another one tells who holds it.
+        file: the lock's file, whose folder is made if it does not exist; beside it, another one tells who holds it.
         what: what the lock is for, for the message.
     """
+    paths.made(file.parent)
     lock, holder = filelock.FileLock(file), file.with_name(f"{file.name}.holder")
     try:
         lock.acquire(timeout=PATIENCE)

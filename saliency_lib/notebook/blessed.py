@@ -127,7 +127,8 @@ def summary(blessed: Mapping[str, Table], found: Sequence[Difference]) -> str:
     """Return the text that a run prints: it agrees, or a list of the entries in which it does not."""
     if found:
         lines = [
-            plain(f"- {', '.join(filter(None, one[:3]))}: {one.this_run} now, {one.blessed} blessed, tolerance {one.tolerance:g}")
+            f"- {plain(', '.join(filter(None, one[:3])))}: "
+            f"{plain(one.this_run)} now, {plain(one.blessed)} blessed, tolerance {one.tolerance:g}"
             for one in found[:MOST]
         ]
         more = [f"- and {len(found) - MOST} more"] if len(found) > MOST else []

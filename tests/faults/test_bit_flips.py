@@ -107,14 +107,14 @@ def test_flipped_bits_of_a_checkpoint_and_of_what_it_says_of_the_images(outputs,
 
     campaign(file, read, count, named=[file.name])
     part = parts.Part("mnist5k", "train", stop=20)
-    parts.borrow(part)
+    data = parts.borrow(part)
     origin = file.with_suffix(".json")
-    origin.write_text(json.dumps(parts.described(part)))
+    origin.write_text(json.dumps([parts.described(part, data)]))
 
     def go_on():
         saved = origin.read_bytes()
         try:
-            with inputs.continued(part, file):
+            with inputs.continued({part: data}, file):
                 return "goes on"
         finally:
             origin.write_bytes(saved)
