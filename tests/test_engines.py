@@ -95,11 +95,20 @@ def test_methods_that_need_gradients_or_layers_are_no_black_boxes():
             sl.METHODS[name](optimised("openvino"), pictures(), 3, **quick(name))
 
 
-@pytest.mark.parametrize("method", [name for name, entry in sl.METHODS.items() if entry.family in ("gradient", "path")])
-def test_a_folded_network_has_the_gradients_of_the_original(method):
+@pytest.mark.parametrize("method", [name for name, entry in sl.METHODS.items() if entry.family != "control"])
+def test_a_folded_network_has_the_maps_of_the_original(method):
     model, images = copy.deepcopy(network()).double(), pictures().double()
     maps = [sl.METHODS[method](one, images, 3, **quick(method)) for one in (model, sl.optimise(model, images))]
     torch.testing.assert_close(maps[1], maps[0], rtol=1e-5, atol=1e-7 * float(maps[0].abs().max()))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "vgg11_bn"])
+def test_the_layer_of_an_activation_map_is_the_same_in_a_folded_network(name):
+    torch.manual_seed(1)
+    model, images = settled(torchvision.models.get_model(name, num_classes=7)), torch.rand(1, 3, 64, 64)
+    layers = [{id(part): label for label, part in one.named_modules()}[id(sl.find_layer(one, None, images))]
+              for one in (model, sl.optimise(model, images))]  # fmt: skip
+    assert layers[0] == layers[1]
 
 
 def test_a_folded_network_keeps_the_names_of_its_layers():
@@ -276,11 +285,10 @@ def test_a_method_gets_an_engine_that_shows_what_it_needs():
         if entry.black_box:
             assert [engine_of(name, asked) for asked in engines.ENGINES] == list(engines.ENGINES)
         else:
-            folded = "folded" if entry.family in ("gradient", "path") else None
+            folded = None if entry.family == "control" else "folded"
             assert {asked: engine_of(name, asked) for asked in engines.ENGINES} == {
                 "auto": folded, "folded": folded, "compiled": None, "openvino": None
             }  # fmt: skip
-            assert folded is None or "layer" not in sl.METHODS.options(name)
     usual, other = (sl.Explanation(TRAINING, "gradient", stop=4, engine=engine) for engine in (None, "openvino"))
     assert usual == other and usual.digest == other.digest != sl.Explanation(TRAINING, "gradient", stop=4, engine="folded").digest
     with pytest.raises(ValueError, match="engine"):

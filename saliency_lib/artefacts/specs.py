@@ -27,6 +27,8 @@ from saliency_lib.training.settings import Count, NotNegative
 
 Targets = Literal["predicted", "label"]
 
+FOLDED = ("gradient", "path", "activation", "mask")  # families whose maps are the same on a folded network
+
 
 def _by(engine: str | None) -> str:
     return f"-by-{engine}" if engine else ""
@@ -36,7 +38,7 @@ def _engine_of(method: Method, asked: str | None) -> str | None:
     """Return the engine that runs a method for which one is asked."""
     if method.black_box:
         return asked
-    return "folded" if method.family in ("gradient", "path") and asked in ("auto", "folded") else None
+    return "folded" if method.family in FOLDED and asked in ("auto", "folded") else None
 
 
 @specification
@@ -54,8 +56,8 @@ class Explanation(Spec):
         stride: the distance between images: 1 takes every image, 2 every second one.
         targets: the class to explain, `predicted` or `label`.
         seed: determines the method's random numbers for each image.
-        engine: runs the model, see `saliency_lib.optimise`. None means the network as it is. A method that is no black box gets
-            the folded network at most, and one that reads a layer the network as it is, whatever is asked for.
+        engine: runs the model, see `saliency_lib.optimise`. None means the network as it is. A method that needs gradients or
+            layers gets the folded network at most, and one of another family (a control, or your own) the network as it is.
     """
 
     training: Training
