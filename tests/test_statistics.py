@@ -191,10 +191,10 @@ def test_non_inferiority_is_about_the_margin():
 
 def test_non_inferiority_by_hand_and_against_scipy():
     source = np.random.default_rng(1)
-    values = {"a": source.normal(0, 1, 100), "b": source.normal(0, 1, 100)}
-    table = statistics.non_inferiority(values, [("a", "b")], margin=0.5)
-    expected = stats.ttest_rel(values["a"] + 0.5, values["b"]).pvalue
-    assert table["p"][0] == (f"{expected:.3f}" if expected >= 0.001 else "< 0.001")
+    values = {"a": source.normal(0.1, 1, 100), "b": source.normal(0, 1, 100)}
+    table = statistics.non_inferiority(values, [("a", "b")], margin=0.2)
+    expected, turned = (stats.ttest_rel(values["a"] + margin, values["b"]).pvalue for margin in (0.2, -0.2))
+    assert table["p"][0] == f"{expected:.3f}" != f"{turned:.3f}" and min(expected, turned) > 0.001
 
 
 @pytest.mark.slow

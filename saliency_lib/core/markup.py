@@ -4,7 +4,7 @@ import re
 
 # What begins an element of Markdown, HTML or a formula. An underscore inside a word does not, nor does a bracket without a link,
 # a note or attributes. A list, a heading and a quotation begin where the text does.
-SPECIAL = re.compile(r"[\\`*<|$~]|(?<=\])[(\[{]|(?<=\[)\^|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|\A[-+#>%=:]")
+SPECIAL = re.compile(r"[\\`*<|$~]|(?<=\])[(\[{]|(?<=\[)\^|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|\A([#>%=:]|[-+](?=[-\s]|\Z))")
 NUMBER = re.compile(r"\A(\s*\d+)(?=[.)](\s|\Z))")
 
 
