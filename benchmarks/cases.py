@@ -41,9 +41,13 @@ class Case:
         """Build both sides, ready to run."""
         return self.build(**(self.tiny if tiny else self.size))
 
-    def met(self, ratio: float) -> str:
-        """Return `yes` or `no`, or nothing if no ratio is required."""
-        return "" if self.at_least is None else "yes" if ratio >= self.at_least else "no"
+    def met(self, ratio: float, ceiling: float | None = None) -> str:
+        """Return `yes` or `no`, `above the ceiling` if the network's own passes forbid what is required, or nothing."""
+        if self.at_least is None:
+            return ""
+        if ratio >= self.at_least:
+            return "yes"
+        return "above the ceiling" if ceiling is not None and ceiling < self.at_least else "no"
 
 
 Build = Callable[..., Race]

@@ -33,7 +33,7 @@ def row(case: Case, rounds: int, clock: Clock, tiny: bool = False) -> dict:
     except Unavailable as reason:
         return {**_known(case), "note": str(reason)}
     measured = _memory(case, race, tiny) if case.quantity in ("memory", "growth") else _seconds(race, rounds, clock)
-    return {**_known(case), **measured, "met": case.met(measured["ratio"])}
+    return {**_known(case), **measured, "met": case.met(measured["ratio"], measured.get("ceiling"))}
 
 
 def failure(case: Case, error: Exception) -> dict:

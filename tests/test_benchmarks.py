@@ -96,6 +96,8 @@ def test_a_ratio_is_the_median_over_rounds_of_the_peers_seconds_over_ours():
 def test_a_floor_that_is_just_reached_is_met():
     assert [case(None, at_least=2.0).met(number) for number in (1.99, 2.0)] == ["no", "yes"]
     assert case(None).met(1.0) == ""
+    words = [case(None, at_least=2.0).met(1.5, ceiling) for ceiling in (1.9, 2.0, math.nan, None)]
+    assert words == ["above the ceiling", "no", "no", "no"]
 
 
 def test_rounds_end_where_the_budget_is_spent_and_every_side_runs_in_each():
@@ -177,7 +179,7 @@ def test_the_table_that_is_kept_has_a_row_for_every_case_and_fits_its_origin():
         entry = CASES[row.case]
         assert (row.setting, row.peer, row.quantity) == (entry.setting, entry.peer, entry.quantity)
         measured = row.ratio > 0
-        assert row.met == (entry.met(row.ratio) if measured else "")
+        assert row.met == (entry.met(row.ratio, row.ceiling) if measured else "")
         assert measured != isinstance(row.note, str)
 
 

@@ -168,9 +168,10 @@ class Run:
 
     def agreement(self) -> Markdown:
         """Say whether the tables agree with those of the blessed run, or write them if SALIENCY_BLESS is set."""
-        if self._changed:
-            words = ", ".join(f"{name}={value}" for name, value in self._changed.items())
-            differs = "differs" if len(self._changed) == 1 else "differ"
+        changed = {name: value for name, value in self._changed.items() if name != "engine"}  # which changes roundings alone
+        if changed:
+            words = ", ".join(f"{name}={value}" for name, value in changed.items())
+            differs = "differs" if len(changed) == 1 else "differ"
             return Markdown(f"Not compared: {plain(words)} {differs} from the blessed run.")
         if os.environ.get(BLESS):
             self._blessed = Blessed(self._defaults, self._tables)
