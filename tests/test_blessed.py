@@ -215,6 +215,14 @@ def test_a_run_with_other_parameters_is_not_compared(ended):
     assert ended(CLAIMS[:1], "resnet50") == "Not compared: model=resnet50 differs from the blessed run."
 
 
+def test_a_run_by_an_engine_is_compared(ended, monkeypatch):
+    monkeypatch.setenv(run.BLESS, "1")
+    ended(engine=None)
+    monkeypatch.delenv(run.BLESS)
+    assert ended(engine="auto").startswith("Agrees with the blessed run: 1 table")
+    assert ended(engine="auto", model="vgg11") == "Not compared: model=vgg11 differs from the blessed run."
+
+
 def test_a_long_list_of_disagreements_is_cut(ended):
     lines = ended(pd.DataFrame({"method": [f"m{n}" for n in range(30)], "mean": 0.5})).splitlines()
     assert lines[0] == "Disagrees with the blessed run in 34 entries:" and lines[-1] == "- and 14 more"
