@@ -132,7 +132,7 @@ def growth(name: str, side: int, work: str, amount: int) -> Race:
         options = {} if work == "images" else {work: amount * times}
         return counted(model, partial(_kernel(name, side, 1, options), model, photographs(images, side)))
 
-    return Race(run(1), run(4), Agreement("times the passes", lambda few, many: float(many / few), 3.0, 4.0))
+    return Race(run(1), run(4), Agreement("times the passes", lambda few, many: float(many / few), 2.5, 4.0))
 
 
 def training_step(model: str, width: int, batch: int) -> Race:

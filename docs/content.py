@@ -108,8 +108,8 @@ class Measured:
 
     @property
     def older(self) -> bool:
-        """Whether the notebook has other parameters today than when it made the table."""
-        return set(self.origin["parameters"]) != set(plans.defaults(self.notebook))
+        """Whether the notebook has other parameters today than when it made the table, except the engine, which came later."""
+        return bool((set(self.origin["parameters"]) ^ set(plans.defaults(self.notebook))) - {"engine"})
 
 
 def read(step: plans.Step) -> Page:
