@@ -71,6 +71,9 @@ COLOURS = {
     "random": "#999999",
     "edges": "#444444",
     # trainings and variants, which are never drawn together with methods
+    "original": "#555555",
+    "centred": "#D55E00",
+    "controlled": "#0072B2",
     "corrected": "#0072B2",
     "released": "#D55E00",
     "standard": "#555555",

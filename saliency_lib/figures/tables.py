@@ -134,7 +134,7 @@ def ratios(tables: Mapping[str, pd.DataFrame]) -> Figure:
     grid = figure.subplots(len(counts), 1, squeeze=False, height_ratios=[count + 0.4 for count in counts])
     for axes, (words, table) in zip(grid[:, 0], tables.items(), strict=True):
         place = np.arange(len(table))[::-1]
-        colours = [BAD if ratio < 1 else GOOD for ratio in table["ratio"]]
+        colours = [BAD if round(ratio, 2) < 1 else GOOD for ratio in table["ratio"]]
         axes.hlines(place, 1, table["ratio"], color=colours, linewidth=2.4)
         axes.scatter(table["ratio"], place, color=colours, s=36, zorder=3, label="measured")
         if "ceiling" in table:
@@ -142,6 +142,7 @@ def ratios(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axes.scatter(table["ceiling"], place, facecolors="none", edgecolors=INK, marker="D", s=26, label=limit)
         axes.axvline(1, color=INK, linewidth=0.8)
         axes.set_xscale("log")
+        axes.set_xlim(right=max(2.2, axes.get_xlim()[1]))
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
