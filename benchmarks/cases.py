@@ -97,13 +97,14 @@ def _engines(model: str, at_least: float, aim: float) -> list[Case]:
 
 def _peak(name: str) -> Case:
     setting, size, tiny = FORWARD[name]
-    size, tiny = ({"engine": "openvino", "model": m, "name": name} | o for m, o in (("resnet18", size), ("cnn", tiny)))
+    size, tiny = ({"engine": "openvino", "model": m, "square": rows, "name": name} | options
+                  for m, rows, options in (("resnet18", 1024, size), ("cnn", 64, tiny)))  # fmt: skip
     return Case(f"peak_{name}", "peak", f"ResNet-18, 224 px, OpenVINO: {name}, {setting}", "matrix products", engines.peak,
                 size, tiny, 0.6, 0.85)  # fmt: skip
 
 
 def _growth(name: str, work: str, amount: int, tiny: int) -> Case:
-    size, small = ({"name": name, "side": side, "work": work, "amount": n} for side, n in ((224, amount), (32, tiny)))
+    size, small = ({"name": name, "side": side, "work": work, "amount": n} for side, n in ((224, amount), (64, tiny)))
     return Case(f"growth_{name}", "growth", f"ResNet-18, 224 px: {name}, {amount} {work}", f"{4 * amount} {work}",
                 engines.growth, size, small)  # fmt: skip
 
@@ -154,7 +155,7 @@ _ALL = [
     _speed("five_maps", "ResNet-18, 224 px: 1 image, 10 classes", PAG, races.five_maps,
            {"model": "resnet18", "side": 224, "images": 1}, SMALL | {"images": 2}, 7.0, 9.0),
     _speed("five_maps_small", "cnn, 32 px: 8 images, 10 classes", PAG, races.five_maps,
-           SMALL | {"images": 8}, SMALL | {"images": 1}, 6.0, 6.5),
+           SMALL | {"images": 8}, SMALL | {"images": 1}, 7.0, 9.0),
     _speed("rise_masks", "224 px: 2,000 masks", f"{RISE} (scikit-image)", races.rise_masks,
            {"side": 224, "masks": 2000}, {"side": 32, "masks": 20}, 20.0, 40.0),
     _speed("rise_map", "ResNet-18, 224 px: 500 masks", RISE, races.rise_map, RISE_500, RISE_TINY, 1.3, 1.5),
@@ -163,7 +164,7 @@ _ALL = [
          RISE_500, RISE_TINY, 20.0, 50.0),
     Case("rise_map_memory_small", "memory", "ResNet-18, 224 px: 500 masks, ours 2 a pass", RISE, races.rise_map,
          RISE_500 | {"batch_size": 2}, RISE_TINY | {"batch_size": 2}, 20.0, 50.0),
-    _speed("deletion_rise", LARGE_CURVES_WORDS, RISE, races.deletion_rise, LARGE_CURVES, TINY_CURVES),
+    _speed("deletion_rise", LARGE_CURVES_WORDS, RISE, races.deletion_rise, LARGE_CURVES, TINY_CURVES, 2.5, 3.0),
     _speed("deletion_rise_openvino", f"{LARGE_CURVES_WORDS}, OpenVINO", RISE, races.deletion_rise,
            LARGE_CURVES | OPENVINO, TINY_CURVES | OPENVINO, 2.2, 3.0),
     _speed("deletion_rise_small", CURVES_WORDS, RISE, races.deletion_rise, CURVES, TINY_CURVES, 2.5, 3.0),
@@ -172,21 +173,21 @@ _ALL = [
            LARGE_CURVES | OPENVINO, TINY_CURVES | OPENVINO, 1.8, 2.2),
     _speed("deletion_torchcam_small", CURVES_WORDS, TORCHCAM, races.deletion_torchcam, CURVES, TINY_CURVES, 1.3, 1.5),
     _speed("pixel_flipping", "ResNet-18, 192 px: 2 images, 24 steps", QUANTUS, races.pixel_flipping,
-           {"model": "resnet18", "side": 192, "images": 2, "steps": 24}, SMALL | {"side": 24, "images": 2, "steps": 6}),
+           {"model": "resnet18", "side": 192, "images": 2, "steps": 24}, SMALL | {"side": 24, "images": 2, "steps": 6}, 4.0, 6.0),
     _speed("pixel_flipping_openvino", "ResNet-18, 192 px: 2 images, 24 steps, OpenVINO", QUANTUS, races.pixel_flipping,
            {"model": "resnet18", "side": 192, "images": 2, "steps": 24} | OPENVINO,
            SMALL | {"side": 24, "images": 2, "steps": 6} | OPENVINO, 1.7, 2.0),
     _speed("pixel_flipping_small", "ResNet-18, 48 px: 1 image, 48 steps", QUANTUS, races.pixel_flipping,
            {"model": "resnet18", "side": 48, "images": 1, "steps": 48}, SMALL | {"side": 24, "images": 2, "steps": 6}, 4.0, 6.0),
     _speed("lime", "ResNet-18, 224 px: 100 samples, 16 segments", LIME, races.lime,
-           {"model": "resnet18", "side": 224, "samples": 100, "segments": 4}, SMALL | {"samples": 100, "segments": 2}),
+           {"model": "resnet18", "side": 224, "samples": 100, "segments": 4}, SMALL | {"samples": 100, "segments": 2}, 4.0, 6.0),
     _speed("lime_openvino", "ResNet-18, 224 px: 1,000 samples, 49 segments, OpenVINO", LIME, races.lime,
            {"model": "resnet18", "side": 224, "samples": 1000, "segments": 7} | OPENVINO,
            SMALL | {"samples": 100, "segments": 2} | OPENVINO, 1.2, 1.9),
     _speed("lime_small", "cnn, 28 px: 1,000 samples, 196 segments", LIME, races.lime,
            {"model": "cnn", "side": 28, "samples": 1000, "segments": 14}, SMALL | {"samples": 100, "segments": 2}, 4.0, 6.0),
     _speed("sidu", "ResNet-18, 224 px: 128 masks of layer2", SIDU, races.sidu,
-           {"side": 224, "layer": "layer2"}, {"side": 64, "layer": "layer1"}),
+           {"side": 224, "layer": "layer2"}, {"side": 64, "layer": "layer1"}, 2.0, 3.0),
     _speed("sidu_small", "ResNet-18, 112 px: 512 masks of layer4", SIDU, races.sidu,
            {"side": 112, "layer": "layer4"}, {"side": 64, "layer": "layer1"}, 2.0, 3.0),
     _speed("integrated_gradients", "ResNet-18, 224 px: 50 steps", f"{CAPTUM}, its defaults", races.integrated_gradients,

@@ -1,6 +1,5 @@
 """Races of the engines of `sl.optimise`: against the network as it is, and against matrix multiplication."""
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 
@@ -11,30 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import saliency_lib as sl
 from benchmarks import procedures
-from benchmarks.measure import Agreement, Race, Unavailable, difference, rank_correlation
-from benchmarks.scenes import counted, network, photographs, trained
+from benchmarks.measure import Agreement, Race, difference, rank_correlation
+from benchmarks.scenes import counted, drawn_masks, needs_compiler, network, optimised, photographs, trained
 
 Kernel = Callable[[nn.Module, Tensor], Tensor]
 SAME_MAPS, SAME_AREAS = 0.999, Agreement("largest difference of areas", lambda a, b: float((a - b).abs().max()), 0, 0.002)
-SQUARE = 1024  # rows of the matrices that are multiplied
-
-
-def optimised(model: nn.Module, pixels: Tensor, engine: str | None) -> nn.Module:
-    """Return a network as an engine runs it, or itself without an engine.
-
-    Raises:
-        Unavailable: the engine's package or a C++ compiler is missing, or the engine does not run on this device.
-    """
-    if engine is None:
-        return model
-    if engine == "compiled" and shutil.which("g++") is None and pixels.device.type == "cpu":
-        raise Unavailable("not on this machine: torch.compile needs a C++ compiler")
-    if engine == "openvino" and pixels.device.type != "cpu":
-        raise Unavailable("OpenVINO runs on the CPU")
-    try:
-        return sl.optimise(model, pixels, engine)
-    except ModuleNotFoundError as error:
-        raise Unavailable(str(error)) from None
 
 
 def _kernel(name: str, side: int, maps: int, options: dict) -> Kernel:
@@ -64,10 +44,13 @@ def kernel(engine: str, model: str, name: str, side: int, maps: int = 1, low: fl
     return Race(partial(work, fast, pixels), partial(work, network_, pixels), agreement)
 
 
-def peak(engine: str, model: str, name: str, side: int, maps: int = 1, **options: object) -> Race:
+def peak(engine: str, model: str, name: str, side: int, square: int, maps: int = 1, **options: object) -> Race:
     """Build the race of a kernel against matrix products with as many additions and multiplications as its passes have.
 
     Both sides return this number, in billions.
+
+    Args:
+        square: rows of the matrices that are multiplied; their product must be a small part of the passes.
     """
     network_, pixels = trained(model, side), photographs(1, side)
     work, fast = _kernel(name, side, maps, options), optimised(network_, pixels, engine)
@@ -76,15 +59,15 @@ def peak(engine: str, model: str, name: str, side: int, maps: int = 1, **options
     each = counter.get_total_flops()
     passes = counted(fast, partial(work, fast, pixels))
     total = int(passes()) * each
-    left, right = torch.rand(2, SQUARE, SQUARE, device=pixels.device)
-    products = max(1, round(total / (2 * SQUARE**3)))
+    left, right = torch.rand(2, square, square, device=pixels.device)
+    products = max(1, round(total / (2 * square**3)))
 
     def multiply() -> Tensor:
         for _ in range(products):
             left @ right
-        return torch.tensor(products * 2 * SQUARE**3 / 1e9)
+        return torch.tensor(products * 2 * square**3 / 1e9)
 
-    return Race(lambda: passes() * each / 1e9, multiply, difference(0.02 if products > 50 else 1e9))
+    return Race(lambda: passes() * each / 1e9, multiply, difference(0.02))
 
 
 def rise_at_equal_quality(model: str, side: int, masks: int, fewer: int, engine: str, low: float) -> Race:
@@ -98,18 +81,14 @@ def rise_at_equal_quality(model: str, side: int, masks: int, fewer: int, engine:
     """
     network_, pixels = trained(model, side), photographs(1, side)
     fast = optimised(network_, pixels, engine)
-    generator = torch.Generator().manual_seed(1)
-    grids = (torch.rand(masks, 8, 8, generator=generator) < 0.5).float()
-    tops, lefts = torch.randint(-(-side // 8), (2, masks), generator=generator)
-    mean = (
-        getattr(network_, "pixel_mean", torch.zeros(3)).to(pixels).view(3, 1, 1)
-    )  # the procedure removes from normalised images
+    drawn = drawn_masks(masks, side)
+    mean = getattr(network_, "pixel_mean", pixels.new_zeros(3)).view(3, 1, 1)  # the procedure removes from normalised images
     with torch.no_grad():
         target = network_(pixels).argmax(1)
 
     def peer() -> Tensor:
-        masks_ = procedures.rise_masks(grids, tops, lefts, side)
-        return procedures.rise_map(lambda stack: network_(stack + mean), pixels - mean, masks_, 0.5)[target]
+        made = procedures.rise_masks(*drawn, side)
+        return procedures.rise_map(lambda stack: network_(stack + mean), pixels - mean, made, 0.5)[target]
 
     return Race(
         lambda: sl.METHODS["rise"](fast, pixels, target, masks=fewer, estimator="controlled"),
@@ -125,14 +104,14 @@ def growth(name: str, side: int, work: str, amount: int) -> Race:
         work: what grows: an option of the kernel, or `images`.
         amount: of it, once.
     """
-    model = network("resnet18" if side > 32 else "cnn", side)
+    model = network("resnet18", side)
 
     def run(times: int) -> Callable[[], Tensor]:
         images = amount * times if work == "images" else 1
-        options = {} if work == "images" else {work: amount * times}
+        options = {"layer": "layer4"} if work == "images" else {work: amount * times}
         return counted(model, partial(_kernel(name, side, 1, options), model, photographs(images, side)))
 
-    return Race(run(1), run(4), Agreement("times the passes", lambda few, many: float(many / few), 2.5, 4.0))
+    return Race(run(1), run(4), Agreement("times the passes", lambda few, many: float(many / few), 3.5, 4.0))
 
 
 def training_step(model: str, width: int, batch: int) -> Race:
@@ -144,8 +123,7 @@ def training_step(model: str, width: int, batch: int) -> Race:
     Raises:
         Unavailable: there is no C++ compiler.
     """
-    if shutil.which("g++") is None and not torch.cuda.is_available():
-        raise Unavailable("not on this machine: torch.compile needs a C++ compiler")
+    needs_compiler()
     network_ = sl.MODELS[model](width=width).train()
     pixels, labels = photographs(12, 32).repeat(-(-batch // 12), 1, 1, 1)[:batch], torch.arange(batch) % 10
     network_, labels = network_.to(pixels.device), labels.to(pixels.device)

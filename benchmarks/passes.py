@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
 import saliency_lib as sl
-from benchmarks.engines import optimised
-from benchmarks.scenes import device
+from benchmarks.scenes import device, optimised
 from saliency_lib import paths
 from saliency_lib.attribution.estimators import ESTIMATORS
 from saliency_lib.attribution.masks import mask_scores, weighted_sum

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 
 import saliency_lib as sl
 from benchmarks import procedures
-from benchmarks.engines import optimised
 from benchmarks.measure import Disagreement, Race, difference, rank_correlation
-from benchmarks.scenes import bare_passes, network, photographs, trained
+from benchmarks.scenes import bare_passes, drawn_masks, network, optimised, photographs, trained
 from saliency_lib.attribution.rise import random_grids, unit_range
 from saliency_lib.attribution.sidu import feature_masks, features_at
 from saliency_lib.core.batching import arranged, chunk_size, frozen
-from saliency_lib.core.streams import generator
 
 LAYER = "layer4"
 NODES = [round(50 * 2 ** (k / 2)) for k in range(13)]  # 50, 71, 100, ..., 3200, of a path of captum
@@ -39,7 +37,7 @@ def gradcam(side: int, images: int, engine: str | None = None) -> Race:
     return Race(
         lambda: unit_range(sl.METHODS["gradcam"](fast, pixels, layer=LAYER)),
         peer,
-        difference(1e-4 if engine is None else 1e-3),
+        difference(1e-4),
         bare_passes(fast, pixels, images),
     )
 
@@ -62,20 +60,12 @@ def five_maps(model: str, side: int, images: int) -> Race:
     )
 
 
-def _drawn(masks: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the grids and shifts of our masks with seed 0, for the peer to enlarge."""
-    source = [generator(torch.device("cpu"), f"random grids: {part}", 0) for part in ("cells", "rows", "columns")]
-    grids = (torch.rand(masks, 8, 8, generator=source[0]) < 0.5).float()
-    tops, lefts = (torch.randint(-(-side // 8), (masks,), generator=one) for one in source[1:])
-    return grids, tops, lefts
-
-
 def rise_masks(side: int, masks: int) -> Race:
     """Build the race of RISE's masks alone against the procedure with scikit-image; one mask in a hundred is compared.
 
     Ours are made in the kernel's batches and freed, as in the kernel; the procedure keeps all of them.
     """
-    pixels, drawn = photographs(1, side), _drawn(masks, side)
+    pixels, drawn = photographs(1, side), drawn_masks(masks, side)
     batches = torch.arange(masks, device=pixels.device).split(chunk_size(pixels, None))
 
     def ours() -> Tensor:
@@ -91,7 +81,7 @@ def rise_map(model: str, side: int, masks: int, batch_size: int | None = None) -
     Args:
         batch_size: of our side; None chooses.
     """
-    network_, pixels, drawn = network(model, side), photographs(1, side), _drawn(masks, side)
+    network_, pixels, drawn = network(model, side), photographs(1, side), drawn_masks(masks, side)
     with torch.no_grad():
         target = network_(pixels).argmax(1)
     return Race(

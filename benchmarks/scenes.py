@@ -1,5 +1,6 @@
-"""What the cases run on: networks with fixed weights that need no download, photographs, and the network's own passes."""
+"""What the cases run on: networks that need no download, their engines and own passes, photographs, and drawn masks."""
 
+import shutil
 from collections.abc import Callable
 
 import torch
@@ -8,7 +9,9 @@ import torchvision
 from torch import Tensor, nn
 
 import saliency_lib as sl
+from benchmarks.measure import Unavailable
 from saliency_lib.core.batching import arranged, chunk_size, frozen
+from saliency_lib.core.streams import generator
 
 
 def device() -> torch.device:
@@ -49,6 +52,38 @@ def trained(name: str, side: int) -> nn.Module:
     if name != "efficientnet_lite0":
         return network(name, side)
     return sl.MODELS[name](classes=1000, pretrained=True).eval().to(device())
+
+
+def needs_compiler() -> None:
+    """Raise `Unavailable` if torch.compile cannot run here: on the CPU it needs a C++ compiler."""
+    if shutil.which("g++") is None and device().type == "cpu":
+        raise Unavailable("not on this machine: torch.compile needs a C++ compiler")
+
+
+def optimised(model: nn.Module, pixels: Tensor, engine: str | None) -> nn.Module:
+    """Return a network as an engine runs it, or itself without an engine.
+
+    Raises:
+        Unavailable: the engine's package or a C++ compiler is missing, or the engine does not run on this device.
+    """
+    if engine is None:
+        return model
+    if engine == "compiled":
+        needs_compiler()
+    if engine == "openvino" and pixels.device.type != "cpu":
+        raise Unavailable("OpenVINO runs on the CPU")
+    try:
+        return sl.optimise(model, pixels, engine)
+    except ModuleNotFoundError as error:
+        raise Unavailable(str(error)) from None
+
+
+def drawn_masks(masks: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the grids and shifts of our RISE masks with seed 0, for the peer to enlarge."""
+    source = [generator(torch.device("cpu"), f"random grids: {part}", 0) for part in ("cells", "rows", "columns")]
+    grids = (torch.rand(masks, 8, 8, generator=source[0]) < 0.5).float()
+    tops, lefts = (torch.randint(-(-side // 8), (masks,), generator=one) for one in source[1:])
+    return grids, tops, lefts
 
 
 def bare_passes(model: nn.Module, images: Tensor, count: int, backward: bool = False) -> Callable[[], Tensor]:

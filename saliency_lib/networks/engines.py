@@ -29,13 +29,13 @@ class Optimised(nn.Module):
     Args:
         model: the original.
         images: examples (B, C, H, W).
-        engine: the engine's name.
         run: maps images to logits (B, K).
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, engine: str, run: Run):
+    engine: str
+
+    def __init__(self, model: nn.Module, images: Tensor, run: Run):
         super().__init__()
-        self.engine = engine
         self.pixel_mean = getattr(model, "pixel_mean", None)
         self.place = nn.Parameter(images.new_empty(0), requires_grad=False)  # tells kernels the device and the type
         self._kind = images.shape[1:], images.dtype, images.device.type
@@ -106,7 +106,7 @@ def optimise(model: nn.Module, images: Tensor, engine: str = "folded", *, fallba
         expected = check_logits(model(arranged(images)))
         try:
             run = BUILDERS[engine](deepcopy(model), images)
-            result: Any = run if isinstance(run, nn.Module) else Optimised(model, images, engine, run)
+            result: Any = run if isinstance(run, nn.Module) else Optimised(model, images, run)
             _compare(result, images, expected)
         except ModuleNotFoundError:
             raise
@@ -125,8 +125,7 @@ def _compiled(model: nn.Module, images: Tensor) -> Run:
     """Return the model under torch.compile with its weights as constants, for batches of one size: others are padded."""
     fast = torch.compile(model, fullgraph=True, dynamic=False, options={"freezing": True})
     rows = chunk_size(images, None)
-    layout = torch.channels_last if images.ndim == 4 else torch.contiguous_format
-    whole = torch.zeros(rows, *images.shape[1:], dtype=images.dtype, device=images.device).contiguous(memory_format=layout)
+    whole = arranged(images.new_zeros(rows, *images.shape[1:]))
 
     def run(images: Tensor) -> Tensor:
         logits = []

@@ -59,11 +59,11 @@ def pairs(model: nn.Module, image: Tensor) -> list[Pair]:
         if not inputs or not isinstance(output, Tensor) or not output.requires_grad:
             return
         if isinstance(module, LINEAR):
-            made.append((module, inputs[0], output, get_gradient_edge(output)[:2]))
+            made.append((module, inputs[0].detach().clone(), output, get_gradient_edge(output)[:2]))
             return
         for linear, before, between, edge in made:
             if between is inputs[0]:
-                found.append((Pair(linear, module, before.detach(), output.detach().clone()), edge))
+                found.append((Pair(linear, module, before, output.detach().clone()), edge))
 
     plain = [module for module in model.modules() if isinstance(module, LINEAR + NORMS) and _is_plain(module)]
     handles = [module.register_forward_hook(note) for module in plain]
