@@ -24,7 +24,7 @@ pytest.importorskip("openvino")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 COMPILED = pytest.param("compiled", marks=[pytest.mark.slow, needs_compiler])  # takes seconds to compile
 ENGINES = ["folded", "openvino", COMPILED]
-BLACK_BOXES = [name for name, entry in sl.METHODS.items() if entry.black_box]
+FORWARD_ONLY = [name for name, entry in sl.METHODS.items() if entry.forward_only]
 FOLLOWING = [name for name in sl.METRICS if "explain" not in sl.METRICS.options(name)]
 
 
@@ -69,10 +69,18 @@ def test_any_number_of_images_has_the_logits_of_the_original(engine, count):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("method", BLACK_BOXES)
-def test_a_map_of_a_black_box_is_that_of_the_original(engine, method):
+@pytest.mark.parametrize("method", FORWARD_ONLY)
+def test_a_map_of_a_forward_only_is_that_of_the_original(engine, method):
     maps = [sl.METHODS[method](model, pictures(), 3, **quick(method)) for model in (network(), optimised(engine))]
     assert sl.rank_correlation(*maps).min() >= 0.999
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["original", "pytorch_sidu"])
+def test_sidu_reads_a_layer_that_is_asked_for_behind_an_engine(variant):
+    options = {"layer": "stem.0", "variant": variant}
+    maps = [sl.METHODS["sidu"](model, pictures(), 3, **options) for model in (network(), optimised("openvino"))]
+    assert not torch.equal(maps[0], sl.METHODS["sidu"](network(), pictures(), 3, variant=variant))
     torch.testing.assert_close(maps[1], maps[0], rtol=1e-3, atol=1e-5)
 
 
@@ -85,9 +93,9 @@ def test_a_score_is_that_of_the_original(engine, metric):
         torch.testing.assert_close(*(getattr(curve, quantity) for curve in curves), rtol=1e-3, atol=0.002, equal_nan=True)
 
 
-def test_methods_that_need_gradients_or_layers_are_no_black_boxes():
-    assert set(BLACK_BOXES) == {"rise", "sidu_grids", "lime", "occlusion"}
-    for name in set(sl.METHODS) - {*BLACK_BOXES, "random", "edges"}:
+def test_methods_that_need_gradients_or_layers_are_no_forward_onlyes():
+    assert set(FORWARD_ONLY) == {"rise", "sidu", "sidu_grids", "lime", "occlusion"}
+    for name in set(sl.METHODS) - {*FORWARD_ONLY, "random", "edges"}:
         with pytest.raises(
             ValueError, match=r"engine 'openvino' computes no gradients and shows no layers|a model that an engine runs"
         ):
@@ -284,7 +292,7 @@ def engine_of(method, asked):
 
 def test_a_method_gets_an_engine_that_shows_what_it_needs():
     for name, entry in sl.METHODS.items():
-        if entry.black_box:
+        if entry.forward_only:
             assert [engine_of(name, asked) for asked in engines.ENGINES] == list(engines.ENGINES)
         else:
             folded = None if entry.family == "control" else "folded"

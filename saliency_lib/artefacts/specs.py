@@ -36,7 +36,7 @@ def _by(engine: str | None) -> str:
 
 def _engine_of(method: Method, asked: str | None) -> str | None:
     """Return the engine that runs a method for which one is asked."""
-    if method.black_box:
+    if method.forward_only:
         return asked
     return "folded" if method.family in FOLDED and asked in ("auto", "folded") else None
 

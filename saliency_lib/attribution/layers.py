@@ -31,6 +31,11 @@ def vertex_of(tensor: Tensor) -> Vertex | None:
     return get_gradient_edge(tensor)[:2] if tensor.requires_grad else None
 
 
+def layered(model: nn.Module) -> nn.Module:
+    """Return a network whose layers can be read: the model, or the network behind one that an engine runs."""
+    return getattr(model, "layered", model)
+
+
 def outputs_of(model: nn.Module, image: Tensor) -> tuple[Tensor, dict[str, Output]]:
     """Run a model on images (1, C, H, W) and return its logits, and the last output of each module that returns a tensor.
 

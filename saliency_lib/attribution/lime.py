@@ -165,7 +165,7 @@ VARIANT_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@METHODS.register(family="mask", passes="1,000 F", paper="Ribeiro et al. 2016", revision=1, added=("design",), black_box=True)
+@METHODS.register(family="mask", passes="1,000 F", paper="Ribeiro et al. 2016", revision=1, added=("design",), forward_only=True)
 def lime(
     model: nn.Module,
     images: Tensor,

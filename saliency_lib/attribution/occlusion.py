@@ -38,7 +38,7 @@ def windows(images: Tensor, window: int, stride: int) -> Masks:
     return Masks(len(tops) * len(lefts), at)
 
 
-@METHODS.register(family="mask", passes="170 F at 224 px", paper="Zeiler, Fergus 2014", black_box=True)
+@METHODS.register(family="mask", passes="170 F at 224 px", paper="Zeiler, Fergus 2014", forward_only=True)
 def occlusion(
     model: nn.Module,
     images: Tensor,

@@ -102,7 +102,7 @@ VARIANT_SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @METHODS.register(
-    family="mask", passes="2,000 F", paper="Petsiuk et al. 2018", added=("estimator", "design", "tolerance"), black_box=True
+    family="mask", passes="2,000 F", paper="Petsiuk et al. 2018", added=("estimator", "design", "tolerance"), forward_only=True
 )
 def rise(
     model: nn.Module,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.layers import find_layer, leaf_at, spatial_output
+from saliency_lib.attribution.layers import find_layer, layered, leaf_at, spatial_output
 from saliency_lib.attribution.masks import Masks, interpolation, readings, variant_settings, weighted_sum
 from saliency_lib.attribution.rise import random_grids
 from saliency_lib.attribution.table import METHODS
@@ -129,7 +129,9 @@ VARIANT_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@METHODS.register(family="mask", passes="1 F + 1 F per distinct mask", paper="Muddamsetty et al. 2020", revision=1)
+@METHODS.register(
+    family="mask", passes="1 F + 1 F per distinct mask", paper="Muddamsetty et al. 2020", revision=1, forward_only=True
+)
 def sidu(
     model: nn.Module,
     images: Tensor,
@@ -178,11 +180,12 @@ def sidu(
     images = check_images(images)
     settings = variant_settings("sidu", VARIANT_SETTINGS, variant, threshold=threshold, sigma=sigma, fill=fill)
     sigma = settings["sigma"]
-    module = find_layer(model, layer, images)
+    network = layered(model)
+    module = find_layer(network, layer, images)
     maps: list[Tensor] = []
-    with frozen(model):
+    with frozen(model), frozen(network):
         substrate = filled(settings["fill"], model, images, indices=indices, seed=seed)
-        logits, features, once = features_at(model, module, images, batch_size)
+        logits, features, once = features_at(network, module, images, batch_size)
         targets = classes_of(logits, targets)
         above = (features > settings["threshold"]).cpu()
         for row in range(len(images)):
@@ -192,12 +195,12 @@ def sidu(
             if variant == "original":
                 weights = 2 * prediction_weights(model, image, targets[row], logits[row], masks, times, sigma, **options)
             else:
-                weights = feature_weights(model, image, module, features[row], masks, sigma, once, **options)
+                weights = feature_weights(network, image, module, features[row], masks, sigma, once, **options)
             maps.append(weighted_sum(masks, times * weights, image, batch_size) / times.sum())
     return torch.cat(maps)
 
 
-@METHODS.register(family="mask", passes="2,001 F", paper="combination of the compendium", black_box=True)
+@METHODS.register(family="mask", passes="2,001 F", paper="combination of the compendium", forward_only=True)
 def sidu_grids(
     model: nn.Module,
     images: Tensor,

@@ -23,7 +23,8 @@ class Method(Entry):
         revision: increased when the same options come to give other maps; 0 is left out of a specification's digest.
         added: options that came after results had been stored; where they are not given, a specification's digest leaves them
             out, so that these results keep their names.
-        black_box: whether it asks the model for logits alone, without gradients or layers, so that an engine may run the model.
+        forward_only: whether it takes no backward passes, and reads layers only of `layered(model)`, so that any engine may run
+            the model.
     """
 
     family: str = "own"
@@ -31,7 +32,7 @@ class Method(Entry):
     paper: str = ""
     revision: int = 0
     added: tuple[str, ...] = ()
-    black_box: bool = False
+    forward_only: bool = False
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:

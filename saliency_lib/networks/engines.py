@@ -22,7 +22,7 @@ LONGEST_REASON = 300  # letters of an engine's own error
 
 
 class Optimised(nn.Module):
-    """A model whose forward passes an engine runs, for images of one shape; it has no gradients and no layers.
+    """A model whose forward passes an engine runs, for images of one shape; it has no gradients, and layers only in `layered`.
 
     The engine has a copy of the weights: later changes of the model do not reach it.
 
@@ -40,6 +40,12 @@ class Optimised(nn.Module):
         self.place = nn.Parameter(images.new_empty(0), requires_grad=False)  # tells kernels the device and the type
         self._kind = images.shape[1:], images.dtype, images.device.type
         self._run = run
+        self._original = (deepcopy(model),)  # in a tuple, so that its layers do not become those of this module
+
+    @property
+    def layered(self) -> nn.Module:
+        """A copy of the original, for methods that read a layer and run many passes."""
+        return self._original[0]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, K).
@@ -154,6 +160,7 @@ def _openvino(model: nn.Module, images: Tensor) -> Run:
         program = frontend.convert(frontend.load(decoder))
     program.reshape({program.inputs[0]: PartialShape([-1, *images.shape[1:]])})
     settings = {
+        "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same core
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
