@@ -9,6 +9,7 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.core.batching import arranged, frozen, in_chunks, is_out_of_memory
+from saliency_lib.training.loop import fit
 
 
 class RowsFirst(nn.Module):
@@ -177,3 +178,32 @@ def test_a_normalisation_that_looks_at_one_image_is_not_refused(norm, images):
     model = Normalised(norm)
     alone = sl.METHODS["gradient"](model, images[:1], 0)
     torch.testing.assert_close(sl.METHODS["gradient"](model, images, 0)[:1], alone)
+
+
+class Tiny(nn.Module):
+    """A network that notes what becomes of a denormal number while it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.seen = nn.Linear(192, 3), []
+
+    def forward(self, images):
+        self.seen.append(float(torch.tensor(1e-39) * 1))
+        return self.last(images.flatten(1)[:, :192])
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_denormal_numbers_are_zero_in_kernels_and_trainings_and_afterwards_as_before(before):
+    model, images = Tiny(), torch.rand(4, 3, 8, 8)
+    if not torch.set_flush_denormal(before):
+        pytest.skip("this processor does not flush denormal numbers")
+    try:
+        sl.METHODS["gradient"](model, images)
+        fit(model, images, torch.arange(4) % 3, {**sl.Training().settings, "epochs": 1}, seed=0)
+        assert model.seen and set(model.seen) == {0}
+        with frozen(model), pytest.raises(ValueError, match="inner"), frozen(nn.Identity()):
+            raise ValueError("inner")
+        model(images)
+        assert (model.seen[-1] == 0) is before
+    finally:
+        torch.set_flush_denormal(False)

@@ -16,7 +16,7 @@ from torch.multiprocessing import ProcessRaisedException
 from tqdm.auto import tqdm
 
 from saliency_lib import paths
-from saliency_lib.core.batching import device_of
+from saliency_lib.core.batching import device_of, flushed
 from saliency_lib.core.checks import first_rows
 from saliency_lib.core.locks import Stream, lock_of
 from saliency_lib.core.optional import optional
@@ -97,7 +97,7 @@ def fit(
     with optional("training"):
         from lightning_fabric import Fabric  # takes a second, which only training should wait for
 
-    with lock_of(model):
+    with lock_of(model), flushed():
         chosen = set(part.parameters())
         trained = frozenset(name for name, parameter in model.named_parameters() if parameter in chosen)
         job = Job(images, labels, settings, seed, trained, test, checkpoint, title)
