@@ -246,7 +246,7 @@ _ALL = [
     _growth("rise", "masks", 50, 8),
     _growth("deletion", "steps", 28, 8),
     _growth("integrated_gradients", "steps", 12, 4),
-    _growth("gradcam", "images", 5, 1),
+    _growth("gradcam", "images", 3, 1),
     _speed("rise_equal_quality", "EfficientNet-Lite0, 224 px: 350 masks with control variates, OpenVINO", f"{RISE}, 2,000 masks",
            engines.rise_at_equal_quality,
            {"model": "efficientnet_lite0", "side": 224, "masks": 2000, "fewer": 350, "engine": "openvino", "low": 0.3},
