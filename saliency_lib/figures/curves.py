@@ -96,8 +96,8 @@ def panels(
 def correlations(table: pd.DataFrame) -> Figure:
     """Draw how near maps of few passes are to a map of many, one line per estimator and one panel per design of the masks.
 
-    Thin lines are single pictures, over the seeds of their masks. The bands are 95 % intervals of the mean over the pictures and
-    the seeds. The dotted line is the mean of the original estimator at its largest number of passes.
+    Lines are means over the pictures and the seeds of their masks, bands their 95 % intervals. The dotted line is the mean of the
+    original estimator at its largest number of passes.
 
     Args:
         table: columns picture, seed, estimator, design, passes, correlation; the estimator `original` has the design
@@ -110,12 +110,11 @@ def correlations(table: pd.DataFrame) -> Figure:
     for axes, design in zip(add_axes(figure, len(designs), len(designs), sharey=True), designs, strict=True):
         for name in estimators:
             part = table[(table["design"] == design) & (table["estimator"] == name)]
-            lines = part.groupby(["passes", "picture"])["correlation"].mean().unstack()
+            mean = part.groupby("passes")["correlation"].mean()
             tables = (some.pivot(index="seed", columns="picture", values="correlation") for _, some in part.groupby("passes"))
             low, high = np.transpose([mean_interval(values.to_numpy()) for values in tables])
-            axes.fill_between(lines.index, low, high, color=colour(name), alpha=0.13, linewidth=0)
-            axes.plot(lines.index, lines, color=colour(name), linewidth=0.6, alpha=0.35)
-            axes.plot(lines.index, lines.mean(axis=1), color=colour(name), linewidth=2, marker="o", markersize=3)
+            axes.fill_between(mean.index, low, high, color=colour(name), alpha=0.13, linewidth=0)
+            axes.plot(mean.index, mean, color=colour(name), linewidth=2, marker="o", markersize=3)
         axes.axhline(goal, color=INK, linestyle=":", linewidth=1)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
