@@ -13,20 +13,13 @@ Ties = Annotated[str, Names(TIES)]
 DRAWS = 4  # random orders of tied pixels over which a metric is averaged
 
 
-def ranks(maps: Tensor, *, descending: bool = True, together: bool = False, keys: Tensor | None = None) -> Tensor:
-    """Return the place (B, H*W) of each pixel in the order of its map (B, H, W).
+def ranks(maps: Tensor, *, descending: bool = True, together: bool = False) -> Tensor:
+    """Return the place (B, H*W) of each pixel in the order of its map (B, H, W); pixels of equal value are ordered by index.
 
     Args:
         together: pixels of equal value share the last of their places.
-        keys: (B, H*W), pixels of equal value go by rising key; None: by index.
     """
-    values = maps.flatten(1)
-    before = None if keys is None else keys.argsort(dim=1)
-    if before is not None:
-        values = values.gather(1, before)
-    values, order = values.sort(dim=1, descending=descending, stable=True)
-    if before is not None:
-        order = before.gather(1, order)
+    values, order = maps.flatten(1).sort(dim=1, descending=descending, stable=True)
     places = torch.arange(order.shape[1], device=maps.device).expand_as(order)
     if together:
         follows = torch.nn.functional.pad(values[:, 1:] == values[:, :-1], (0, 1))
@@ -36,17 +29,33 @@ def ranks(maps: Tensor, *, descending: bool = True, together: bool = False, keys
 
 def random_ranks(maps: Tensor, draws: int, *, descending: bool, seed: int, indices: Indices) -> Tensor:
     """Return the places (draws, B, H*W) of the pixels, tied pixels in an order that is fixed by seed, image and draw."""
-    like, numbers = torch.empty_like(maps.flatten(1), dtype=torch.float32), row_indices(maps, indices)
-    keys = (noise(like, numbers, seed, "ties", draw) for draw in range(draws))
-    return torch.stack([ranks(maps, descending=descending, keys=key) for key in keys])
+    values, order = maps.flatten(1).sort(dim=1, descending=descending, stable=True)
+    like, numbers = torch.empty_like(values, dtype=torch.float32), row_indices(maps, indices)
+    every = torch.arange(order.shape[1], device=maps.device).expand_as(order)
+    places = torch.empty_like(order).scatter_(1, order, every).repeat(draws, 1, 1)
+    row, place = in_tie(values).nonzero().unbind(1)
+    if not len(row):
+        return places
+    first = torch.nn.functional.pad(values[:, 1:] == values[:, :-1], (1, 0))  # of each tie, the place where it begins
+    first = every.masked_fill(first, 0).cummax(1).values
+    group, pixel = row * order.shape[1] + first[row, place], order[row, place]
+    for draw in range(draws):
+        by_key = noise(like, numbers, seed, "ties", draw)[row, pixel].argsort(stable=True)
+        drawn = by_key[group[by_key].argsort(stable=True)]
+        places[draw, row, pixel[drawn]] = place
+    return places
+
+
+def in_tie(values: Tensor) -> Tensor:
+    """Return which of the sorted values (B, N) equal one of their neighbours."""
+    same = values[:, 1:] == values[:, :-1]
+    edge = same.new_zeros(len(same), 1)
+    return torch.cat([same, edge], 1) | torch.cat([edge, same], 1)
 
 
 def tied(maps: Tensor) -> Tensor:
     """Return the share (B,) of the pixels whose value another pixel of the map also has; their order is arbitrary."""
-    values = maps.flatten(1).sort(dim=1).values
-    same = values[:, 1:] == values[:, :-1]
-    edge = same.new_zeros(len(same), 1)
-    return (torch.cat([same, edge], 1) | torch.cat([edge, same], 1)).float().mean(1)
+    return in_tie(maps.flatten(1).sort(dim=1).values).float().mean(1)
 
 
 def mean_of_tied(ordered: Tensor, numbers: Tensor) -> Tensor:
