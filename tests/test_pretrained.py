@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import save_file
 
 import saliency_lib as sl
 from saliency_lib import paths
@@ -110,7 +111,7 @@ def test_a_classifier_is_normalised_as_its_weights_were(name, monkeypatch):
     built = []
     monkeypatch.setattr(pretrained, "PixelModel", lambda network, mean, std, resize: built.append((mean, std)))
     monkeypatch.setattr(torchvision.models, "get_model", lambda *_, **__: None)
-    monkeypatch.setattr(pretrained, "_load", lambda *_: None)
+    monkeypatch.setattr(pretrained, "load_weights", lambda *_: None)
     monkeypatch.setattr(pretrained, "_downloaded", lambda url: {})
     for channels, weights in ((3, True), (3, False), (1, True)):
         MODELS[name](1000, channels, weights)
@@ -151,3 +152,80 @@ def test_a_digest_holds_the_preparation_if_the_weights_are_used_and_it_is_not_th
     halves = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     assert sl.Training("mnist5k", "efficientnet_v2_l", "fine_tuning").implied()["preparation"] == halves
     assert "preparation" not in sl.Training("mnist5k", "efficientnet_v2_l").implied()
+
+
+# Weights that are put into data/weights.
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet20", "squeezenet1_0_compressed"])
+def test_weights_that_are_not_there_are_asked_for_by_file_and_origin(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"weights/\w+.safetensors is missing; convert the weights of the repository \w+/"
+    ):
+        MODELS[name](pretrained=True)
+
+
+def test_weights_that_are_damaged_or_others_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    (tmp_path / "weights").mkdir()
+    file, state = tmp_path / "weights" / "cifar10_resnet20.safetensors", MODELS["cifar_resnet20"]().network.state_dict()
+    save_file(state, file)
+    with pytest.raises(ValueError, match="does not hold the weights of the repository akamaster/pytorch_resnet_cifar10"):
+        MODELS["cifar_resnet20"](pretrained=True)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"cifar10_resnet20.safetensors is damaged"):
+        MODELS["cifar_resnet20"](pretrained=True)
+
+
+def test_published_weights_of_cifar10_are_for_cifar10(monkeypatch):
+    assert sl.Training("cifar10", "cifar_resnet20").recipe == "pretrained"
+    assert sl.Training("cifar100", "cifar_resnet20").recipe == sl.Training("cifar10", "resnet18").recipe == "standard"
+    with pytest.raises(
+        ValueError, match="published weights of cifar_resnet20 predict the classes of cifar10, and dataset 'photos'"
+    ):
+        sl.Training("photos", "cifar_resnet20")
+    with pytest.raises(ValueError, match="published weights of resnet18 predict ImageNet's 1,000 classes, and dataset 'cifar10'"):
+        sl.Training("cifar10", "resnet18", "pretrained")
+
+
+def has(*names):
+    """A mark for tests of data that a checkout does not hold."""
+    absent = [name for name in names if not (paths.DATA / name).exists()]
+    return pytest.mark.skipif(bool(absent), reason=f"data/ has no {' and no '.join(absent)}")
+
+
+def accuracy_of(dataset, name, count):
+    spec = sl.Explanation(sl.Training(dataset, name), "random", stop=count)
+    images = sl.images_of(spec)
+    return float((sl.predict(inputs.new_model(spec.training).eval(), images.images)[1] == images.labels).float().mean())
+
+
+@has("cifar10", "weights")
+@pytest.mark.slow
+@pytest.mark.parametrize(("depth", "least"), [(20, 0.91), (32, 0.92), (44, 0.92), (56, 0.93)])
+def test_the_residual_networks_know_cifar10(depth, least):
+    assert accuracy_of("cifar10", f"cifar_resnet{depth}", 1000) >= least
+
+
+@has("imagenet_samples", "weights")
+@pytest.mark.slow
+def test_the_compressed_squeezenet_knows_imagenet():
+    assert accuracy_of("imagenet_samples", "squeezenet1_0_compressed", 600) >= 0.62
+
+
+@has("imagenet_samples")
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_larger_efficientnets_know_imagenet(number):
+    assert accuracy_of("imagenet_samples", f"efficientnet_lite{number}", 100) >= 0.8
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+def test_a_shortcut_of_a_residual_network_skips_positions_and_adds_zeros(depth):
+    network = MODELS[f"cifar_resnet{depth}"]().eval().network
+    assert sum(isinstance(module, torch.nn.Conv2d | torch.nn.Linear) for module in network.modules()) == depth
+    block, features = network.layer2[0], torch.rand(1, 16, 8, 8)
+    torch.nn.init.zeros_(block.bn2.weight)
+    out = block(features)
+    assert torch.equal(out[:, 8:24], features[:, :, ::2, ::2]) and not out[:, :8].any() and not out[:, 24:].any()

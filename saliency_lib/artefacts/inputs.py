@@ -175,7 +175,9 @@ def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
         if not settings["start"] and not settings["head"]:
             return build(classes=classes, pretrained=spec.recipe == "pretrained")
         published = settings["start"] is not None
-        model = begun or (new_model(spec.start) if spec.start else build(classes=IMAGENET, pretrained=published))
+        predicts = MODELS[spec.model].predicts if published else "imagenet"
+        known = IMAGENET if predicts == "imagenet" else len(classes_of(predicts))
+        model = begun or (new_model(spec.start) if spec.start else build(classes=known, pretrained=published))
         return with_head(model, classes, settings["head"] or "linear")
 
 

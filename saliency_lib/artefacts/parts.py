@@ -41,9 +41,10 @@ class Part(NamedTuple):
         """Return the options that bring the pictures to the side of the preparation."""
         if not self.preparation:
             return {}
-        border, interpolation = self.preparation.resize / self.preparation.side, InterpolationMode(self.preparation.interpolation)
-        resize = functools.partial(crop, border=border, interpolation=interpolation)
-        return {"size": self.preparation.side, "resize": resize}
+        own = self.preparation
+        interpolation = InterpolationMode(own.interpolation)
+        resize = functools.partial(crop, border=own.resize / own.side, interpolation=interpolation, stretched=own.stretched)
+        return {"size": own.side, "resize": resize}
 
 
 _known: dict[tuple[Part, Dataset | None], Mapping[str, Any]] = {}  # fingerprints

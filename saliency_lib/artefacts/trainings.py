@@ -19,10 +19,10 @@ class Training(Spec):
     Args:
         dataset: a name in DATASETS.
         model: a name in MODELS.
-        recipe: a name in params/training.yaml. None means `pretrained` for data sets with ImageNet's classes, and else
-            `standard`. `fine_tuning:mnist5k` is the recipe fine_tuning, started from this model trained on mnist5k with its
-            default recipe; `fine_tuning:mnist5k/saliency_guided` starts from the model that this recipe trained. Both have
-            the same scale and the same seed.
+        recipe: a name in params/training.yaml. None means `pretrained` for a model whose published weights predict the data
+            set's classes, and else `standard`. `fine_tuning:mnist5k` is the recipe fine_tuning, started from this model
+            trained on mnist5k with its default recipe; `fine_tuning:mnist5k/saliency_guided` starts from the model that this
+            recipe trained. Both have the same scale and the same seed.
         scale: `embedded` (minutes on a laptop) or `paper` (the paper's own numbers).
         seed: determines the initial weights and the order of the images.
         changes: settings that replace those of the recipe, for instance {"epochs": 1}.
@@ -48,13 +48,20 @@ class Training(Spec):
                 )
             dataset, _, its_recipe = begun.partition("/")
             object.__setattr__(self, "start", Training(dataset, self.model, its_recipe or None, self.scale, self.seed))
-        usual = "pretrained" if DATASETS[self.dataset].imagenet else "standard"
+        usual = "pretrained" if self._has_weights or DATASETS[self.dataset].imagenet else "standard"
         object.__setattr__(self, "recipe", usual if self.recipe is None else recipe)
         if self.recipe not in recipes():
             raise no_such("recipe", self.recipe, recipes())
         self._check_weights()
         if self.recipe != "pretrained":
             self._check_settings(Settings.model_validate(self.settings))
+
+    @property
+    def _has_weights(self) -> bool:
+        """Whether the model's published weights, if any, predict the data set's classes."""
+        model = MODELS[self.model]
+        fits = DATASETS[self.dataset].imagenet if model.predicts == "imagenet" else self.dataset == model.predicts
+        return model.weights is not None and fits
 
     def _check_weights(self) -> None:
         """Check that the model starts from weights that exist and fit."""
@@ -65,10 +72,12 @@ class Training(Spec):
                     f"model {self.model!r} has no published weights; use 'efficientnet_lite0' (its weights are installed) or "
                     "one of torchvision's networks, or a data set with training images and recipe 'standard'"
                 )
-            if not dataset.imagenet:
+            if not self._has_weights:
+                known = "ImageNet's 1,000 classes" if model.predicts == "imagenet" else f"the classes of {model.predicts}"
+                other = "a data set with ImageNet's classes, for instance 'photos'"
                 raise ValueError(
-                    f"published weights predict ImageNet's 1,000 classes, and dataset {self.dataset!r} has others; "
-                    "use recipe 'standard', or a data set with ImageNet's classes, for instance 'photos'"
+                    f"published weights of {self.model} predict {known}, and dataset {self.dataset!r} has others; use recipe "
+                    f"'standard', or {other if model.predicts == 'imagenet' else f'dataset {model.predicts!r}'}"
                 )
         elif "train" not in dataset.splits:
             raise ValueError(

