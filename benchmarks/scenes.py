@@ -78,9 +78,9 @@ def optimised(model: nn.Module, pixels: Tensor, engine: str | None) -> nn.Module
         raise Unavailable(str(error)) from None
 
 
-def drawn_masks(masks: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the grids and shifts of our RISE masks with seed 0, for the peer to enlarge."""
-    source = [generator(torch.device("cpu"), f"random grids: {part}", 0) for part in ("cells", "rows", "columns")]
+def drawn_masks(masks: int, side: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the grids and shifts of our RISE masks of a seed, for the peer to enlarge."""
+    source = [generator(torch.device("cpu"), f"random grids: {part}", seed) for part in ("cells", "rows", "columns")]
     grids = (torch.rand(masks, 8, 8, generator=source[0]) < 0.5).float()
     tops, lefts = (torch.randint(-(-side // 8), (masks,), generator=one) for one in source[1:])
     return grids, tops, lefts

@@ -70,7 +70,7 @@ def test_any_number_of_images_has_the_logits_of_the_original(engine, count):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("method", FORWARD_ONLY)
-def test_a_map_of_a_forward_only_is_that_of_the_original(engine, method):
+def test_a_map_by_forward_passes_is_that_of_the_original(engine, method):
     maps = [sl.METHODS[method](model, pictures(), 3, **quick(method)) for model in (network(), optimised(engine))]
     assert sl.rank_correlation(*maps).min() >= 0.999
     torch.testing.assert_close(maps[1], maps[0], rtol=1e-3, atol=1e-5)
@@ -79,7 +79,11 @@ def test_a_map_of_a_forward_only_is_that_of_the_original(engine, method):
 @pytest.mark.parametrize("variant", ["original", "pytorch_sidu"])
 def test_sidu_reads_a_layer_that_is_asked_for_behind_an_engine(variant):
     options = {"layer": "stem.0", "variant": variant}
-    maps = [sl.METHODS["sidu"](model, pictures(), 3, **options) for model in (network(), optimised("openvino"))]
+    fast, seen = optimised("openvino"), []
+    handle = fast.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    maps = [sl.METHODS["sidu"](model, pictures(), 3, **options) for model in (network(), fast)]
+    handle.remove()
+    assert (sum(seen) > 2 * len(pictures())) is (variant == "original")  # the other reads the layer in every pass
     assert not torch.equal(maps[0], sl.METHODS["sidu"](network(), pictures(), 3, variant=variant))
     torch.testing.assert_close(maps[1], maps[0], rtol=1e-3, atol=1e-5)
 
@@ -93,7 +97,7 @@ def test_a_score_is_that_of_the_original(engine, metric):
         torch.testing.assert_close(*(getattr(curve, quantity) for curve in curves), rtol=1e-3, atol=0.002, equal_nan=True)
 
 
-def test_methods_that_need_gradients_or_layers_are_no_forward_onlyes():
+def test_methods_that_need_gradients_are_refused_by_an_engine():
     assert set(FORWARD_ONLY) == {"rise", "sidu", "sidu_grids", "lime", "occlusion"}
     for name in set(sl.METHODS) - {*FORWARD_ONLY, "random", "edges"}:
         with pytest.raises(

@@ -165,6 +165,7 @@ def test_another_picture_and_another_network(digits):
 def test_the_networks_are_those_with_weights():
     assert set(choices.networks("mnist5k").values()) >= {sl.Training(), sl.Training(recipe="saliency_guided")}
     assert next(iter(choices.networks("photos"))) == "efficientnet_lite0" and "resnet50" in choices.networks("photos")
+    assert "cifar_resnet20" not in choices.networks("photos") and "cifar_resnet20" in choices.networks("cifar10")
     assert not [name for name in choices.data_sets() if name.startswith("series_")]
     assert choices.data_sets()[:2] == ["photos", "mnist5k"]
 

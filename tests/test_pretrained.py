@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 
 import saliency_lib as sl
 from saliency_lib import paths
-from saliency_lib.artefacts import inputs
+from saliency_lib.artefacts import inputs, parts
 from saliency_lib.data.table import DATASETS
-from saliency_lib.networks import pretrained
+from saliency_lib.networks import pretrained, residual
 from saliency_lib.networks.pixels import Normalise
-from saliency_lib.networks.table import MODELS
+from saliency_lib.networks.table import MODELS, Preparation
+from saliency_lib.notebook.explorer import choices
 
 
 def test_efficientnet_lite0_knows_what_the_photos_show():
@@ -201,14 +202,14 @@ def accuracy_of(dataset, name, count):
     return float((sl.predict(inputs.new_model(spec.training).eval(), images.images)[1] == images.labels).float().mean())
 
 
-@has("cifar10", "weights")
+@has("cifar10", "weights/cifar10_resnet56.safetensors")
 @pytest.mark.slow
 @pytest.mark.parametrize(("depth", "least"), [(20, 0.91), (32, 0.92), (44, 0.92), (56, 0.93)])
 def test_the_residual_networks_know_cifar10(depth, least):
     assert accuracy_of("cifar10", f"cifar_resnet{depth}", 1000) >= least
 
 
-@has("imagenet_samples", "weights")
+@has("imagenet_samples", "weights/squeezenet1_0.safetensors")
 @pytest.mark.slow
 def test_the_compressed_squeezenet_knows_imagenet():
     assert accuracy_of("imagenet_samples", "squeezenet1_0_compressed", 600) >= 0.62
@@ -219,6 +220,29 @@ def test_the_compressed_squeezenet_knows_imagenet():
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_larger_efficientnets_know_imagenet(number):
     assert accuracy_of("imagenet_samples", f"efficientnet_lite{number}", 100) >= 0.8
+
+
+@pytest.mark.parametrize("recipe", ["fine_tuning", "fine_tuning:shapes"])
+def test_a_network_that_knows_cifar10_is_tuned_without_its_images(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(residual, "stored", lambda *_: MODELS["cifar_resnet20"]().network.state_dict())
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    spec = sl.Training("shapes", "cifar_resnet20", recipe)
+    assert inputs.new_model(spec)(torch.rand(2, 3, 64, 64)).shape == (2, len(inputs.classes_of("shapes")))
+
+
+def test_a_stretched_picture_loses_nothing_of_its_longer_side(tmp_path, monkeypatch):
+    wide = Image.new("RGB", (512, 256), "black")
+    wide.paste("white", (0, 0, 64, 256))  # the left eighth
+    prepared = [Preparation(227, 256, stretched=stretched) for stretched in (True, False)]
+    (tmp_path / "imagenet_samples" / "n01440764").mkdir(parents=True)
+    wide.save(tmp_path / "imagenet_samples" / "n01440764" / "a.png")
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    inputs.forget()
+    loaded = [parts.borrow(parts.Part("imagenet_samples", preparation=one)).images for one in prepared]
+    inputs.forget()
+    for kept, lost in (loaded, [choices.fit(wide, "photos", one) for one in prepared]):
+        assert kept.shape == (1, 3, 227, 227)
+        assert kept[0, 0, 100, :15].min() > 0.9 and kept[0, 0, 100, 22:].max() < 0.1 and lost.max() < 0.1
 
 
 @pytest.mark.parametrize("depth", [20, 56])

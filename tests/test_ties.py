@@ -2,11 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import saliency_lib as sl
+from saliency_lib.core.streams import noise
 from saliency_lib.evaluation.ranking import cuts_ties, random_ranks, ranks
 
 SIDE = 3
@@ -133,3 +135,17 @@ def test_localisation_is_the_mean_over_all_orders_of_tied_pixels(metric, levels)
     found = sl.METRICS[metric](None, image, levels.double(), objects=objects)
     torch.testing.assert_close(found.values[0], exact, atol=1e-9, rtol=0)
     torch.testing.assert_close(found.tied, sl.tied(levels))
+
+
+def test_orders_of_ties_are_those_of_a_sort_by_value_and_then_by_key():
+    """Against numpy's lexsort, at a size at which keys collide."""
+    maps = torch.rand(3, 224, 224)
+    maps[1] = (maps[1] * 30).round()
+    maps[2] = 0
+    for descending in (True, False):
+        places = random_ranks(maps, 2, descending=descending, seed=5, indices=[7, 8, 9])
+        for draw in range(2):
+            keys = noise(maps.flatten(1), [7, 8, 9], 5, "ties", draw)
+            for row, one in enumerate(maps.flatten(1)):
+                order = np.lexsort((keys[row].numpy(), -one.numpy() if descending else one.numpy()))
+                assert np.array_equal(np.argsort(order), places[draw, row].numpy())

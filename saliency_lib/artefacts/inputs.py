@@ -23,7 +23,6 @@ from saliency_lib.data.table import DATASETS, Dataset, Images
 from saliency_lib.networks.heads import with_head
 from saliency_lib.networks.table import MODELS, Preparation
 
-IMAGENET = 1000  # classes that published weights predict
 MEASURED = 1000  # test images, at most, on which published weights are measured
 
 
@@ -175,8 +174,7 @@ def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
         if not settings["start"] and not settings["head"]:
             return build(classes=classes, pretrained=spec.recipe == "pretrained")
         published = settings["start"] is not None
-        predicts = MODELS[spec.model].predicts if published else "imagenet"
-        known = IMAGENET if predicts == "imagenet" else len(classes_of(predicts))
+        known = MODELS[spec.model].known
         model = begun or (new_model(spec.start) if spec.start else build(classes=known, pretrained=published))
         return with_head(model, classes, settings["head"] or "linear")
 

@@ -56,8 +56,8 @@ class Explanation(Spec):
         stride: the distance between images: 1 takes every image, 2 every second one.
         targets: the class to explain, `predicted` or `label`.
         seed: determines the method's random numbers for each image.
-        engine: runs the model, see `saliency_lib.optimise`. None means the network as it is. A method that needs gradients or
-            layers gets the folded network at most, and one of another family (a control, or your own) the network as it is.
+        engine: runs the model, see `saliency_lib.optimise`. None means the network as it is. A method that needs gradients
+            gets the folded network at most, and one of another family (a control, or your own) the network as it is.
     """
 
     training: Training

@@ -12,6 +12,13 @@ from saliency_lib.training.settings import DEFAULTS, Selection, Settings
 from saliency_lib.training.table import OBJECTIVES
 
 
+def predicts(model: str, dataset: str) -> bool:
+    """Return whether a model has published weights and they predict the classes of a data set."""
+    known = MODELS[model].predicts
+    fits = DATASETS[dataset].imagenet if known == "imagenet" else dataset == known
+    return MODELS[model].weights is not None and fits
+
+
 @specification
 class Training(Spec):
     """A trained model.
@@ -48,20 +55,13 @@ class Training(Spec):
                 )
             dataset, _, its_recipe = begun.partition("/")
             object.__setattr__(self, "start", Training(dataset, self.model, its_recipe or None, self.scale, self.seed))
-        usual = "pretrained" if self._has_weights or DATASETS[self.dataset].imagenet else "standard"
+        usual = "pretrained" if predicts(self.model, self.dataset) or DATASETS[self.dataset].imagenet else "standard"
         object.__setattr__(self, "recipe", usual if self.recipe is None else recipe)
         if self.recipe not in recipes():
             raise no_such("recipe", self.recipe, recipes())
         self._check_weights()
         if self.recipe != "pretrained":
             self._check_settings(Settings.model_validate(self.settings))
-
-    @property
-    def _has_weights(self) -> bool:
-        """Whether the model's published weights, if any, predict the data set's classes."""
-        model = MODELS[self.model]
-        fits = DATASETS[self.dataset].imagenet if model.predicts == "imagenet" else self.dataset == model.predicts
-        return model.weights is not None and fits
 
     def _check_weights(self) -> None:
         """Check that the model starts from weights that exist and fit."""
@@ -72,7 +72,7 @@ class Training(Spec):
                     f"model {self.model!r} has no published weights; use 'efficientnet_lite0' (its weights are installed) or "
                     "one of torchvision's networks, or a data set with training images and recipe 'standard'"
                 )
-            if not self._has_weights:
+            if not predicts(self.model, self.dataset):
                 known = "ImageNet's 1,000 classes" if model.predicts == "imagenet" else f"the classes of {model.predicts}"
                 other = "a data set with ImageNet's classes, for instance 'photos'"
                 raise ValueError(
@@ -117,7 +117,8 @@ class Training(Spec):
         activation = settings.model_options.get("activation", MODELS.defaults(self.model).get("activation"))
         if self.recipe == "softplus" and activation != "softplus":
             raise ValueError(
-                f"model {self.model!r} has no Softplus units, which recipe 'softplus' is for; use cnn or a cifar_resnet"
+                f"model {self.model!r} has no Softplus units, which recipe 'softplus' is for; use cnn, cifar_resnet9, "
+                "cifar_resnet18 or cifar_resnet34"
             )
 
     @property

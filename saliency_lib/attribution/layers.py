@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ def vertex_of(tensor: Tensor) -> Vertex | None:
 
 def layered(model: nn.Module) -> nn.Module:
     """Return a network whose layers can be read: the model, or the network behind one that an engine runs."""
-    return getattr(model, "layered", model)
+    own: Any = getattr(type(model), "layered", None)  # of the class, since a network may have a part of this name
+    return own.__get__(model) if isinstance(own, property) else model
 
 
 def outputs_of(model: nn.Module, image: Tensor) -> tuple[Tensor, dict[str, Output]]:

@@ -154,7 +154,7 @@ def sidu(
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
         layer: a module or its dotted name, see `gradcam`. Each distinct mask takes one forward pass, and the whole image one
-            more.
+            more. If an engine runs the model, the module is one of `model.layered`, a copy of the original.
         threshold: a mask keeps the positions where its feature map is above it.
         sigma: width of the similarity, in units of probability (of the features in the variant `pytorch_sidu`).
         fill: what replaces a pixel where a mask is 0, see `fills.filled`.
@@ -175,7 +175,8 @@ def sidu(
     scaled down instead of up, which avoids a map of rounding errors.
     The variant `pytorch_sidu` is the algorithm of that package, which the saliency benchmark calls. It compares the layer's
     output instead of predictions, so that no class is involved. Its uniqueness is a distance between the channels of one
-    masked copy, not between masks; S = 1 / N * sum of w_i M_i, with w_i as in `feature_weights`.
+    masked copy, not between masks; S = 1 / N * sum of w_i M_i, with w_i as in `feature_weights`. It reads the layer in every
+    pass, so an engine does not make it faster.
     """
     images = check_images(images)
     settings = variant_settings("sidu", VARIANT_SETTINGS, variant, threshold=threshold, sigma=sigma, fill=fill)
@@ -186,6 +187,8 @@ def sidu(
     with frozen(model), frozen(network):
         substrate = filled(settings["fill"], model, images, indices=indices, seed=seed)
         logits, features, once = features_at(network, module, images, batch_size)
+        if network is not model:
+            logits = logits_of(model, images, batch_size)
         targets = classes_of(logits, targets)
         above = (features > settings["threshold"]).cpu()
         for row in range(len(images)):

@@ -26,7 +26,7 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """Put the model into evaluation mode and its parameters out of the autograd graph, and restore both on leaving.
 
     A backward pass then computes no weight gradients and changes no `.grad`; BatchNorm and dropout are inactive; denormal numbers
-    are 0, see `flushed`. Other threads that use the model wait.
+    are 0 in this thread, see `flushed`. Other threads that use the model wait.
 
     Raises:
         ValueError: the model is not a torch.nn.Module, or has a BatchNorm that depends on the batch in evaluation mode.
@@ -38,7 +38,10 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def flushed() -> Iterator[None]:
-    """Take denormal numbers, those below 1.2e-38, for 0 on the CPU. A Softplus makes many, and each takes 100 times as long."""
+    """Take denormal numbers, those below 1.2e-38, for 0 on the CPU. A Softplus makes many, and each takes 100 times as long.
+
+    This holds for the thread that enters, and for those that it starts inside.
+    """
     before = sys.float_info.min / 2 == 0  # there is no other way to ask
     torch.set_flush_denormal(True)
     try:

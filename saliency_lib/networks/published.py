@@ -45,7 +45,7 @@ def stored(name: str, content: str, origin: str) -> dict[str, Tensor]:
 
     Args:
         content: the first digits of the SHA-256 of the published values, in the order of their names.
-        origin: where they are published, for the error message.
+        origin: the repository that publishes them, for the error message.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,7 +55,8 @@ def stored(name: str, content: str, origin: str) -> dict[str, Tensor]:
     place = paths.relative(file)
     if not file.is_file():
         raise FileNotFoundError(
-            f"{place} is missing; convert the weights of {origin} to that file, or train the network (recipe standard)"
+            f"{place} is missing; convert the weights of the repository {origin} to that file, as data/README.md says, or "
+            "train the network (recipe standard)"
         )
     try:
         state = load_file(file)
@@ -63,7 +64,9 @@ def stored(name: str, content: str, origin: str) -> dict[str, Tensor]:
         raise ValueError(f"{place} is damaged ({error}); copy it again") from error
     digest = hashlib.sha256()
     for key in sorted(state):
-        digest.update(key.encode() + state[key].contiguous().numpy().tobytes())
+        digest.update(key.encode() + state[key].flatten().view(torch.uint8).numpy().tobytes())
     if not digest.hexdigest().startswith(content):
-        raise ValueError(f"{place} does not hold the weights of {origin} (their digest is {content}); copy it again")
+        raise ValueError(
+            f"{place} does not hold the weights of the repository {origin} (their digest is {content}); copy it again"
+        )
     return state

@@ -51,6 +51,7 @@ class ResNet(nn.Module):
         return self.linear(self.pool(features).flatten(1))
 
 
+ORIGIN = "akamaster/pytorch_resnet_cifar10"
 CONTENTS = {20: "bb7e61c2", 32: "60a5baf7", 44: "ba1e7c29", 56: "fad67685"}  # of the published weights by depth, see `stored`
 
 
@@ -73,6 +74,5 @@ def _resnet(depth: int) -> Callable[..., PixelModel]:
     return build
 
 
-ORIGIN = "the repository akamaster/pytorch_resnet_cifar10"
 for _depth in CONTENTS:
-    MODELS.register(name=f"cifar_resnet{_depth}", weights="akamaster/pytorch_resnet_cifar10", predicts="cifar10")(_resnet(_depth))
+    MODELS.register(name=f"cifar_resnet{_depth}", weights=ORIGIN, predicts="cifar10", known=10)(_resnet(_depth))

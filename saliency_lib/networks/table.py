@@ -51,12 +51,14 @@ class Model(Entry):
         channels: the numbers of channels it can be built for, the default last.
         preparation: how pictures are prepared for its pretrained weights; None means as each data set does it.
         predicts: the data set whose classes its pretrained weights predict; `imagenet` stands for all with ImageNet's classes.
+        known: the number of these classes.
     """
 
     weights: str | None = None
     channels: tuple[int, ...] = (1, 3)
     preparation: Preparation | None = None
     predicts: str = "imagenet"
+    known: int = 1000
 
     @classmethod
     def adapt(cls, function: Callable[..., nn.Module], name: str, **facts: Any) -> Callable[..., nn.Module]:

@@ -126,7 +126,8 @@ def _by_several(fabric: "Fabric", model: nn.Module, job: Job) -> list[Row]:
 
 def _one_of_several(fabric: "Fabric", model: nn.Module, job: Job) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Train in one of several processes; return the weights as arrays, since tensors would vanish with the process."""
-    history = _Run(fabric, model.to(fabric.device), job).train()
+    with flushed():
+        history = _Run(fabric, model.to(fabric.device), job).train()
     return history, {name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from saliency_lib import paths
 from saliency_lib.artefacts import store
 from saliency_lib.artefacts.specs import Training
+from saliency_lib.artefacts.trainings import predicts
 from saliency_lib.data.pictures import seen
 from saliency_lib.data.table import DATASETS
 from saliency_lib.networks.table import MODELS, Preparation
@@ -28,12 +29,13 @@ def data_sets() -> list[str]:
 
 def networks(dataset: str) -> dict[str, Training]:
     """Return the networks for a data set by readable names: published weights, or those in the store."""
+    known = sorted((name for name in MODELS if predicts(name, dataset)), key=lambda name: name != "efficientnet_lite0")
+    published = {name: Training(dataset, name) for name in known}
     if DATASETS[dataset].imagenet:
-        published = sorted((name for name in MODELS if MODELS[name].weights), key=lambda name: name != "efficientnet_lite0")
-        return {name: Training(dataset, name) for name in published}
+        return published
     trainings = [spec for spec in store.known("training") if isinstance(spec, Training) and spec.dataset == dataset]
     stored = {label(training): training for training in trainings}
-    return dict(sorted(stored.items(), key=lambda item: item[1].recipe != "standard"))
+    return dict(sorted(stored.items(), key=lambda item: item[1].recipe != "standard")) | published
 
 
 def label(training: Training) -> str:
@@ -83,6 +85,8 @@ def fit(picture: Image.Image, dataset: str, preparation: Preparation | None = No
         preparation = Preparation()
     side, whole = (preparation.side, preparation.resize) if preparation else (side, side)
     bleed = (1 - side / whole) / 2
+    if preparation and preparation.stretched:
+        picture = picture.resize((whole, whole), Image.Resampling.BICUBIC)
     fitted = ImageOps.fit(picture.convert("L" if channels == 1 else "RGB"), (side, side), Image.Resampling.BICUBIC, bleed=bleed)
     pixels = np.asarray(fitted, np.float32).reshape(side, side, channels) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
