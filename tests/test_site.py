@@ -118,6 +118,9 @@ def execute(step, patch):
     nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), step.output)
 
 
+pytestmark = pytest.mark.xdist_group("site")  # one worker builds the site
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The folder of a site made from a few made-up executed notebooks; what is not in LEFT_OUT was run."""
