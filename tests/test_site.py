@@ -24,7 +24,7 @@ from saliency_lib.artefacts import tables
 from saliency_lib.notebook import run as runs
 from workflow import plans
 
-pytestmark = pytest.mark.slow  # one site is made for all of them
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # one site is made for all of them, by one worker
 
 PLANS = {
     "digits": {
@@ -116,9 +116,6 @@ def execute(step, patch):
     step.output.parent.mkdir(parents=True, exist_ok=True)
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
     nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), step.output)
-
-
-pytestmark = pytest.mark.xdist_group("site")  # one worker builds the site
 
 
 @pytest.fixture(scope="module")
