@@ -24,7 +24,7 @@ from saliency_lib.artefacts import tables
 from saliency_lib.notebook import run as runs
 from workflow import plans
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # one site is made for all of them, by one worker
+pytestmark = pytest.mark.slow  # one site is made for all of them
 
 PLANS = {
     "digits": {
