@@ -64,7 +64,7 @@ browser: env  ## JupyterLab, the explorer and the site in a headless Chromium (D
 killed: env  ## the batch, killed twice and started again, gives the same tables byte for byte (3 minutes)
 	OMP_NUM_THREADS=1 pytest -m killed tests/test_batch.py
 
-bench: env  ## speed and memory of every engine beside other packages, into data/measured/ (under 15 minutes on one core)
+bench: env  ## speed and memory of every engine beside other packages, into data/measured/ (three quarters of an hour on one core)
 	OMP_NUM_THREADS=1 python -m benchmarks
 
 # the longest first; a notebook is replaced when it has run to its end

@@ -30,7 +30,7 @@ def main(words: list[str] | None = None) -> int:
         "--passes",
         type=int,
         metavar="PICTURES",
-        help="measure instead how many passes a RISE map takes, on the first 1 to 20 embedded pictures (five minutes each on one "
+        help="measure instead how many passes a RISE map takes, on the first 1 to 20 embedded pictures (four minutes each on one "
         "core; an interrupted run resumes), and keep the table with --write",
     )
     parser.add_argument("--list", action="store_true", help="list the cases' names and settings")

@@ -26,8 +26,8 @@ class Training(Spec):
     Args:
         dataset: a name in DATASETS.
         model: a name in MODELS.
-        recipe: a name in params/training.yaml. None means `pretrained` for a model whose published weights predict the data
-            set's classes, and else `standard`. `fine_tuning:mnist5k` is the recipe fine_tuning, started from this model
+        recipe: a name in params/training.yaml. None means `pretrained` for data sets with ImageNet's classes and
+            for others that the model's published weights know, and else `standard`. `fine_tuning:mnist5k` is the recipe fine_tuning, started from this model
             trained on mnist5k with its default recipe; `fine_tuning:mnist5k/saliency_guided` starts from the model that this
             recipe trained. Both have the same scale and the same seed.
         scale: `embedded` (minutes on a laptop) or `paper` (the paper's own numbers).
@@ -55,7 +55,7 @@ class Training(Spec):
                 )
             dataset, _, its_recipe = begun.partition("/")
             object.__setattr__(self, "start", Training(dataset, self.model, its_recipe or None, self.scale, self.seed))
-        usual = "pretrained" if predicts(self.model, self.dataset) or DATASETS[self.dataset].imagenet else "standard"
+        usual = "pretrained" if DATASETS[self.dataset].imagenet or predicts(self.model, self.dataset) else "standard"
         object.__setattr__(self, "recipe", usual if self.recipe is None else recipe)
         if self.recipe not in recipes():
             raise no_such("recipe", self.recipe, recipes())
@@ -73,11 +73,12 @@ class Training(Spec):
                     "one of torchvision's networks, or a data set with training images and recipe 'standard'"
                 )
             if not predicts(self.model, self.dataset):
-                known = "ImageNet's 1,000 classes" if model.predicts == "imagenet" else f"the classes of {model.predicts}"
-                other = "a data set with ImageNet's classes, for instance 'photos'"
+                known, fitting = f"the classes of {model.predicts}", f"dataset {model.predicts!r}"
+                if model.predicts == "imagenet":
+                    known, fitting = "ImageNet's 1,000 classes", "a data set with ImageNet's classes, for instance 'photos'"
                 raise ValueError(
                     f"published weights of {self.model} predict {known}, and dataset {self.dataset!r} has others; use recipe "
-                    f"'standard', or {other if model.predicts == 'imagenet' else f'dataset {model.predicts!r}'}"
+                    f"'standard', or {fitting}"
                 )
         elif "train" not in dataset.splits:
             raise ValueError(

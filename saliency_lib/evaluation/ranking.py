@@ -19,34 +19,36 @@ def ranks(maps: Tensor, *, descending: bool = True, together: bool = False) -> T
     Args:
         together: pixels of equal value share the last of their places.
     """
-    values, order = maps.flatten(1).sort(dim=1, descending=descending, stable=True)
-    places = torch.arange(order.shape[1], device=maps.device).expand_as(order)
+    values, order, places = _in_order(maps, descending)
     if together:
         follows = torch.nn.functional.pad(values[:, 1:] == values[:, :-1], (0, 1))
         places = places.masked_fill(follows, order.shape[1]).flip(1).cummin(1).values.flip(1)
     return torch.empty_like(order).scatter_(1, order, places)
 
 
+def _in_order(maps: Tensor, descending: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sorted values of maps, their pixels, and their places 0, ..., H*W - 1, each (B, H*W)."""
+    values, order = maps.flatten(1).sort(dim=1, descending=descending, stable=True)
+    return values, order, torch.arange(order.shape[1], device=maps.device).expand_as(order)
+
+
 def random_ranks(maps: Tensor, draws: int, *, descending: bool, seed: int, indices: Indices) -> Tensor:
     """Return the places (draws, B, H*W) of the pixels, tied pixels in an order that is fixed by seed, image and draw."""
-    values, order = maps.flatten(1).sort(dim=1, descending=descending, stable=True)
+    values, order, every = _in_order(maps, descending)
     like, numbers = torch.empty_like(values, dtype=torch.float32), row_indices(maps, indices)
-    every = torch.arange(order.shape[1], device=maps.device).expand_as(order)
     places = torch.empty_like(order).scatter_(1, order, every).repeat(draws, 1, 1)
-    row, place = in_tie(values).nonzero().unbind(1)
-    if not len(row):
-        return places
-    first = torch.nn.functional.pad(values[:, 1:] == values[:, :-1], (1, 0))  # of each tie, the place where it begins
-    first = every.masked_fill(first, 0).cummax(1).values
+    follows = torch.nn.functional.pad(values[:, 1:] == values[:, :-1], (1, 0))
+    first = every.masked_fill(follows, 0).cummax(1).values  # where each tie begins
+    row, place = _in_tie(values).nonzero().unbind(1)
     group, pixel = row * order.shape[1] + first[row, place], order[row, place]
-    for draw in range(draws):
+    for draw in range(draws if len(row) else 0):
         by_key = noise(like, numbers, seed, "ties", draw)[row, pixel].argsort(stable=True)
         drawn = by_key[group[by_key].argsort(stable=True)]
         places[draw, row, pixel[drawn]] = place
     return places
 
 
-def in_tie(values: Tensor) -> Tensor:
+def _in_tie(values: Tensor) -> Tensor:
     """Return which of the sorted values (B, N) equal one of their neighbours."""
     same = values[:, 1:] == values[:, :-1]
     edge = same.new_zeros(len(same), 1)
@@ -55,7 +57,7 @@ def in_tie(values: Tensor) -> Tensor:
 
 def tied(maps: Tensor) -> Tensor:
     """Return the share (B,) of the pixels whose value another pixel of the map also has; their order is arbitrary."""
-    return in_tie(maps.flatten(1).sort(dim=1).values).float().mean(1)
+    return _in_tie(maps.flatten(1).sort(dim=1).values).float().mean(1)
 
 
 def mean_of_tied(ordered: Tensor, numbers: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Optimised(nn.Module):
     The engine has a copy of the weights: later changes of the model do not reach it.
 
     Args:
-        model: the original.
+        model: a copy of the original that nobody else changes.
         images: examples (B, C, H, W).
         run: maps images to logits (B, K).
     """
@@ -40,7 +40,7 @@ class Optimised(nn.Module):
         self.place = nn.Parameter(images.new_empty(0), requires_grad=False)  # tells kernels the device and the type
         self._kind = images.shape[1:], images.dtype, images.device.type
         self._run = run
-        self._original = (deepcopy(model),)  # in a tuple, so that its layers do not become those of this module
+        self._original = (model,)  # in a tuple, so that its layers do not become those of this module
 
     @property
     def layered(self) -> nn.Module:
@@ -111,8 +111,9 @@ def optimise(model: nn.Module, images: Tensor, engine: str = "folded", *, fallba
     with frozen(model), torch.inference_mode(False), torch.no_grad():
         expected = check_logits(model(arranged(images)))
         try:
-            run = BUILDERS[engine](deepcopy(model), images)
-            result: Any = run if isinstance(run, nn.Module) else Optimised(model, images, run)
+            copy = deepcopy(model)
+            run = BUILDERS[engine](copy, images)
+            result: Any = run if isinstance(run, nn.Module) else Optimised(copy, images, run)
             _compare(result, images, expected)
         except ModuleNotFoundError:
             raise

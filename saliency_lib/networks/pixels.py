@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from saliency_lib.networks.table import Side
 
 
+def for_channels(mean: Sequence[float], std: Sequence[float], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the normalisation of colours for images with that many channels: for grey ones, the means of both."""
+    return (tuple(mean), tuple(std)) if channels == 3 else ((sum(mean) / 3,), (sum(std) / 3,))
+
+
 class Normalise(nn.Module):
     """(pixels - mean) / std, with mean and std of shape (C, 1, 1)."""
 

@@ -11,7 +11,7 @@ from torchvision.models import WeightsEnum
 
 from saliency_lib import paths
 from saliency_lib.core.optional import optional
-from saliency_lib.networks.pixels import PixelModel, Resize
+from saliency_lib.networks.pixels import PixelModel, Resize, for_channels
 from saliency_lib.networks.published import load_weights, read_named, stored
 from saliency_lib.networks.table import IMAGENET_MEAN, IMAGENET_STD, MODELS, Preparation, Side
 
@@ -41,7 +41,7 @@ def _lite(number: int, usual: int) -> None:
         network = EfficientNet.from_name(f"efficientnet-lite{number}", num_classes=classes, image_size=None)
         if pretrained:
             load_weights(network, read_named(_lite_file(number)), 1000, classes)
-        return PixelModel(network, EFFICIENTNET_MEAN[:channels], EFFICIENTNET_STD[:channels], Resize(3, side))
+        return PixelModel(network, *for_channels(EFFICIENTNET_MEAN, EFFICIENTNET_STD, channels), Resize(3, side))
 
     build.__qualname__ = build.__name__ = f"efficientnet_lite{number}"
     build.__doc__ = f"""Build EfficientNet-Lite{number}, normalised with mean 127/255, std 128/255. A package has its weights.
@@ -113,8 +113,7 @@ def _torchvision(name: str) -> Callable[..., PixelModel]:
         if pretrained:
             load_weights(network, _downloaded(_weights(name).url), 1000, classes)
         mean, std = (preparation.mean, preparation.std) if pretrained else (IMAGENET_MEAN, IMAGENET_STD)
-        if channels == 1:
-            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+        mean, std = for_channels(mean, std, channels)
         if not normalised:
             mean, std = (0.0,) * channels, (1.0,) * channels
         return PixelModel(network, mean, std, Resize(3, least if fixed else max(side, least), fixed))
@@ -146,5 +145,4 @@ def squeezenet1_0_compressed(classes: int = 10, channels: int = 3, pretrained: b
     network = torchvision.models.squeezenet1_0(num_classes=classes)
     if pretrained:
         load_weights(network, stored("squeezenet1_0", "cdc5b73f", DEEP_COMPRESSION), 1000, classes)
-    mean = COMPRESSED.mean if channels == 3 else (sum(COMPRESSED.mean) / 3,)
-    return PixelModel(network, mean, COMPRESSED.std[:channels], Resize(3, side))
+    return PixelModel(network, *for_channels(COMPRESSED.mean, COMPRESSED.std, channels), Resize(3, side))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_lib.networks.pixels import PixelModel, Resize
+from saliency_lib.networks.pixels import PixelModel, Resize, for_channels
 from saliency_lib.networks.published import load_weights, stored
 from saliency_lib.networks.table import IMAGENET_MEAN, IMAGENET_STD, MODELS
 
@@ -62,8 +62,7 @@ def _resnet(depth: int) -> Callable[..., PixelModel]:
         network = ResNet((depth - 2) // 6, classes)
         if pretrained:
             load_weights(network, stored(f"cifar10_resnet{depth}", CONTENTS[depth], ORIGIN), 10, classes)
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((sum(IMAGENET_MEAN) / 3,), (sum(IMAGENET_STD) / 3,))
-        return PixelModel(network, mean, std, Resize(3))
+        return PixelModel(network, *for_channels(IMAGENET_MEAN, IMAGENET_STD, channels), Resize(3))
 
     build.__qualname__ = f"cifar_resnet{depth}"
     build.__doc__ = f"""Build the ResNet-{depth} of He et al. for images of 32 pixels, with ImageNet's normalisation.
