@@ -361,8 +361,10 @@ def test_the_measured_tables_hold_every_method_and_say_where_they_come_from():
     best = [*board.sort_values("rank")["method"][:5], "random", "edges"]
     said = rows(RESULTS, "method | mean rank | deletion")
     assert sorted(row[0].replace(" ", "_") for row in said) == sorted(set(best))
-    passes = measured("rise_passes")[0].query("design == 'independent'").groupby(["estimator", "passes"])["correlation"].mean()
-    assert passes["controlled", 100] > passes["original", 500]
+    passes = measured("rise_passes")[0].query("design == 'independent'")
+    near = passes.pivot_table(index="seed", columns=["estimator", "passes", "picture"], values="correlation")
+    low, high = sl.statistics.mean_interval((near["controlled"][100] - near["original"][500]).to_numpy())
+    assert low > -0.05 and high > 0.05  # not distinguished on 20 pictures
 
 
 @pytest.mark.parametrize("file", sorted((paths.ROOT / "data" / "measured").glob("*.csv")), ids=lambda file: file.stem)

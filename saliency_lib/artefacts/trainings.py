@@ -26,10 +26,11 @@ class Training(Spec):
     Args:
         dataset: a name in DATASETS.
         model: a name in MODELS.
-        recipe: a name in params/training.yaml. None means `pretrained` for data sets with ImageNet's classes and
-            for others that the model's published weights know, and else `standard`. `fine_tuning:mnist5k` is the recipe fine_tuning, started from this model
-            trained on mnist5k with its default recipe; `fine_tuning:mnist5k/saliency_guided` starts from the model that this
-            recipe trained. Both have the same scale and the same seed.
+        recipe: a name in params/training.yaml. None means `pretrained` for data sets with ImageNet's classes and for others
+            whose classes the model's published weights predict, and else `standard`. `fine_tuning:mnist5k` is the recipe
+            fine_tuning, started from this model trained on mnist5k with its default recipe;
+            `fine_tuning:mnist5k/saliency_guided` starts from the model that this recipe trained. Both have the same scale and
+            the same seed.
         scale: `embedded` (minutes on a laptop) or `paper` (the paper's own numbers).
         seed: determines the initial weights and the order of the images.
         changes: settings that replace those of the recipe, for instance {"epochs": 1}.
