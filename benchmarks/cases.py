@@ -138,7 +138,8 @@ FORWARD = {  # kernels that need forward passes alone: their words, their option
     "deletion": ("2 maps, 29 points", {"side": 224, "maps": 2, "steps": 28}, {"side": 32, "maps": 1, "steps": 4}),
     "insertion": ("2 maps, 29 points", {"side": 224, "maps": 2, "steps": 28}, {"side": 32, "maps": 1, "steps": 4}),
     "rise": ("60 masks", {"side": 224, "masks": 60}, {"side": 32, "masks": 8}),
-    "occlusion": ("49 windows", OCCLUSION, {"side": 32, "window": 16, "stride": 8}),
+    # an untrained network hardly sees a window, so roundings would decide the order of its map
+    "occlusion": ("49 windows", OCCLUSION, {"model": "efficientnet_lite0"} | OCCLUSION_TINY),
 }
 BACKWARD = {  # kernels that need gradients, with cheap options
     "gradient": {},

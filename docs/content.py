@@ -16,6 +16,7 @@ from saliency_lib import paths, statistics
 from saliency_lib.artefacts import tables
 from saliency_lib.core.seals import unsealed
 from saliency_lib.notebook.blessed import Blessed
+from saliency_lib.notebook.run import EQUIVALENT
 from workflow import plans
 
 NOT_RUN = "not run"
@@ -108,8 +109,8 @@ class Measured:
 
     @property
     def older(self) -> bool:
-        """Whether the notebook has other parameters today than when it made the table, except the engine, which came later."""
-        return bool((set(self.origin["parameters"]) ^ set(plans.defaults(self.notebook))) - {"engine"})
+        """Whether the notebook has got or lost parameters since it made the table, except those that change roundings alone."""
+        return bool((set(self.origin["parameters"]) ^ set(plans.defaults(self.notebook))) - {*EQUIVALENT})
 
 
 def read(step: plans.Step) -> Page:

@@ -160,6 +160,25 @@ def test_an_image_is_resized_only_where_the_network_cannot_take_it(on_meta):
     assert torch.equal(Resize(3, 28)(images), images)
 
 
+@pytest.mark.parametrize("side", [33, 48])
+def test_padding_within_the_convolutions_changes_no_bit_of_efficientnet_lite(side):
+    from efficientnet_lite_pytorch import EfficientNet
+
+    torch.manual_seed(0)
+    ours = MODELS["efficientnet_lite1"](channels=3).eval()
+    torch.manual_seed(0)
+    theirs = EfficientNet.from_name("efficientnet-lite1", num_classes=10, image_size=None).eval()
+    assert sum(type(module).__name__ == "Conv2dDynamicSamePadding" for module in ours.modules()) == 5  # with stride 2
+    images = torch.rand(2, 3, side, side)
+    found = []
+    for network in (ours.network, theirs):
+        inputs = images.clone().requires_grad_()
+        logits = network(inputs)
+        (gradient,) = torch.autograd.grad(logits[:, 3].sum(), inputs)
+        found.append((logits, gradient))
+    assert all(torch.equal(mine, other) for mine, other in zip(*found, strict=True))
+
+
 def test_efficientnet_lite0_pads_by_the_size_of_the_input():
     model = MODELS["efficientnet_lite0"](channels=1).eval()
     for side in (28, 33, 64):

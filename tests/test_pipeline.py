@@ -15,7 +15,7 @@ from PIL import Image
 
 import saliency_lib as sl
 from saliency_lib import paths
-from saliency_lib.artefacts import inputs, pipeline, store
+from saliency_lib.artefacts import helpers, inputs, pipeline, store
 from saliency_lib.core import previews
 
 TRAINING = sl.Training(changes={"epochs": 1, "model_options": {"width": 2}})
@@ -229,6 +229,41 @@ def test_many_scores_have_one_bar_and_are_each_what_score_gives(trained, capsys)
         assert torch.equal(found[steps].curve.values, sl.score(one).curve.values)
     sl.score(dataclasses.replace(specs[2], seed=9))
     assert "deletion of gradient" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_helpers_make_the_scores_that_one_process_makes(outputs, trained, capsys):
+    methods = {"random": {}, "gradient": {}, "integrated_gradients": {"tolerance": 1e-9, "steps": 15}}
+    asked = {
+        (method, metric): sl.Score(sl.Explanation(TRAINING, method, options, stop=3), metric, {"steps": 2})
+        for method, options in methods.items() for metric in ("deletion", "insertion")
+    }  # fmt: skip
+    with pytest.warns(UserWarning, match="raise steps or the tolerance") as told:
+        found = sl.score_all(asked, processes=2)
+    assert len(told) == 1 and re.findall(r"scores: 100%.* 6/6", capsys.readouterr().err)
+    assert {one.artefacts[0].folder.parent.name for one in found.values()} == {"score"}
+    for spec in asked.values():
+        shutil.rmtree(store.place(spec))
+        shutil.rmtree(store.place(spec.explanation), ignore_errors=True)
+    with pytest.warns(UserWarning, match="raise steps or the tolerance"):
+        alone = sl.score_all(asked)
+    assert all(torch.equal(alone[key].curve.values, one.curve.values) for key, one in found.items())
+    with pytest.raises(ValueError, match="processes must be a whole number of at least 1, got 0"):
+        sl.score_all(asked, processes=0)
+
+
+@pytest.mark.slow
+def test_what_a_helper_cannot_make_is_made_or_refused_by_this_process(outputs, trained, monkeypatch):
+    one, other = (sl.Explanation(TRAINING, method, stop=2) for method in ("random", "edges"))
+    asked = {name: sl.Score(spec, "deletion", {"steps": 2}) for name, spec in (("one", one), ("other", other))}
+    shutil.rmtree(store.place(one), ignore_errors=True)
+    store.place(one).mkdir(parents=True)  # without its files
+    with pytest.raises(ValueError, match="is damaged or foreign"):
+        sl.score_all(asked, processes=2)
+    assert store.place(asked["other"]).exists()
+    store.place(one).rmdir()
+    monkeypatch.setattr(helpers.sys, "executable", shutil.which("false"))
+    assert set(sl.score_all(asked, processes=2)) == set(asked)
 
 
 def test_results_show_themselves_in_one_line_and_small(trained):

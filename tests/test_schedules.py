@@ -23,7 +23,7 @@ def test_crop_flip_shifts_by_up_to_four_pixels_and_mirrors_half():
     images = torch.zeros(4000, 1, 9, 9)
     images[:, :, 4, 4] = 1
     images[:, :, 4, 5] = 0.5  # at the right of the bright pixel, so at its left where mirrored
-    moved = crop_flip(images, torch.Generator().manual_seed(0))
+    moved = crop_flip(images, torch.Generator().manual_seed(0), torch.zeros(len(images), dtype=torch.bool))
     bright = (moved[:, 0] == 1).flatten(1).int().argmax(1)
     rows, columns = bright // 9, bright % 9
     assert set(rows.tolist()) == set(range(9)) == set(columns.tolist())

@@ -1,8 +1,9 @@
 """From a specification to its result: load the artefact, or build it and what it needs."""
 
 import functools
+import os
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -14,12 +15,14 @@ from tqdm.auto import tqdm
 
 from saliency_lib import paths
 from saliency_lib.artefacts import contents, store
+from saliency_lib.artefacts.helpers import build_by_helpers
 from saliency_lib.artefacts.inputs import check_data, classes_of, continued, device, end, new_model, part_of, parts_of, predict
 from saliency_lib.artefacts.parts import borrow, described, fingerprint
 from saliency_lib.artefacts.provenance import Artefact
 from saliency_lib.artefacts.results import Explained, Scored, Trained
 from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec, Training
 from saliency_lib.attribution.table import METHODS
+from saliency_lib.core.checks import positive
 from saliency_lib.core.files import write_tensors
 from saliency_lib.data.table import Images
 from saliency_lib.evaluation.curve import Curve, concatenated
@@ -222,13 +225,39 @@ def _score(spec: Score, folder: Path) -> dict[str, Any]:
     return {"images": len(images), "data": [described(part_of(spec.explanation), images)], **facts, **clock.ended()}
 
 
-def score_all(specs: Mapping[K, Score]) -> dict[K, Scored]:
-    """Return the result of `score` for each key, with one progress bar for all."""
+def score_all(specs: Mapping[K, Score], processes: int = 1) -> dict[K, Scored]:
+    """Return the result of `score` for each key, with one progress bar for all.
+
+    Args:
+        processes: how many processes share what is not stored, each with one thread and its own copy of the data and the
+            networks. On the CPU two such processes take less time than one with two threads.
+
+    Raises:
+        ValueError, FileNotFoundError: as `score`; or `processes` is less than 1.
+    """
     token = _one_bar.set(True)
     try:
-        return {key: score(spec) for key, spec in tqdm(specs.items(), desc="scores", unit="score", mininterval=1)}
+        with tqdm(total=len(specs), desc="scores", unit="score", mininterval=1) as bar:
+            shared = _score_by_helpers(specs.values(), processes, bar.update) if positive("processes", processes) > 1 else ()
+            found = {}
+            for key, spec in specs.items():
+                found[key] = score(spec)
+                bar.update(spec not in shared)
+            return found
     finally:
         _one_bar.reset(token)
+
+
+def _score_by_helpers(specs: Iterable[Score], processes: int, ended: Callable[[int], object]) -> set[Score]:
+    """Let helpers make the scores that are not stored, and return those; the scores of one explanation stay together."""
+    missing = dict.fromkeys(spec for spec in specs if not os.path.lexists(store.place(spec)))
+    for training in dict.fromkeys(one for spec in missing for one in (spec.explanation.training, spec.judge) if one):
+        train(training)  # here, where its progress is seen
+    groups: dict[Explanation, list[Score]] = {}
+    for spec in sorted(missing, key=lambda spec: METHODS[spec.explanation.method].family != "mask"):  # which take longest
+        groups.setdefault(spec.explanation, []).append(spec)
+    build_by_helpers(list(groups.values()), processes, ended)
+    return set(missing)
 
 
 def sample(spec: Samples) -> Images:

@@ -22,12 +22,20 @@ from saliency_lib.attribution.table import METHODS, Method
 from saliency_lib.core.options import no_such
 from saliency_lib.data.table import DATASETS
 from saliency_lib.evaluation.table import METRICS
-from saliency_lib.networks.engines import check_engine
+from saliency_lib.networks.engines import EAGER, check_engine
 from saliency_lib.training.settings import Count, NotNegative
 
 Targets = Literal["predicted", "label"]
 
 FOLDED = ("gradient", "path", "activation", "mask")  # families whose maps are the same on a folded network
+
+
+def _engine(name: str) -> str | None:
+    """Return the name of an engine, or None for the network as PyTorch runs it, which has no part in a digest."""
+    return None if check_engine(name) == EAGER else name
+
+
+Engine = Annotated[str, AfterValidator(_engine)] | None
 
 
 def _by(engine: str | None) -> str:
@@ -56,8 +64,8 @@ class Explanation(Spec):
         stride: the distance between images: 1 takes every image, 2 every second one.
         targets: the class to explain, `predicted` or `label`.
         seed: determines the method's random numbers for each image.
-        engine: runs the model, see `saliency_lib.optimise`. None means the network as it is. A method that needs gradients
-            gets the folded network at most, and one of another family (a control, or your own) the network as it is.
+        engine: runs the model, see `saliency_lib.optimise`. None or `eager` means the network as it is. A method that needs
+            gradients gets the folded network at most, and one of another family (a control, or your own) the network as it is.
     """
 
     training: Training
@@ -70,7 +78,7 @@ class Explanation(Spec):
     stride: Count = 1
     targets: Targets = "predicted"
     seed: Number = 0
-    engine: Annotated[str, AfterValidator(check_engine)] | None = None
+    engine: Engine = None
 
     def __post_init__(self) -> None:
         check_options(METHODS, self.method, self.options)
@@ -119,8 +127,8 @@ class Score(Spec):
         targets: the class whose score is followed, `predicted` or `label`; None means the explained one.
         seed: determines the metric's random numbers for each image.
         judge: the model whose scores are followed; None means the explained one.
-        engine: runs the forward passes of that model, see `saliency_lib.optimise`. None means the network as it is, which every
-            metric gets that computes new maps.
+        engine: runs the forward passes of that model, see `saliency_lib.optimise`. None or `eager` means the network as
+            it is, which every metric gets that computes new maps.
     """
 
     explanation: Explanation
@@ -129,7 +137,7 @@ class Score(Spec):
     targets: Targets | None = None
     seed: Number = 0
     judge: Training | None = None
-    engine: Annotated[str, AfterValidator(check_engine)] | None = None
+    engine: Engine = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", self.targets or self.explanation.targets)

@@ -10,7 +10,11 @@ from saliency_lib.core.options import Names
 from saliency_lib.networks.pixels import PixelModel
 from saliency_lib.networks.table import MODELS, Side
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "softplus": lambda: nn.Softplus(beta=10)}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "softplus": lambda: nn.Softplus(beta=10),
+}
 Activation = Annotated[str, Names(ACTIVATIONS)]
 
 
@@ -33,8 +37,8 @@ def cnn(
     Args:
         width: of the stem and the first block; the second and third have twice and four times as many features.
         batch_norm: BatchNorm after every convolution. The paper's network has none, and without it does not learn `shapes`.
-        activation: `relu`, as in the paper, or `softplus` (beta 10), whose second derivative score matching needs; the
-            max-pool is then an average-pool.
+        activation: `relu`, as in the paper; `gelu` or `softplus` (beta 10), whose second derivatives score matching needs. With
+            these two the max-pool is an average-pool.
 
     Source: Llorente et al. 2023, released code.
     """
@@ -120,7 +124,7 @@ def cifar_resnet9(
     """Build RG's ResNet with one block per stage, a stem of one 3x3 convolution and no normalisation.
 
     Args:
-        activation: `softplus` (beta 10), whose second derivative score matching needs, or `relu`.
+        activation: `softplus` (beta 10) or `gelu`, whose second derivatives score matching needs, or `relu`.
         width: of the first stage; each of the others is twice as wide as the one before.
 
     Source: Srinivas and Fleuret 2021, released code.

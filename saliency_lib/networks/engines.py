@@ -84,6 +84,7 @@ def optimise(model: nn.Module, images: Tensor, engine: str = "folded", *, fallba
     - `openvino` is OpenVINO (extra `openvino`), on the CPU in float32. It is ready within seconds.
     - `auto` is `openvino` where that is installed and takes the model, and else `folded`; attribute `engine` of the result says
       which.
+    - `eager` is the model itself, as PyTorch runs it.
 
     `compiled` and `openvino` run forward passes alone. Methods that perturb images and metrics that follow scores take them like
     any other model; gradients through them raise an error.
@@ -103,6 +104,8 @@ def optimise(model: nn.Module, images: Tensor, engine: str = "folded", *, fallba
         that depend on signs there (active gradients, guided backpropagation).
     """
     images, engine = check_images(images), check_engine(engine)
+    if engine == EAGER:
+        return model
     if engine == AUTO:
         with contextlib.suppress(ValueError, ModuleNotFoundError):
             return optimise(model, images, "openvino")
@@ -172,8 +175,8 @@ def _openvino(model: nn.Module, images: Tensor) -> Run:
 
 BUILDERS: dict[str, Callable[[nn.Module, Tensor], Run]] = {"folded": fold, "compiled": _compiled, "openvino": _openvino}
 
-AUTO = "auto"
-ENGINES = (AUTO, *BUILDERS)
+AUTO, EAGER = "auto", "eager"
+ENGINES = (AUTO, EAGER, *BUILDERS)
 
 
 def _compare(run: Run, images: Tensor, expected: Tensor) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from saliency_lib import paths
@@ -32,13 +32,22 @@ def _lite_file(number: int) -> Path:
     return Path(File.get_model_file_path())
 
 
+def _padded_within(network: nn.Module) -> nn.Module:
+    """Let the convolutions that pad all sides alike do so themselves: the same bits, without a pass over the input before."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and tuple(module.stride) == (1, 1):
+            height, width = module.kernel_size  # which are odd
+            module.__class__, module.padding = nn.Conv2d, (height // 2, width // 2)
+    return network
+
+
 def _lite(number: int, usual: int) -> None:
     """Enter EfficientNet-Lite of a number, whose published weights are for images of the usual side."""
 
     def build(classes: int = 10, channels: int = 3, pretrained: bool = False, *, side: Side = 1) -> PixelModel:
         with optional("data"):
             from efficientnet_lite_pytorch import EfficientNet
-        network = EfficientNet.from_name(f"efficientnet-lite{number}", num_classes=classes, image_size=None)
+        network = _padded_within(EfficientNet.from_name(f"efficientnet-lite{number}", num_classes=classes, image_size=None))
         if pretrained:
             load_weights(network, read_named(_lite_file(number)), 1000, classes)
         return PixelModel(network, *for_channels(EFFICIENTNET_MEAN, EFFICIENTNET_STD, channels), Resize(3, side))

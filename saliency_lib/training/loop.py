@@ -16,7 +16,7 @@ from torch.multiprocessing import ProcessRaisedException
 from tqdm.auto import tqdm
 
 from saliency_lib import paths
-from saliency_lib.core.batching import device_of, flushed
+from saliency_lib.core.batching import device_of, flushed, frozen
 from saliency_lib.core.checks import first_rows
 from saliency_lib.core.locks import Stream, lock_of
 from saliency_lib.core.optional import optional
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CHECK_EVERY = 50  # batches between two checks of the losses, each of which makes a GPU wait
+SEEN = 1000  # images that layers see which are fitted to them before the first epoch
 
 
 @dataclass
@@ -140,12 +141,14 @@ class _Run:
         active = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.parameters = [parameter for name, parameter in active if name in job.trained]
         self.resting = [parameter for name, parameter in active if name not in job.trained]
-        momentum = {"momentum": settings.momentum} if settings.optimiser == "sgd" else {}
+        momentum = {"momentum": settings.momentum} if settings.optimiser in ("sgd", "nesterov") else {}
         self.optimiser = OPTIMISERS[settings.optimiser](
-            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, **momentum
+            self._groups(), lr=settings.learning_rate, weight_decay=settings.weight_decay, **momentum
         )
         (images, labels), self.judged = held_out((job.images, job.labels), settings.selection, job.seed, job.test)
-        self.images, self.labels = images.to(device), labels.to(device)
+        self.images, self.labels = _as_bytes(images).to(device), labels.to(device)
+        mirrored = torch.rand(len(images), generator=generator(torch.device("cpu"), "mirror", job.seed)) < 0.5
+        self.mirrored = mirrored.to(device)  # in the first epoch, by the augmentation that alternates
         self.batches = math.ceil(len(images) / settings.batch_size)
         if len(images) // self.batches < fabric.world_size:
             raise ValueError(
@@ -164,9 +167,24 @@ class _Run:
             **({} if fabric.is_global_zero else {"disable": True}),
         )
 
+    def _groups(self) -> Any:
+        """Return the parameters for the optimiser; BatchNorm's biases in a group of their own if their rate is another one."""
+        rate = self.job.settings.bias_rate
+        if rate == 1:
+            return self.parameters
+        norms = [module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        biases = {module.bias for module in norms}
+        groups: list[list[nn.Parameter]] = [[], []]
+        for parameter in self.parameters:
+            groups[parameter in biases].append(parameter)
+        decay = self.job.settings.weight_decay  # per step, so that a larger rate does not increase it
+        return [{"params": groups[0], "factor": 1.0}, {"params": groups[1], "factor": rate, "weight_decay": decay / rate}]
+
     def train(self) -> list[Row]:
         """Train the epochs that are left, and leave the model with the weights that are kept."""
         job, settings = self.job, self.job.settings
+        if not self.history:
+            _fit_layers(self.model, _pixels(self.images[:SEEN]))
         with self.bar, _without_gradients(self.resting):
             for epoch in range(len(self.history), settings.epochs):
                 if patience_is_over(settings.selection, epoch, self.best):
@@ -198,7 +216,7 @@ class _Run:
             step, steps = epoch * self.batches + number, settings.epochs * self.batches
             rate = settings.learning_rate * SCHEDULES[settings.schedule](step, steps, epoch, settings.milestones)
             with stream.drawn():
-                losses[number] = self._step(rows, rate, draws) * len(rows) / len(self.images)
+                losses[number] = self._step(rows, epoch, rate, draws) * len(rows) / len(self.images)
             if number % CHECK_EVERY == CHECK_EVERY - 1 or number == self.batches - 1:
                 self._check_losses(losses[: number + 1], epoch)
             self.bar.update()
@@ -212,12 +230,13 @@ class _Run:
             row |= judge(self.model, self.judged, settings.selection, epoch + 1, self.best)
         return row
 
-    def _step(self, rows: Tensor, rate: float, draws: torch.Generator) -> Tensor:
+    def _step(self, rows: Tensor, epoch: int, rate: float, draws: torch.Generator) -> Tensor:
         """Update the weights using these rows of the images, and return this device's share of their mean loss."""
         settings, fabric = self.job.settings, self.fabric
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        batch = AUGMENTATIONS[settings.augmentation](self.images[rows], draws), self.labels[rows]
+            group["lr"] = rate * group.get("factor", 1.0)
+        mirrored = self.mirrored[rows] ^ bool(epoch % 2)
+        batch = AUGMENTATIONS[settings.augmentation](_pixels(self.images[rows]), draws, mirrored), self.labels[rows]
         images, labels = (part.tensor_split(fabric.world_size)[fabric.global_rank] for part in batch)
         with fabric.autocast():
             loss = OBJECTIVES[settings.objective](self.model, images, labels, **settings.options) * (len(images) / len(rows))
@@ -245,6 +264,39 @@ class _Run:
             f"{job.title}: {what} epoch {epoch + 1} of {job.settings.epochs} ({stored}); lower the recipe's learning_rate "
             "or the objective's weight (changes={'learning_rate': ...}) and run again"
         )
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    """Return images as bytes, a quarter of the memory, if all their values are bytes over 255; or else as they are."""
+    found = torch.empty(images.shape, dtype=torch.uint8)
+    for rows, kept in zip(images.cpu().split(SEEN), found.split(SEEN), strict=True):
+        if rows.dtype != torch.float32 or rows.amin() < 0 or rows.amax() > 1:
+            return images
+        kept.copy_((rows * 255).round())
+        if not torch.equal(_pixels(kept), rows):
+            return images
+    return found
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """Return images that may be kept as bytes, as numbers."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _fit_layers(model: nn.Module, images: Tensor) -> None:
+    """Let the layers that are fitted to their inputs, by a method `fit_to_inputs`, see images (N, C, H, W)."""
+
+    def fit_first(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        cast(Any, layer).fit_to_inputs(*inputs)
+
+    layers = [module for module in model.modules() if hasattr(module, "fit_to_inputs")]
+    if not layers:
+        return
+    handles = [layer.register_forward_pre_hook(fit_first) for layer in layers]
+    with frozen(model), torch.no_grad():
+        model(images)
+    for handle in handles:
+        handle.remove()
 
 
 def _over_devices(fabric: "Fabric", value: Tensor, operation: str) -> Tensor:

@@ -1,5 +1,6 @@
 """How weights are updated: optimisers, schedules of the learning rate, and augmentations of the images."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,7 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
+    "nesterov": functools.partial(torch.optim.SGD, nesterov=True),
     "adadelta": torch.optim.Adadelta,
 }
 
@@ -24,30 +26,52 @@ def one_cycle(progress: float, rise: float = 0.3) -> float:
     return (1 + math.cos(math.pi * (progress - rise) / (1 - rise))) / 2
 
 
+def triangle(progress: float, start: float = 0.2, peak: float = 0.23, end: float = 0.07) -> float:
+    """Return the rate of two lines: from `start` to 1 in the first `peak` of the steps, and then to `end`."""
+    return start + (1 - start) * progress / peak if progress < peak else 1 - (1 - end) * (progress - peak) / (1 - peak)
+
+
 # The learning rate as a multiple of the recipe's, from the step, the number of steps, the epoch and the milestones.
 SCHEDULES: dict[str, Callable[[int, int, int, Sequence[int]], float]] = {
     "constant": lambda step, steps, epoch, milestones: 1.0,
     "cosine": lambda step, steps, epoch, milestones: (1 + math.cos(math.pi * (step / steps))) / 2,
+    "triangle": lambda step, steps, epoch, milestones: triangle(step / steps),
     "one_cycle": lambda step, steps, epoch, milestones: one_cycle(step / steps),
     "step": lambda step, steps, epoch, milestones: 0.1 ** sum(epoch >= milestone for milestone in milestones),
     "oscillating": lambda step, steps, epoch, milestones: 5.5 - 4.5 * math.cos(math.pi * step / 20),
 }
 
 
-def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+def crop_flip(images: Tensor, generator: torch.Generator, mirrored: Tensor) -> Tensor:
     """Shift each image (B, C, H, W) by up to 4 pixels over a black border, and mirror it with probability 1/2."""
-    batch, _, height, width = images.shape
-    padded = F.pad(images, (4, 4, 4, 4))
-    down, across = sent(torch.randint(0, 9, (2, batch, 1, 1), generator=generator), images.device)
-    flip = sent(torch.rand(batch, 1, 1, generator=generator) < 0.5, images.device)
-    rows = torch.arange(height, device=images.device).view(1, -1, 1) + down
-    columns = torch.arange(width, device=images.device).view(1, 1, -1)
+    down, across = _shifts(images, 4, generator)
+    flip = sent(torch.rand(len(images), 1, 1, generator=generator) < 0.5, images.device)
+    return _cut(F.pad(images, (4, 4, 4, 4)), images.shape[2:], down, across, flip)
+
+
+def shift_flip(images: Tensor, generator: torch.Generator, mirrored: Tensor) -> Tensor:
+    """Shift each image (B, C, H, W) by up to 2 pixels over its reflection, and mirror it in every second epoch."""
+    down, across = _shifts(images, 2, generator)
+    return _cut(F.pad(images, (2, 2, 2, 2), "reflect"), images.shape[2:], down, across, mirrored[:, None, None])
+
+
+def _shifts(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    return sent(torch.randint(0, 2 * most + 1, (2, len(images), 1, 1), generator=generator), images.device)
+
+
+def _cut(padded: Tensor, size: torch.Size, down: Tensor, across: Tensor, flip: Tensor) -> Tensor:
+    """Return the part of each padded image that begins at (down, across), or its mirror."""
+    height, width = size
+    rows = torch.arange(height, device=padded.device).view(1, -1, 1) + down
+    columns = torch.arange(width, device=padded.device).view(1, 1, -1)
     columns = torch.where(flip, width - 1 - columns, columns) + across
-    batches = torch.arange(batch, device=images.device).view(-1, 1, 1)
+    batches = torch.arange(len(padded), device=padded.device).view(-1, 1, 1)
     return padded.permute(0, 2, 3, 1)[batches, rows, columns].permute(0, 3, 1, 2).contiguous()
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "none": lambda images, generator: images,
+# From a batch (B, C, H, W), a generator, and which of its images (B,) an augmentation that alternates mirrors in this epoch.
+AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator, Tensor], Tensor]] = {
+    "none": lambda images, generator, mirrored: images,
     "crop_flip": crop_flip,
+    "shift_flip": shift_flip,
 }

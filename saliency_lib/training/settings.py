@@ -48,6 +48,7 @@ class Settings(Validated):
     head: Literal["linear", "appended", "two_layers", None] = None
     trainable: Literal["all", "head"] = "all"
     batch_norm: Literal["updated", "frozen"] = "updated"
+    bias_rate: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 1.0
     images: Count | None = None
     selection: Selection | None = None
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
