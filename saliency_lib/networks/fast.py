@@ -24,6 +24,10 @@ class Whitening(nn.Conv2d):
         super().__init__(channels, 2 * channels * PATCH**2, PATCH)
         self.weight.requires_grad_(False)
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features in the layout in which all later layers are fastest."""
+        return super().forward(images.contiguous(memory_format=torch.channels_last))
+
     def fit_to_inputs(self, images: Tensor) -> None:
         """Set the filters to the eigenvectors of the patches of images (N, C, H, W), over the roots of their variances."""
         patches = images.unfold(2, PATCH, 1).unfold(3, PATCH, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
