@@ -176,6 +176,8 @@ def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
         published = settings["start"] is not None
         known = MODELS[spec.model].known
         model = begun or (new_model(spec.start) if spec.start else build(classes=known, pretrained=published))
+        if settings["head"] == "kept":
+            return model
         return with_head(model, classes, settings["head"] or "linear")
 
 

@@ -115,6 +115,13 @@ class Training(Spec):
                 f"recipe {self.recipe!r} crops and mirrors its inputs, which makes another series of one of {self.dataset}; "
                 "use changes={'augmentation': 'none'}"
             )
+        if settings.head == "kept" and not (
+            self.start.dataset == self.dataset if self.start else predicts(self.model, self.dataset)
+        ):
+            raise ValueError(
+                f"recipe {self.recipe!r} keeps the head of the model that it starts from, so that model must predict the classes "
+                f"of {self.dataset}; name this data set to train a model on it first, '{self.recipe}:{self.dataset}'"
+            )
         MODELS.check_options(self.model, settings.model_options)
         activation = settings.model_options.get("activation", MODELS.defaults(self.model).get("activation"))
         if self.recipe == "softplus" and activation != "softplus":

@@ -1,5 +1,6 @@
 """Segments: the regions of an image that are hidden or removed as a whole."""
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -8,9 +9,10 @@ import torch
 from torch import Tensor
 
 from saliency_lib.core.optional import optional
-from saliency_lib.core.options import Names, no_such
+from saliency_lib.core.options import Names, Range, no_such
 from saliency_lib.core.streams import sent
 
+Side = Annotated[int, Range(1, 100)]  # rectangles per row and per column of a grid
 SMALL = 64  # pixels of the shorter side; below it quickshift finds one to five segments per image
 
 
@@ -61,7 +63,12 @@ def compact_superpixels(images: Tensor, parts: int = 50) -> Tensor:
 def grid(images: Tensor, side: int = 7) -> Tensor:
     """Divide each image (B, C, H, W) into side x side rectangles (B, H, W), fewer if it has fewer rows or columns."""
     rows, columns = (torch.arange(n, device=images.device) * min(n, side) // n for n in images.shape[2:])
-    return (rows[:, None] * side + columns).expand(len(images), -1, -1)
+    return (rows[:, None] * min(images.shape[3], side) + columns).expand(len(images), -1, -1)
+
+
+def rectangles(images: Tensor, side: int) -> int:
+    """Return into how many rectangles `grid` divides each of the images."""
+    return math.prod(min(n, side) for n in images.shape[2:])
 
 
 SEGMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.networks.convolutional import ACTIVATIONS, Activation
-from saliency_lib.networks.pixels import PixelModel, for_channels
+from saliency_lib.networks.pixels import PixelModel, Resize, for_channels
 from saliency_lib.networks.table import MODELS, Side
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 PATCH = 2  # pixels of a side
 SMALLEST_VARIANCE = 5e-4
 LOGITS = 1 / 9
+LEAST = 25  # pixels of a side; smaller images are enlarged
 MOMENTUM = 0.4  # of BatchNorm: the share of the new batch
 
 
@@ -105,4 +106,5 @@ def cifar_fast(
         "head": head,
         "times": Times(LOGITS),
     }
-    return PixelModel(nn.Sequential(OrderedDict(parts)), *for_channels(CIFAR_MEAN, CIFAR_STD, channels))
+    normalisation = for_channels(CIFAR_MEAN, CIFAR_STD, channels)
+    return PixelModel(nn.Sequential(OrderedDict(parts)), *normalisation, Resize(channels, LEAST))

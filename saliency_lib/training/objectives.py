@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import arranged, frozen, in_chunks
-from saliency_lib.core.fills import image_mean, within
+from saliency_lib.core.fills import filled, image_mean, within
 from saliency_lib.core.options import Names, NotNegative, Share
+from saliency_lib.core.segments import Side, grid, rectangles
 from saliency_lib.training.table import OBJECTIVES
 
 
@@ -43,6 +44,38 @@ def cross_entropy(
     """
     logits = model(images)
     return F.cross_entropy(logits if variant == "paper" else logits.softmax(1), labels, label_smoothing=label_smoothing)
+
+
+DELETED = ("mean", "black", "white", "grey", "image_mean", "blur")
+
+
+@OBJECTIVES.register(paper="Hesse et al. 2024")
+def patch_deletion(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    side: Side = 4,
+    share: Share = 0.5,
+    fill: Annotated[str, Names(DELETED)] = "mean",
+) -> Tensor:
+    """Compute the mean cross-entropy of images of which a share lacks a random patch, which brings such images into the domain.
+
+    Args:
+        images: (B, C, H, W) pixels in [0, 1]; labels: (B,) classes.
+        side: patches per row and per column.
+        share: with this probability an image lacks one patch, in [0, 1].
+        fill: what replaces the patch, see `fills.filled`; `mean` is 0 after the normalisation.
+
+    Returns:
+        (), not negative, in nats.
+
+    Source: Hesse, Schaub-Meyer, Roth 2024, and released code.
+    """
+    chosen = torch.randint(rectangles(images, side), (len(images), 1, 1), device=images.device)
+    lacking = torch.rand(len(images), 1, 1, device=images.device) < share
+    gone = (grid(images, side) == chosen) & lacking
+    return cross_entropy(model, torch.where(gone[:, None], filled(fill, model, images), images), labels)
 
 
 RANKINGS: dict[str, Callable[[Tensor], Tensor]] = {"signed": lambda slope: slope, "absolute": Tensor.abs}

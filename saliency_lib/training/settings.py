@@ -45,7 +45,7 @@ class Settings(Validated):
     batch_size: Count
     epochs: Count
     start: Literal["published", None] = None
-    head: Literal["linear", "appended", "two_layers", None] = None
+    head: Literal["linear", "appended", "two_layers", "kept", None] = None
     trainable: Literal["all", "head"] = "all"
     batch_norm: Literal["updated", "frozen"] = "updated"
     bias_rate: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 1.0
