@@ -15,8 +15,7 @@ import yaml
 from saliency_lib import paths, statistics
 from saliency_lib.artefacts import tables
 from saliency_lib.core.seals import unsealed
-from saliency_lib.notebook.blessed import Blessed
-from saliency_lib.notebook.run import EQUIVALENT
+from saliency_lib.notebook.blessed import EQUIVALENT, Blessed
 from workflow import plans
 
 NOT_RUN = "not run"

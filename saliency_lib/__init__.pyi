@@ -7,6 +7,7 @@ from .artefacts.choices import mapping as mapping
 from .artefacts.choices import method_names as method_names
 from .artefacts.choices import metric_names as metric_names
 from .artefacts.choices import options_by_method as options_by_method
+from .artefacts.helpers import score_all as score_all
 from .artefacts.inputs import device as device
 from .artefacts.inputs import images_of as images_of
 from .artefacts.inputs import load as load
@@ -15,7 +16,6 @@ from .artefacts.pipeline import build as build
 from .artefacts.pipeline import explain as explain
 from .artefacts.pipeline import sample as sample
 from .artefacts.pipeline import score as score
-from .artefacts.pipeline import score_all as score_all
 from .artefacts.pipeline import train as train
 from .artefacts.recipes import recipes as recipes
 from .artefacts.results import join as join

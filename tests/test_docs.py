@@ -23,7 +23,7 @@ from docs import content, pages
 from saliency_lib import paths
 from saliency_lib.artefacts.tables import measured
 from saliency_lib.core import files
-from saliency_lib.notebook.run import EQUIVALENT
+from saliency_lib.notebook.blessed import EQUIVALENT
 from tests.conftest import take_stored_notebooks_as_executed
 from workflow import plans
 

@@ -8,7 +8,7 @@ from torch import nn
 from saliency_lib.networks.pixels import PixelModel, Resize
 from saliency_lib.networks.table import MODELS
 
-UNPUBLISHED = ("cnn", "sgt_cnn", "cifar_resnet9", "cifar_resnet18", "cifar_resnet34")
+UNPUBLISHED = ("cnn", "sgt_cnn", "cifar_resnet9", "cifar_resnet18", "cifar_resnet34", "cifar_fast")
 OURS = (
     *UNPUBLISHED,
     *(f"cifar_resnet{depth}" for depth in (20, 32, 44, 56)),
@@ -217,7 +217,7 @@ def test_images_of_other_channels_are_refused_rather_than_broadcast():
 
 
 def test_an_unknown_activation_or_option_is_refused():
-    with pytest.raises(ValueError, match=r"activation of .* 'gelu' is not known; did you mean 'relu'"):
-        MODELS["cifar_resnet9"](activation="gelu")
+    with pytest.raises(ValueError, match=r"activation of .* 'rely' is not known; did you mean 'relu'"):
+        MODELS["cifar_resnet9"](activation="rely")
     assert list(MODELS.options("cnn")) == ["width", "batch_norm", "activation"]
     assert list(MODELS.options("resnet50")) == ["side", "normalised"]

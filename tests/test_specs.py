@@ -121,7 +121,7 @@ def test_the_recipe_is_chosen_by_the_data_set():
         (lambda: sl.Training("../secrets"), "'../secrets' does not name something inside"),
         (lambda: sl.Training(model="resnet51"), "model 'resnet51' is not known; did you mean 'resnet"),
         (lambda: sl.Training(recipe="standart"), "recipe 'standart' is not known; did you mean 'standard'"),
-        (lambda: sl.Training(scale="big"), "scale must be 'embedded' or 'paper', got 'big'"),
+        (lambda: sl.Training(scale="big"), "scale must be 'embedded', 'real' or 'paper', got 'big'"),
         (lambda: sl.Training(seed=-1), "seed must be greater than or equal to 0, got -1"),
         (lambda: sl.Training(changes={"epoch": 1}), "setting of recipe 'standard' 'epoch' is not known; did you mean 'epochs'"),
         (lambda: sl.Training("photos", "efficientnet_lite0", "standard"), "has no training images"),

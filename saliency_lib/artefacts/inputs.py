@@ -3,9 +3,10 @@
 import contextlib
 import functools
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,17 @@ MEASURED = 1000  # test images, at most, on which published weights are measured
 def device() -> torch.device:
     """Return the device on which kernels run: the first GPU if there is one, and else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Timed:
+    """The time that an artefact takes, without the time of the artefacts that it needs."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def ended(self) -> dict[str, Any]:
+        """Return the device and the seconds since the start."""
+        return {"device": str(device()), "seconds": round(time.perf_counter() - self._begun, 2)}
 
 
 def load(

@@ -1,12 +1,10 @@
 """From a specification to its result: load the artefact, or build it and what it needs."""
 
 import functools
-import os
-import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import pandas as pd
 import torch
@@ -15,14 +13,23 @@ from tqdm.auto import tqdm
 
 from saliency_lib import paths
 from saliency_lib.artefacts import contents, store
-from saliency_lib.artefacts.helpers import build_by_helpers
-from saliency_lib.artefacts.inputs import check_data, classes_of, continued, device, end, new_model, part_of, parts_of, predict
+from saliency_lib.artefacts.inputs import (
+    Timed,
+    check_data,
+    classes_of,
+    continued,
+    device,
+    end,
+    new_model,
+    part_of,
+    parts_of,
+    predict,
+)
 from saliency_lib.artefacts.parts import borrow, described, fingerprint
 from saliency_lib.artefacts.provenance import Artefact
 from saliency_lib.artefacts.results import Explained, Scored, Trained
 from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec, Training
 from saliency_lib.attribution.table import METHODS
-from saliency_lib.core.checks import positive
 from saliency_lib.core.files import write_tensors
 from saliency_lib.data.table import Images
 from saliency_lib.evaluation.curve import Curve, concatenated
@@ -40,10 +47,8 @@ BLOCK = 32  # images that are explained or scored per step of the progress bar
 ENGINES = 4  # models that engines run, kept in memory
 MADE = 64  # samples that are made per step of the progress bar
 
-K = TypeVar("K", bound=Hashable)
-
 # A progress bar for each of hundreds of scores sends more messages than a notebook's kernel can queue.
-_one_bar: ContextVar[bool] = ContextVar("one progress bar for many scores", default=False)
+one_bar: ContextVar[bool] = ContextVar("one progress bar for many scores", default=False)
 
 
 def train(spec: Training) -> Trained:
@@ -94,7 +99,7 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"classes": len(test.classes), "test_images": len(test)}
     if published or (spec.settings["start"] and not begun):
         facts |= {"weights": MODELS[spec.model].weights, "weights_sha256": fingerprint(model.state_dict().values())}
-    clock = _Timed()
+    clock = Timed()
     if published:
         model = model.to(device()).eval()
         facts["test_accuracy"] = accuracy(model, test.images, test.labels)
@@ -158,7 +163,7 @@ def explain(spec: Explanation) -> Explained:
 
 def _explain(spec: Explanation, folder: Path) -> dict[str, Any]:
     trained, images = train(spec.training), borrow(part_of(spec))
-    clock = _Timed()
+    clock = Timed()
     model = _running(trained, images, spec.engine)
     maps, targets = [], []
     for rows in _blocks(images, f"{spec.method} of {spec.dataset}"):
@@ -200,7 +205,7 @@ def score(spec: Score) -> Scored:
 def _score(spec: Score, folder: Path) -> dict[str, Any]:
     explained = explain(spec.explanation)
     trained, images = train(spec.judge or spec.explanation.training), borrow(part_of(spec.explanation))
-    clock = _Timed()
+    clock = Timed()
     model = _running(trained, images, spec.engine)
     curves: list[Curve] = []
     for rows in _blocks(images, f"{spec.metric} of {spec.explanation.method}"):
@@ -225,41 +230,6 @@ def _score(spec: Score, folder: Path) -> dict[str, Any]:
     return {"images": len(images), "data": [described(part_of(spec.explanation), images)], **facts, **clock.ended()}
 
 
-def score_all(specs: Mapping[K, Score], processes: int = 1) -> dict[K, Scored]:
-    """Return the result of `score` for each key, with one progress bar for all.
-
-    Args:
-        processes: how many processes share what is not stored, each with one thread and its own copy of the data and the
-            networks. On the CPU two such processes take less time than one with two threads.
-
-    Raises:
-        ValueError, FileNotFoundError: as `score`; or `processes` is less than 1.
-    """
-    token = _one_bar.set(True)
-    try:
-        with tqdm(total=len(specs), desc="scores", unit="score", mininterval=1) as bar:
-            shared = _score_by_helpers(specs.values(), processes, bar.update) if positive("processes", processes) > 1 else ()
-            found = {}
-            for key, spec in specs.items():
-                found[key] = score(spec)
-                bar.update(spec not in shared)
-            return found
-    finally:
-        _one_bar.reset(token)
-
-
-def _score_by_helpers(specs: Iterable[Score], processes: int, ended: Callable[[int], object]) -> set[Score]:
-    """Let helpers make the scores that are not stored, and return those; the scores of one explanation stay together."""
-    missing = dict.fromkeys(spec for spec in specs if not os.path.lexists(store.place(spec)))
-    for training in dict.fromkeys(one for spec in missing for one in (spec.explanation.training, spec.judge) if one):
-        train(training)  # here, where its progress is seen
-    groups: dict[Explanation, list[Score]] = {}
-    for spec in sorted(missing, key=lambda spec: METHODS[spec.explanation.method].family != "mask"):  # which take longest
-        groups.setdefault(spec.explanation, []).append(spec)
-    build_by_helpers(list(groups.values()), processes, ended)
-    return set(missing)
-
-
 def sample(spec: Samples) -> Images:
     """Return the images of a specification, labelled with their classes; make them, with a progress bar, if they are not stored.
 
@@ -278,7 +248,7 @@ def _sample(spec: Samples, folder: Path) -> dict[str, Any]:
     model = train(spec.training).model
     (used,) = parts_of(spec)
     test = borrow(used)
-    clock = _Timed()
+    clock = Timed()
     labels = test.labels[torch.arange(spec.count) % len(test)]
     channels, height, width = test.images.shape[1:]
     made = []
@@ -310,16 +280,6 @@ def build(spec: Spec) -> Trained | Explained | Scored | Images:
     return makers[type(spec)](spec)
 
 
-class _Timed:
-    """The time that an artefact takes, without the time of the artefacts that it needs."""
-
-    def __init__(self) -> None:
-        self._begun = time.perf_counter()
-
-    def ended(self) -> dict[str, Any]:
-        return {"device": str(device()), "seconds": round(time.perf_counter() - self._begun, 2)}
-
-
 def _refuse(artefact: Artefact, file: str, wrong: str) -> None:
     """Refuse a stored file if anything is wrong with it."""
     if wrong:
@@ -347,7 +307,7 @@ def _copied(rows: Tensor) -> Tensor:
 
 def _blocks(images: Images, title: str) -> list[slice]:
     starts = range(0, len(images), BLOCK)
-    silent = {"disable": True} if _one_bar.get() else {}
+    silent = {"disable": True} if one_bar.get() else {}
     return tqdm([slice(start, start + BLOCK) for start in starts], desc=title, unit="block", **silent)
 
 

@@ -24,6 +24,7 @@ Value = str | int | float | None
 
 LEAST = 0.01  # the smallest tolerance of areas, shares and probabilities
 MOST_IMAGES = 1.5  # how many images may count differently
+EQUIVALENT = ("engine", "processes")  # parameters of a notebook that change roundings alone
 FOLLOWS = ("p", "effect")  # columns that are not compared: they follow from numbers that are, and magnify their differences
 NEAR_P = 0.01, 0.2  # a p-value between these may lie on the other side of 0.05 on another processor
 MOST = 20  # disagreements that are listed

@@ -25,7 +25,6 @@ from saliency_lib.notebook import blessed
 from saliency_lib.notebook.blessed import Blessed, Table
 from saliency_lib.notebook.display import table
 
-EQUIVALENT = ("engine", "processes")  # parameters that change roundings alone
 BLESS = "SALIENCY_BLESS"  # the environment variable with which a run writes the blessed data
 
 
@@ -169,7 +168,7 @@ class Run:
 
     def agreement(self) -> Markdown:
         """Say whether the tables agree with those of the blessed run, or write them if SALIENCY_BLESS is set."""
-        changed = {name: value for name, value in self._changed.items() if name not in EQUIVALENT}
+        changed = {name: value for name, value in self._changed.items() if name not in blessed.EQUIVALENT}
         if changed:
             words = ", ".join(f"{name}={value}" for name, value in changed.items())
             differs = "differs" if len(changed) == 1 else "differ"
