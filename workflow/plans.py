@@ -54,6 +54,7 @@ class Plan(Run):
     beside: list[str] = Field([])
     paper: Annotated[list[Run] | None, Field(min_length=1)] = None
     kept: dict[str, dict[str, Any]] = Field({})
+    hours: Annotated[float, Field(gt=0)] | None = None  # on two cores; of a plan whose tables may not be measured yet
 
 
 @dataclass(frozen=True)
