@@ -16,7 +16,7 @@ from saliency_lib import paths, statistics
 from saliency_lib.artefacts import tables
 from saliency_lib.core.seals import unsealed
 from saliency_lib.notebook.blessed import EQUIVALENT, Blessed
-from workflow import plans
+from workflow import collect, plans
 
 NOT_RUN = "not run"
 RELEASED = "released_code"  # in the column `paper` of claims.csv: conclusions that defects of released codes could change
@@ -170,6 +170,25 @@ def measured() -> list[Measured]:
     """
     files = sorted((paths.ROOT / "data" / "measured").glob("*.csv"))
     return [table for table in (Measured(file.stem, *tables.read_rows(file)) for file in files) if table.notebook]
+
+
+def asked(*plan_names: str) -> list[dict[str, Any]]:
+    """Return what plans keep in data/measured/, whether it is measured yet or not.
+
+    Returns:
+        per name that the tables get: its `name`, `model`, `dataset` and number of `images`; the `command` that measures it and
+        the `hours` that its plan takes on two cores; and `tables`, the rows of each table by its own name, empty if there is
+        none yet.
+    """
+    found = []
+    for plan in plan_names:
+        for name, step in collect.kept(plan).items():
+            files = sorted((paths.ROOT / "data" / "measured").glob(f"{name}_*.csv"))
+            own = {file.stem.removeprefix(f"{name}_"): tables.measured(file.stem)[0].to_dict("records") for file in files}
+            facts = {key: step.in_full[key] for key in ("model", "dataset", "images")}
+            how = {"command": f"make measured MEASURED={plan}", "hours": plans.read(plan).hours}
+            found.append({"name": name, **facts, **how, "tables": own})
+    return found
 
 
 def verdicts(paper: str, pages: Sequence[Page], kept: Sequence[Measured]) -> list[Verdicts]:

@@ -91,6 +91,7 @@ def results() -> str:
     templates, board = environment(), tables.measured("digits_leaderboard")[0]
     templates.globals |= {
         "blessed": content.blessed,
+        "asked": content.asked,
         "network": lambda notebook: plans.defaults(notebook)["model"],
         "table": lambda name: tables.measured(name)[0].to_dict("records"),
         "reported": lambda paper: tables.reported(paper)[1].to_dict("records"),

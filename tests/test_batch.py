@@ -203,7 +203,7 @@ def test_the_measured_tables_of_a_name_come_from_the_step_that_its_plan_keeps(pl
     step = collect.kept(plan)[name]
     made = [json.loads(file.read_text()) for file in (paths.ROOT / "data" / "measured").glob(f"{name}_*.json")]
     made = [one for one in made if f"/{step.notebook}.ipynb " in one["command"]]
-    assert made
+    assert made or plans.read(plan).hours  # which a plan says that is not measured yet
     for origin in made:
         common = origin["parameters"].keys() & step.in_full.keys() - {*EQUIVALENT}
         assert {key: origin["parameters"][key] for key in common} == {key: step.in_full[key] for key in common}

@@ -257,6 +257,27 @@ def test_the_areas_on_imagenet_are_those_that_were_measured():
     assert "is supported here (difference +0.034 [+0.028, +0.040], paired over 600 images)" in FLAT
 
 
+def test_the_rows_of_eight_networks_are_what_was_measured_or_say_how_to_measure_it():
+    table, words = rows(RESULTS, "network | data | deletion, by"), []
+    names = [name.strip("`") for name, *_ in table]
+    assert names[:4] == [f"cifar_resnet{depth}" for depth in (20, 32, 44, 56)]
+    assert names[4:] == ["squeezenet1_0_compressed", *(f"efficientnet_lite{number}" for number in range(3))]
+    for name, (_, _, *said) in zip(names, table, strict=True):
+        file = paths.ROOT / "data" / "measured" / f"{name}_guided_nonlinearity_rankings.csv"
+        if not file.exists():
+            assert re.match(r"not measured yet: `make measured MEASURED=(cifar10|imagenet)_networks`, [\d.]+ hours", said[0])
+            continue
+        found = measured(file.stem)[0].set_index("metric")
+        for text, metric in zip(
+            said, ("deletion_absolute", "deletion_signed", "insertion_absolute", "insertion_signed"), strict=True
+        ):
+            ours, word = found.loc[metric, ["ours", "verdict"]]
+            assert text == (ours if word == "supported" else f"{ours} {pages.MARKS[word]}")
+        words.append(found.loc["deletion_absolute", "verdict"])
+    told = f"supported on {words.count('supported')} of the {len(words)} networks that were measured"
+    assert f"The claim is {told}, and contradicted on {words.count('contradicted')}." in FLAT
+
+
 def test_the_leaderboard_of_six_trainings_is_what_was_measured():
     shown = sl.statistics.side_by_side(measured("digits_claims")[0])
     trainings = list(shown.columns[2:])

@@ -8,8 +8,8 @@ from torch import nn
 
 import saliency_lib as sl
 from saliency_lib.networks.fast import Whitening
-from saliency_lib.training import loop
-from saliency_lib.training.schedules import AUGMENTATIONS, SCHEDULES, shift_flip
+from saliency_lib.training import layers, loop
+from saliency_lib.training.schedules import AUGMENTATIONS, SCHEDULES, as_bytes, pixels_of, shift_flip
 
 FAST = sl.Training("cifar10", "cifar_fast", "standard", "real").settings
 SETTINGS = FAST | {"epochs": 2, "batch_size": 64, "learning_rate": 0.1}
@@ -127,16 +127,37 @@ def test_the_triangle_rises_to_one_and_falls():
     assert np.allclose(np.diff(rates[:24]), 0.8 / 23) and np.allclose(np.diff(rates[23:]), -0.93 / 77)
 
 
+@pytest.mark.parametrize(("objective", "options"), [("score_matching", {"weight": 0.001}), ("saliency_guided", {})])
+def test_statistics_of_batch_norm_are_those_of_the_clean_images(objective, options):
+    images, labels = pictures(64), torch.arange(64) % 4
+    once = SETTINGS | {"epochs": 1, "batch_size": 64, "augmentation": "none", "learning_rate": 1e-9, "objective": objective}
+    found = {}
+    for way in ("clean", "updated"):
+        torch.manual_seed(0)
+        model = sl.MODELS["cifar_fast"](4, width=8, activation="softplus")
+        loop.fit(model, images, labels, once | {"batch_norm": way, "options": options}, seed=0)
+        found[way] = model.state_dict()
+        assert all(norm.track_running_stats for norm in layers.norms_of(model))
+    torch.manual_seed(0)
+    model = sl.MODELS["cifar_fast"](4, width=8, activation="softplus")
+    layers.fit_layers(model, images)
+    model.train()(images)
+    for name, value in model.state_dict().items():
+        if "running" in name or "tracked" in name:
+            torch.testing.assert_close(found["clean"][name], value, rtol=1e-4, atol=1e-5, msg=name)
+            assert "tracked" not in name or (int(value), int(found["updated"][name])) == (1, 2)
+
+
 def test_images_are_kept_as_bytes_if_that_loses_nothing():
     exact = pictures(1500)
-    kept = loop._as_bytes(exact)
-    assert kept.dtype == torch.uint8 and torch.equal(loop._pixels(kept), exact)
+    kept = as_bytes(exact)
+    assert kept.dtype == torch.uint8 and torch.equal(pixels_of(kept), exact)
     for other in (exact + 1e-4, exact - 1, exact * 2, exact.double(), torch.full((2, 3, 4, 4), torch.nan)):
-        assert loop._as_bytes(other) is other
+        assert as_bytes(other) is other
 
 
 def test_layers_that_are_not_fitted_are_left_alone():
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     before = model[1].weight.clone()
-    loop._fit_layers(model, torch.rand(4, 3, 2, 2))
+    layers.fit_layers(model, torch.rand(4, 3, 2, 2))
     assert torch.equal(model[1].weight, before)

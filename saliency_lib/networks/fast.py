@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ class Whitening(nn.Conv2d):
     def __init__(self, channels: int):
         super().__init__(channels, 2 * channels * PATCH**2, PATCH)
         self.weight.requires_grad_(False)
+        with torch.no_grad():
+            cast(Tensor, self.bias).zero_()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features in the layout in which all later layers are fastest."""

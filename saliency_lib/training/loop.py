@@ -4,7 +4,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,14 +16,15 @@ from torch.multiprocessing import ProcessRaisedException
 from tqdm.auto import tqdm
 
 from saliency_lib import paths
-from saliency_lib.core.batching import device_of, flushed, frozen
+from saliency_lib.core.batching import device_of, flushed
 from saliency_lib.core.checks import first_rows
 from saliency_lib.core.locks import Stream, lock_of
 from saliency_lib.core.optional import optional
 from saliency_lib.core.streams import generator, seed_of, sent
 from saliency_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from saliency_lib.training.density import is_piecewise_linear
-from saliency_lib.training.schedules import AUGMENTATIONS, OPTIMISERS, SCHEDULES
+from saliency_lib.training.layers import AT_FIRST, clean_statistics, fit_layers, freeze_batch_norm, norms_of
+from saliency_lib.training.schedules import AUGMENTATIONS, OPTIMISERS, SCHEDULES, as_bytes, pixels_of
 from saliency_lib.training.selection import Best, Labelled, Row, accuracy, held_out, judge, patience_is_over
 from saliency_lib.training.settings import Settings
 from saliency_lib.training.table import OBJECTIVES
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CHECK_EVERY = 50  # batches between two checks of the losses, each of which makes a GPU wait
-SEEN = 1000  # images that layers see which are fitted to them before the first epoch
 
 
 @dataclass
@@ -146,7 +146,7 @@ class _Run:
             self._groups(), lr=settings.learning_rate, weight_decay=settings.weight_decay, **momentum
         )
         (images, labels), self.judged = held_out((job.images, job.labels), settings.selection, job.seed, job.test)
-        self.images, self.labels = _as_bytes(images).to(device), labels.to(device)
+        self.images, self.labels = as_bytes(images).to(device), labels.to(device)
         mirrored = torch.rand(len(images), generator=generator(torch.device("cpu"), "mirror", job.seed)) < 0.5
         self.mirrored = mirrored.to(device)  # in the first epoch, by the augmentation that alternates
         self.batches = math.ceil(len(images) / settings.batch_size)
@@ -172,8 +172,7 @@ class _Run:
         rate = self.job.settings.bias_rate
         if rate == 1:
             return self.parameters
-        norms = [module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        biases = {module.bias for module in norms}
+        biases = {norm.bias for norm in norms_of(self.model)}
         groups: list[list[nn.Parameter]] = [[], []]
         for parameter in self.parameters:
             groups[parameter in biases].append(parameter)
@@ -184,7 +183,7 @@ class _Run:
         """Train the epochs that are left, and leave the model with the weights that are kept."""
         job, settings = self.job, self.job.settings
         if not self.history:
-            _fit_layers(self.model, _pixels(self.images[:SEEN]))
+            fit_layers(self.model, pixels_of(self.images[:AT_FIRST]))
         with self.bar, _without_gradients(self.resting):
             for epoch in range(len(self.history), settings.epochs):
                 if patience_is_over(settings.selection, epoch, self.best):
@@ -208,7 +207,7 @@ class _Run:
         draws = generator(torch.device("cpu"), "order", job.seed, epoch)
         self.model.train()
         if settings.batch_norm == "frozen":
-            _freeze_batch_norm(self.model)
+            freeze_batch_norm(self.model)
         losses = torch.zeros(self.batches, device=self.images.device)
         order = sent(torch.randperm(len(self.images), generator=draws), self.images.device)
         # Batches are of equal size, since BatchNorm cannot normalise a last batch of one image.
@@ -236,9 +235,10 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
         mirrored = self.mirrored[rows] ^ bool(epoch % 2)
-        batch = AUGMENTATIONS[settings.augmentation](_pixels(self.images[rows]), draws, mirrored), self.labels[rows]
+        batch = AUGMENTATIONS[settings.augmentation](pixels_of(self.images[rows]), draws, mirrored), self.labels[rows]
         images, labels = (part.tensor_split(fabric.world_size)[fabric.global_rank] for part in batch)
-        with fabric.autocast():
+        clean = clean_statistics(self.model) if settings.batch_norm == "clean" else nullcontext()
+        with fabric.autocast(), clean:
             loss = OBJECTIVES[settings.objective](self.model, images, labels, **settings.options) * (len(images) / len(rows))
         self.optimiser.zero_grad(set_to_none=True)
         fabric.backward(loss, inputs=self.parameters)  # not for the images, for which an objective may ask gradients
@@ -264,39 +264,6 @@ class _Run:
             f"{job.title}: {what} epoch {epoch + 1} of {job.settings.epochs} ({stored}); lower the recipe's learning_rate "
             "or the objective's weight (changes={'learning_rate': ...}) and run again"
         )
-
-
-def _as_bytes(images: Tensor) -> Tensor:
-    """Return images as bytes, a quarter of the memory, if all their values are bytes over 255; or else as they are."""
-    found = torch.empty(images.shape, dtype=torch.uint8)
-    for rows, kept in zip(images.cpu().split(SEEN), found.split(SEEN), strict=True):
-        if rows.dtype != torch.float32 or rows.amin() < 0 or rows.amax() > 1:
-            return images
-        kept.copy_((rows * 255).round())
-        if not torch.equal(_pixels(kept), rows):
-            return images
-    return found
-
-
-def _pixels(images: Tensor) -> Tensor:
-    """Return images that may be kept as bytes, as numbers."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
-
-
-def _fit_layers(model: nn.Module, images: Tensor) -> None:
-    """Let the layers that are fitted to their inputs, by a method `fit_to_inputs`, see images (N, C, H, W)."""
-
-    def fit_first(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        cast(Any, layer).fit_to_inputs(*inputs)
-
-    layers = [module for module in model.modules() if hasattr(module, "fit_to_inputs")]
-    if not layers:
-        return
-    handles = [layer.register_forward_pre_hook(fit_first) for layer in layers]
-    with frozen(model), torch.no_grad():
-        model(images)
-    for handle in handles:
-        handle.remove()
 
 
 def _over_devices(fabric: "Fabric", value: Tensor, operation: str) -> Tensor:
@@ -330,10 +297,3 @@ def _without_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def _freeze_batch_norm(model: nn.Module) -> None:
-    """Let BatchNorm normalise with the statistics that it has, without updating them."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()

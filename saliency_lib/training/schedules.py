@@ -1,4 +1,4 @@
-"""How weights are updated: optimisers, schedules of the learning rate, and augmentations of the images."""
+"""How weights are updated: optimisers, schedules of the learning rate; the images, kept as bytes, and their augmentations."""
 
 import functools
 import math
@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saliency_lib.core.streams import sent
+
+PIECE = 1000  # images that are looked at at once
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -75,3 +77,20 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator, Tensor], Tensor]] = 
     "crop_flip": crop_flip,
     "shift_flip": shift_flip,
 }
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Return images as bytes, a quarter of the memory, if all their values are bytes over 255; or else as they are."""
+    found = torch.empty(images.shape, dtype=torch.uint8)
+    for rows, kept in zip(images.cpu().split(PIECE), found.split(PIECE), strict=True):
+        if rows.dtype != torch.float32 or rows.amin() < 0 or rows.amax() > 1:
+            return images
+        kept.copy_((rows * 255).round())
+        if not torch.equal(pixels_of(kept), rows):
+            return images
+    return found
+
+
+def pixels_of(images: Tensor) -> Tensor:
+    """Return images that may be kept as bytes, as numbers."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -47,7 +47,7 @@ class Settings(Validated):
     start: Literal["published", None] = None
     head: Literal["linear", "appended", "two_layers", "kept", None] = None
     trainable: Literal["all", "head"] = "all"
-    batch_norm: Literal["updated", "frozen"] = "updated"
+    batch_norm: Literal["updated", "frozen", "clean"] = "updated"
     bias_rate: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 1.0
     images: Count | None = None
     selection: Selection | None = None
