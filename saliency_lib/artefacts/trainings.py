@@ -31,7 +31,8 @@ class Training(Spec):
             fine_tuning, started from this model trained on mnist5k with its default recipe;
             `fine_tuning:mnist5k/saliency_guided` starts from the model that this recipe trained. Both have the same scale and
             the same seed.
-        scale: `embedded` (minutes on a laptop) or `paper` (the paper's own numbers).
+        scale: `embedded` (minutes on a laptop), `real` (`cifar_fast` on CIFAR, tens of minutes on two cores) or `paper` (the
+            paper's own numbers).
         seed: determines the initial weights and the order of the images.
         changes: settings that replace those of the recipe, for instance {"epochs": 1}.
         start: the trained model whose weights it starts from, which the recipe's text can name too. None means what the
