@@ -34,4 +34,4 @@ def test_a_network_without_a_linear_layer_has_no_head():
 
 
 def test_the_heads_that_a_recipe_may_name_are_those_that_a_network_can_get():
-    assert set(get_args(Settings.model_fields["head"].annotation)) == {None, *HEADS}
+    assert set(get_args(Settings.model_fields["head"].annotation)) == {None, "kept", *HEADS}
