@@ -8,7 +8,8 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any, TextIO, TypeVar, cast
 
 from tqdm.auto import tqdm
@@ -39,67 +40,70 @@ def score_all(specs: Mapping[K, Score], processes: int = 1) -> dict[K, Scored]:
     token = one_bar.set(True)
     try:
         with tqdm(total=len(specs), desc="scores", unit="score", mininterval=1) as bar:
-            shared = _score_by_helpers(specs.values(), processes, bar.update) if positive("processes", processes) > 1 else ()
-            found = {}
+            made, found = set[Spec](), {}
+            if positive("processes", processes) > 1:
+                for group in _built_by_helpers(_groups(specs.values()), processes):
+                    made.update(group)
+                    bar.update(len(group))
             for key, spec in specs.items():
                 found[key] = score(spec)
-                bar.update(spec not in shared)
+                bar.update(spec not in made)
             return found
     finally:
         one_bar.reset(token)
 
 
-def _score_by_helpers(specs: Iterable[Score], processes: int, ended: Callable[[int], object]) -> set[Score]:
-    """Let helpers make the scores that are not stored, and return those; the scores of one explanation stay together."""
+def _groups(specs: Iterable[Score]) -> list[Group]:
+    """Return the scores that are not stored, those of one explanation together, the longest first."""
     missing = dict.fromkeys(spec for spec in specs if not os.path.lexists(store.place(spec)))
     for training in dict.fromkeys(one for spec in missing for one in (spec.explanation.training, spec.judge) if one):
         train(training)  # here, where its progress is seen
     groups: dict[Explanation, list[Score]] = {}
-    for spec in sorted(missing, key=lambda spec: METHODS[spec.explanation.method].family != "mask"):  # which take longest
+    for spec in sorted(missing, key=lambda spec: METHODS[spec.explanation.method].family != "mask"):
         groups.setdefault(spec.explanation, []).append(spec)
-    _build_by_helpers(list(groups.values()), processes, ended)
-    return set(missing)
+    return list(groups.values())
 
 
-def _build_by_helpers(groups: Sequence[Group], processes: int, ended: Callable[[int], object]) -> None:
-    """Let helpers build groups of artefacts, each the next group that is left; what they warn of is warned of here.
+def _built_by_helpers(groups: Sequence[Group], processes: int) -> Iterator[Group]:
+    """Let helpers build groups of artefacts, each the next one that is left, and yield each group that has been built.
 
-    A helper that fails leaves its artefact unbuilt, so that whoever asks for it meets the error. If this process is killed, the
-    helpers end what they have begun.
-
-    Args:
-        groups: of specifications that have much in common, the longest first.
-        processes: how many helpers there are.
-        ended: called with the size of each group that has ended.
+    What helpers warn of is warned of here. A helper that fails leaves its artefact unbuilt, so that whoever asks for it meets
+    the error. If this process is killed, the helpers end what they have begun.
     """
     own = {"OMP_NUM_THREADS": "1", "SALIENCY_DATA": str(paths.DATA.absolute()), "SALIENCY_OUTPUTS": str(paths.OUTPUTS.absolute())}
     waiting, told, helpers = deque(groups), set[str](), list[subprocess.Popen]()
+    ended: SimpleQueue[Group | None] = SimpleQueue()  # None: a helper has ended
 
     def work() -> None:
         command = [sys.executable, "-m", "saliency_lib", "-"]
         pipe: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-        with subprocess.Popen(command, **pipe, env=os.environ | own) as helper:
-            helpers.append(helper)
-            asked, answers = cast(TextIO, helper.stdin), cast(TextIO, helper.stdout)
-            while waiting and (group := _next(waiting)):
-                try:
+        try:
+            with subprocess.Popen(command, **pipe, env=os.environ | own) as helper:
+                helpers.append(helper)
+                asked, answers = cast(TextIO, helper.stdin), cast(TextIO, helper.stdout)
+                while group := _next(waiting):
                     print(json.dumps([spec.to_dict() for spec in group]), file=asked, flush=True)
-                    told.update(json.loads(answers.readline() or "[]"))
-                except (OSError, ValueError):
-                    return  # it was killed
-                ended(len(group))
+                    told.update(json.loads(answers.readline()))
+                    ended.put(group)
+        except (OSError, ValueError):
+            pass  # it was killed
+        finally:
+            ended.put(None)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(processes, len(groups)))]
-    for thread in threads:
-        thread.start()
+    left = min(processes, len(groups))
+    for _ in range(left):
+        threading.Thread(target=work, daemon=True).start()
     try:
-        for thread in threads:
-            thread.join()
-    except BaseException:  # for instance an interrupt
+        while left:
+            group = ended.get()
+            if group is None:
+                left -= 1
+            else:
+                yield group
+    finally:  # also after an interrupt
         waiting.clear()
         for helper in helpers:
             helper.terminate()
-        raise
     for words in sorted(told):
         tell(words)
 
