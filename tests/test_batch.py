@@ -246,7 +246,7 @@ def test_collecting_copies_each_kept_table_with_its_origin_under_its_name(measur
         sealed(step, fill=step.parameters["fill"], images=7)  # another run, which is not kept
     expected = [measured / f"cifar10_{fill}_allegiance.csv" for fill in ("black", "white")]
     expected[0].write_text("an older one")
-    assert collect.collect(["cifar10_allegiance"]) == expected
+    assert collect.collect(["cifar10_allegiance"]) == (expected, [])
     for fill in ("black", "white"):
         table, origin = tables.measured(f"cifar10_{fill}_allegiance")
         assert list(table["fill"]) == [fill] and origin["parameters"]["images"] == 10000
@@ -262,6 +262,15 @@ def test_collecting_copies_nothing_if_one_table_is_missing_or_was_changed(measur
     with pytest.raises(ValueError, match=r"allegiance\.csv was changed after it was made"):
         collect.collect(["cifar10_allegiance"])
     assert not list(measured.iterdir())
+
+
+def test_a_plan_that_says_its_hours_is_collected_in_parts(measured, monkeypatch):
+    monkeypatch.setattr(paths, "PARAMS", paths.ROOT / "params")
+    file = paths.ROOT / "params" / "plans" / "cifar10_allegiance.yaml"
+    file.write_text(file.read_text().replace("sweep:", "hours: 2\nsweep:"))
+    black, _ = collect.kept("cifar10_allegiance").values()
+    sealed(black, fill="black")
+    assert collect.collect(["cifar10_allegiance"]) == ([measured / "cifar10_black_allegiance.csv"], ["cifar10_white"])
 
 
 @pytest.mark.parametrize(

@@ -46,23 +46,32 @@ def tables_of(step: plans.Step) -> list[Path]:
     return made
 
 
-def collect(chosen: list[str]) -> list[Path]:
+def collect(chosen: list[str]) -> tuple[list[Path], list[str]]:
     """Copy the kept tables of plans, each with its JSON file; nothing is copied if one of them is missing.
 
+    A plan that says its hours may be measured in parts: what there is of it is copied.
+
     Returns:
-        the tables in data/measured/.
+        the tables in data/measured/, and the names whose tables are missing yet.
     """
-    folder = paths.ROOT / "data" / "measured"
-    steps = {name: step for plan in chosen for name, step in kept(plan).items()}
-    copies = {folder / f"{name}_{file.name}": file for name, step in steps.items() for file in tables_of(step)}
+    folder, copies, missing = paths.ROOT / "data" / "measured", {}, []
+    for plan in chosen:
+        for name, step in kept(plan).items():
+            try:
+                copies |= {folder / f"{name}_{file.name}": file for file in tables_of(step)}
+            except FileNotFoundError:
+                if plans.read(plan).hours is None:
+                    raise
+                missing.append(name)
     for target, file in copies.items():
         replace_file(target, partial(shutil.copyfile, file))
         replace_file(target.with_suffix(".json"), partial(shutil.copyfile, file.with_suffix(".json")))
-    return list(copies)
+    return list(copies), missing
 
 
 if __name__ == "__main__":
     try:
-        print(*map(paths.relative, collect(sys.argv[1:])), sep="\n")
+        made, missing = collect(sys.argv[1:])
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"workflow.collect: {error}")
+    print(*map(paths.relative, made), *(f"not measured yet: {name}" for name in missing), sep="\n")
