@@ -176,9 +176,9 @@ def asked(*plan_names: str) -> list[dict[str, Any]]:
     """Return what plans keep in data/measured/, whether it is measured yet or not.
 
     Returns:
-        per name that the tables get: its `name`, `model`, `dataset` and number of `images`; the `command` that measures it and
-        the `hours` that its plan takes on two cores; and `tables`, the rows of each table by its own name, empty if there is
-        none yet.
+        per name that the tables get: its `name`, `model`, `dataset` and number of `images`; the `title` of its plan, the
+        `command` that measures it and the `hours` that the plan takes on two cores; and `tables`, the rows of each table by its
+        own name, empty if there is none yet.
     """
     found = []
     for plan in plan_names:
@@ -186,7 +186,7 @@ def asked(*plan_names: str) -> list[dict[str, Any]]:
             files = sorted((paths.ROOT / "data" / "measured").glob(f"{name}_*.csv"))
             own = {file.stem.removeprefix(f"{name}_"): tables.measured(file.stem)[0].to_dict("records") for file in files}
             facts = {key: step.in_full[key] for key in ("model", "dataset", "images")}
-            how = {"command": f"make measured MEASURED={plan}", "hours": plans.read(plan).hours}
+            how = {"command": f"make measured MEASURED={plan}", "hours": plans.read(plan).hours, "title": plans.read(plan).title}
             found.append({"name": name, **facts, **how, "tables": own})
     return found
 

@@ -92,6 +92,7 @@ def results() -> str:
     templates.globals |= {
         "blessed": content.blessed,
         "asked": content.asked,
+        "unfinished": [name for name in plans.names() if plans.read(name).hours],
         "network": lambda notebook: plans.defaults(notebook)["model"],
         "table": lambda name: tables.measured(name)[0].to_dict("records"),
         "reported": lambda paper: tables.reported(paper)[1].to_dict("records"),
