@@ -310,7 +310,7 @@ def test_verdicts_measured_once_are_shown_in_the_chapter_of_their_paper(run):
 
 def test_the_chapter_of_a_paper_shows_what_was_measured_once(built):
     text = (built / "active_gradients.html").read_text()
-    section = text.split("<article")[1].split("cifar10, cnn, 10000 images (")[1].split("<h2")[0]
+    section = text.split("<article")[1].split("cifar10, cnn, 10000 images (")[1].split("<h2")[0].split("cifar10, cifar_resnet")[0]
     assert "Claims: 5 supported." in section and section.count("↑ supported") == 5
 
 
