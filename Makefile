@@ -34,7 +34,7 @@ report: env  ## the HTML report from the executed notebooks; none of them is run
 	@echo "The report is at $(REPORT)"
 
 # plans that take long; the tables that they keep are in data/measured/
-MEASURED = digits imagenet_samples imagenet_networks cifar10_allegiance cifar10_regimes cifar10_papers cifar10_networks cifar10_resnets cifar10_resnet20 cifar10_single_deletion
+MEASURED = $(patsubst params/plans/%.yaml,%,$(shell grep -l ^kept: params/plans/*.yaml))
 measured: env  ## run the plans that take long and copy their tables to data/measured/ (MEASURED="<plan> <plan>" for some)
 	$(BATCH) --config plans='$(MEASURED)' $(ALONE)
 	python -m workflow.collect $(MEASURED)

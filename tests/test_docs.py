@@ -280,8 +280,8 @@ def test_the_rows_of_eight_networks_are_what_was_measured_or_say_how_to_measure_
             ours, word = found.loc[metric, ["ours", "verdict"]]
             assert text == (ours if word == "supported" else f"{ours} {pages.MARKS[word]}")
         words.append(found.loc["deletion_absolute", "verdict"])
-    told = f"supported on {words.count('supported')} of the {len(words)} networks that were measured"
-    assert f"The claim is {told}, and contradicted on {words.count('contradicted')}." in FLAT
+    told = f"supported on {words.count('supported')} of them and contradicted on {words.count('contradicted')}"
+    assert f"Measured so far: {len(words)} of 8. The claim is {told}." in FLAT
 
 
 def test_the_leaderboard_of_six_trainings_is_what_was_measured():
