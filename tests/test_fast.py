@@ -62,6 +62,9 @@ def test_the_first_layer_is_fitted_once_before_the_first_epoch_and_then_rests(tm
     again = sl.MODELS["cifar_fast"](4, width=8)
     loop.fit(again, images.flip(0), labels, SETTINGS | {"epochs": 3}, seed=0, checkpoint=file)  # goes on from the first epoch
     torch.testing.assert_close(again.network.whitening.weight, twin.weight)
+    head = SETTINGS | {"trainable": "head"}
+    loop.fit(model, images.flip(2) / 2, labels, head, seed=0, head=model.network.head)  # starts from a trained model
+    torch.testing.assert_close(model.network.whitening.weight, twin.weight)
 
 
 def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(tmp_path):

@@ -14,6 +14,7 @@ from saliency_lib.training.settings import DEFAULTS, Settings
         ({"precision": "16"}, "precision must be '32-true' or 'bf16-mixed', got '16'"),
         ({"devices": 0}, "devices must be greater than or equal to 1, got 0"),
         ({"devices": 100}, "100 devices cannot share a batch of 64 images"),
+        ({"optimiser": "nesterov"}, "optimiser nesterov needs a momentum above 0"),
         ({"images": -1}, "images must be greater than or equal to 1, got -1"),
         ({"options": {"fraction": 0.5}}, "option of objective 'cross_entropy' 'fraction' is not known"),
     ],

@@ -111,7 +111,7 @@ class Training(Spec):
 
     def _check_settings(self, settings: Settings) -> None:
         """Check that the settings fit the data set and the model."""
-        if settings.augmentation == "crop_flip" and self.dataset.startswith("series_"):
+        if settings.augmentation != "none" and self.dataset.startswith("series_"):
             raise ValueError(
                 f"recipe {self.recipe!r} crops and mirrors its inputs, which makes another series of one of {self.dataset}; "
                 "use changes={'augmentation': 'none'}"

@@ -22,9 +22,12 @@ MOMENTUM = 0.4  # of BatchNorm: the share of the new batch
 class Whitening(nn.Conv2d):
     """Filters that give patches of the training images variance 1, each with both signs; only their bias is trained."""
 
+    fitted: Tensor  # whether it has such filters, which a training that starts from them keeps
+
     def __init__(self, channels: int):
         super().__init__(channels, 2 * channels * PATCH**2, PATCH)
         self.weight.requires_grad_(False)
+        self.register_buffer("fitted", torch.tensor(False))
         with torch.no_grad():
             cast(Tensor, self.bias).zero_()
 
@@ -39,6 +42,7 @@ class Whitening(nn.Conv2d):
         filters = (vectors / (variances + SMALLEST_VARIANCE).sqrt()).T.reshape(-1, *self.weight.shape[1:])
         with torch.no_grad():
             self.weight.copy_(torch.cat([filters, -filters]))
+            self.fitted.fill_(True)
 
 
 class Times(nn.Module):

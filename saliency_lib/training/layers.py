@@ -13,12 +13,12 @@ AT_FIRST = 1000  # images to which layers are fitted before the first epoch
 
 
 def fit_layers(model: nn.Module, images: Tensor) -> None:
-    """Let the layers that are fitted to their inputs, by a method `fit_to_inputs`, see images (N, C, H, W)."""
+    """Fit the layers that are not `fitted` yet, by their method `fit_to_inputs`, to images (N, C, H, W) that pass through."""
 
     def fit_first(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         cast(Any, layer).fit_to_inputs(*inputs)
 
-    layers = [module for module in model.modules() if hasattr(module, "fit_to_inputs")]
+    layers = [module for module in model.modules() if hasattr(module, "fit_to_inputs") and not module.fitted]
     if not layers:
         return
     handles = [layer.register_forward_pre_hook(fit_first) for layer in layers]

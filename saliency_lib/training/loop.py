@@ -182,8 +182,7 @@ class _Run:
     def train(self) -> list[Row]:
         """Train the epochs that are left, and leave the model with the weights that are kept."""
         job, settings = self.job, self.job.settings
-        if not self.history:
-            fit_layers(self.model, pixels_of(self.images[:AT_FIRST]))
+        fit_layers(self.model, pixels_of(self.images[:AT_FIRST]))
         with self.bar, _without_gradients(self.resting):
             for epoch in range(len(self.history), settings.epochs):
                 if patience_is_over(settings.selection, epoch, self.best):

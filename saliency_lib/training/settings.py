@@ -65,6 +65,8 @@ class Settings(Validated):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         OBJECTIVES.check_options(self.objective, self.options)
+        if self.optimiser == "nesterov" and self.momentum == 0:
+            raise ValueError("optimiser nesterov needs a momentum above 0; raise momentum, or use sgd")
         if self.devices > self.batch_size:
             raise ValueError(f"{self.devices} devices cannot share a batch of {self.batch_size} images; lower devices")
         if OBJECTIVES[self.objective].curved and self.precision != "32-true":
