@@ -94,7 +94,7 @@ def cifar_fast(
         width: of the first group; the second and third have twice as many features.
 
     Source: Jordan 2024, arXiv 2404.00498.
-    Differs: no test-time augmentation and no average of weights; the first group may have ReLU or Softplus.
+    Differs: other activations than GELU are possible; there is no test-time augmentation and no average of weights.
     """
     act, pool = ACTIVATIONS[activation], nn.AvgPool2d if activation == "softplus" else nn.MaxPool2d
     whitening = Whitening(channels)
