@@ -81,6 +81,17 @@ def test_a_package_without_torch_does_not_load_it(package):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
+def test_digits_are_measured_without_torchvision_whose_import_takes_seconds():
+    code = """import sys, saliency_lib as sl
+images, model = sl.DATASETS["mnist5k"]().images[:2], sl.MODELS["cnn"](10, 1).eval()
+sl.METRICS["deletion"](model, images, sl.METHODS["gradient"](model, images), steps=2)
+sl.train, sl.score, sl.Training("mnist5k", "cnn").digest
+assert "torchvision" not in sys.modules and "torch._dynamo" not in sys.modules
+assert "resnet18" in sl.MODELS and "torchvision" in sys.modules"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(LIBRARY)))
 def test_a_module_can_be_read_at_a_sitting_and_is_safe(file):
     text = file.read_text()
@@ -142,6 +153,40 @@ def test_a_cell_that_runs_again_replaces_what_it_registered():
 
     cell(1), cell(2)
     assert table["red"]() == 2 and list(table) == ["red"]
+
+
+def two_colours():
+    """A table of red, and of blue, which is entered when it is asked for."""
+    table, times = Registry("colour", Entry), []
+    table.register(lambda: None, name="red")
+
+    @table.more
+    def enter():
+        times.append(1)
+        if len(times) == 1:
+            raise KeyboardInterrupt
+        table.register(lambda: "ours", name="blue")
+
+    return table, times
+
+
+@pytest.mark.parametrize(
+    "read", [len, list, repr, Registry._repr_html_, lambda table: table["blue"], lambda table: "green" in table]
+)
+def test_more_names_are_entered_once_when_they_are_asked_for(read):
+    table, times = two_colours()
+    assert table["red"].name == "red" and "red" in table and not times
+    with pytest.raises(KeyboardInterrupt):
+        read(table)
+    read(table)
+    assert table["blue"]() == "ours" and list(table) == ["red", "blue"] and len(table) == times.count(1) == 2
+
+
+def test_a_name_that_is_entered_later_cannot_be_taken():
+    table, times = two_colours()
+    times.append(1)
+    with pytest.raises(ValueError, match="'blue' is registered already"):
+        table.register(len, name="blue")
 
 
 def test_a_table_is_a_mapping_that_completes_and_prints_its_facts():

@@ -32,7 +32,7 @@ def score_all(specs: Mapping[K, Score], processes: int = 1) -> dict[K, Scored]:
 
     Args:
         processes: how many processes share what is not stored, each with one thread and its own copy of the data and the
-            networks. On the CPU two such processes take less time than one with two threads.
+            networks.
 
     Raises:
         ValueError, FileNotFoundError: as `score`; or `processes` is less than 1.

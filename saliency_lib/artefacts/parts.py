@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 
 from saliency_lib import paths
 from saliency_lib.core.files import replace_file
@@ -42,8 +41,8 @@ class Part(NamedTuple):
         if not self.preparation:
             return {}
         own = self.preparation
-        interpolation = InterpolationMode(own.interpolation)
-        resize = functools.partial(crop, border=own.resize / own.side, interpolation=interpolation, stretched=own.stretched)
+        border = own.resize / own.side
+        resize = functools.partial(crop, border=border, interpolation=own.interpolation, stretched=own.stretched)
         return {"size": own.side, "resize": resize}
 
 

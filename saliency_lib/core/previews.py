@@ -6,8 +6,8 @@ import io
 from collections.abc import Mapping
 
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional as pictures
 
 SHOWN, SIDE = 8, 64  # pictures in a strip, and its height in pixels
 
@@ -24,7 +24,7 @@ def strip(title: str, shown: Tensor) -> str:
     row = torch.cat(list(_coloured(first) if shown.ndim == 3 else first), 2)
     if row.min() < 0 or row.max() > 1:  # time series
         row = (row - row.min()) / (row.max() - row.min())
-    picture, content = pictures.to_pil_image(row), io.BytesIO()
+    picture, content = Image.fromarray(row.mul(255).byte().permute(1, 2, 0).squeeze(2).numpy()), io.BytesIO()
     if picture.height > SIDE:
         picture = picture.resize((max(1, SIDE * picture.width // picture.height), SIDE)).quantize(64)  # photographs, small
     picture.save(content, "PNG")

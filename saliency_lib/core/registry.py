@@ -2,6 +2,7 @@
 
 import html
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
@@ -76,6 +77,8 @@ class Registry(Mapping[str, E], Generic[E]):
         self._entry = entry
         self._entries: dict[str, E] = {}
         self._fallback: Callable[[str], E | None] = lambda name: None
+        self._more: list[Callable[[], None]] = []
+        self._entering = threading.RLock()
 
     @overload
     def register(self, function: F) -> F: ...
@@ -95,7 +98,7 @@ class Registry(Mapping[str, E], Generic[E]):
         if function is None:
             return lambda function: self.register(function, name=name, **facts)
         name = name or function.__name__
-        known = self._entries.get(name)
+        known = self._entries.get(name) or self._whole.get(name)
         if known and (known.__module__, known.function.__qualname__) != (function.__module__, function.__qualname__):
             raise ValueError(f"{self.kind} {name!r} is registered already, by {known.__module__}; choose another name")
         self._entries[name] = self.entry(function, name, **facts)
@@ -110,33 +113,52 @@ class Registry(Mapping[str, E], Generic[E]):
         self._fallback = function
         return function
 
+    def more(self, enter: Callable[[], None]) -> Callable[[], None]:
+        """Decorate a function that enters more names; it is called when a name is not in the table, or all are asked for."""
+        self._more.append(enter)
+        return enter
+
+    @property
+    def _whole(self) -> dict[str, E]:
+        with self._entering:
+            while self._more:
+                enter = self._more.pop()
+                try:
+                    enter()
+                except BaseException:
+                    self._more.append(enter)
+                    raise
+        return self._entries
+
     def __getitem__(self, name: str) -> E:
-        entry = (self._entries.get(name) or self._fallback(name)) if isinstance(name, str) else None
+        entry = None
+        if isinstance(name, str):
+            entry = self._entries.get(name) or self._whole.get(name) or self._fallback(name)
         if entry is None:
             raise no_such(self.kind, name, self._entries)
         return entry
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._entries or name in self._whole
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._whole)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._whole)
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)
 
     def __repr__(self) -> str:
-        rows = [entry.row for entry in self._entries.values()]
+        rows = [entry.row for entry in self._whole.values()]
         lines = [dict(zip(row, row, strict=True)) for row in rows[:1]] + rows
         widths = {column: max(len(line[column]) for line in lines) for column in (rows[0] if rows else ())}
         words = ["  ".join(text.ljust(widths[column]) for column, text in line.items()).rstrip() for line in lines]
         return "\n".join([f"{len(rows)} {self.kind}s", *words])
 
     def _repr_html_(self) -> str:
-        rows = [entry.row for entry in self._entries.values()]
+        rows = [entry.row for entry in self._whole.values()]
         head = "".join(f"<th>{html.escape(column)}</th>" for column in (rows[0] if rows else ()))
         body = "".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row.values()) + "</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

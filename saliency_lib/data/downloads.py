@@ -5,10 +5,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torchvision.datasets
 
 from saliency_lib import paths
 from saliency_lib.data.classes import DIGITS, WORDNET_IDS
@@ -54,13 +52,13 @@ def _has_class_folders(folder: Path) -> bool:
     return any(class_names(folder / part) for part in TRAIN_AND_TEST)
 
 
-def _torchvision(
-    name: str, dataset: Callable[..., Any], split: str, download: bool, channels: int, classes: Sequence[str] = ()
-) -> Split:
-    """Return a split of one of torchvision's data sets; a folder of class folders of that name is used instead if it exists."""
+def _torchvision(name: str, kind: str, split: str, download: bool, channels: int, classes: Sequence[str] = ()) -> Split:
+    """Return a split of torchvision's data set of a kind; a folder of class folders of that name is used instead if it exists."""
     if _has_class_folders(paths.DATA / name):
         return train_or_test(name, paths.DATA / name, split, channels=channels)
-    train = split == "train"
+    import torchvision.datasets  # here, since importing it takes seconds
+
+    dataset, train = getattr(torchvision.datasets, kind), split == "train"
     try:
         whole = dataset(paths.DATA, train=train)
     except RuntimeError:  # torchvision's "not found or corrupted"
@@ -68,7 +66,7 @@ def _torchvision(
             raise _missing(name) from None
         _download(name, lambda folder: dataset(folder, train=train, download=True))
         whole = dataset(paths.DATA, train=train)
-    folder = paths.DATA / getattr(whole, "base_folder", Path(dataset.__name__, "raw"))  # where torchvision unpacks them
+    folder = paths.DATA / getattr(whole, "base_folder", Path(kind, "raw"))  # where torchvision unpacks them
     sources = sorted(filter(Path.is_file, folder.iterdir())) if folder.is_dir() else None
     return array_split(np.asarray(whole.data), whole.targets, classes or whole.classes, sources)
 
@@ -76,25 +74,25 @@ def _torchvision(
 @DATASETS.register(shape=(1, 28))
 def mnist(split: str, download: bool) -> Split:
     """Load MNIST: 60,000 training and 10,000 test images of grey digits, 28x28. Source: LeCun et al. 1998."""
-    return _torchvision("mnist", torchvision.datasets.MNIST, split, download, 1, DIGITS)
+    return _torchvision("mnist", "MNIST", split, download, 1, DIGITS)
 
 
 @DATASETS.register(shape=(1, 28))
 def fashion_mnist(split: str, download: bool) -> Split:
     """Load Fashion-MNIST: 60,000 training and 10,000 test images of grey garments, 28x28. Source: Xiao et al. 2017."""
-    return _torchvision("fashion_mnist", torchvision.datasets.FashionMNIST, split, download, 1)
+    return _torchvision("fashion_mnist", "FashionMNIST", split, download, 1)
 
 
 @DATASETS.register(shape=(3, 32))
 def cifar10(split: str, download: bool) -> Split:
     """Load CIFAR-10: 50,000 training and 10,000 test images in colour, 32x32. Source: Krizhevsky 2009."""
-    return _torchvision("cifar10", torchvision.datasets.CIFAR10, split, download, 3)
+    return _torchvision("cifar10", "CIFAR10", split, download, 3)
 
 
 @DATASETS.register(shape=(3, 32))
 def cifar100(split: str, download: bool) -> Split:
     """Load CIFAR-100: 50,000 training and 10,000 test images in colour, 32x32. Source: Krizhevsky 2009."""
-    return _torchvision("cifar100", torchvision.datasets.CIFAR100, split, download, 3)
+    return _torchvision("cifar100", "CIFAR100", split, download, 3)
 
 
 @DATASETS.register(shape=(3, 224))
@@ -110,6 +108,8 @@ def imagenette(split: str, download: bool) -> Split:
         if not class_names(folder / "val"):
             if not download:
                 raise _missing("imagenette")
+            import torchvision.datasets
+
             _download("imagenette", lambda into: torchvision.datasets.Imagenette(into, download=True))
     return train_or_test("imagenette", folder, split, parts, resize=stretch)
 

@@ -4,10 +4,9 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-from torchvision.transforms import InterpolationMode
 
 from saliency_lib.core.optional import packaged_file
-from saliency_lib.data.classes import DIGITS, IMAGENET_CLASSES
+from saliency_lib.data.classes import DIGITS, imagenet_classes
 from saliency_lib.data.splits import array_split, file_split, imagenet_crop
 from saliency_lib.data.table import DATASETS, Split
 
@@ -55,6 +54,7 @@ def photos(split: str, download: bool) -> Split:
     Differs: the rocket and the dahlia have the nearest class, since ImageNet has none for them.
     """
     files = [packaged_file(package, path, extra="data") for package, path, _ in PHOTOS.values()]
-    labels = [IMAGENET_CLASSES.index(word) for _, _, word in PHOTOS.values()]
-    bicubic = partial(imagenet_crop, interpolation=InterpolationMode.BICUBIC)
-    return file_split(files, labels, IMAGENET_CLASSES, 3, bicubic, names=tuple(PHOTOS))
+    classes = imagenet_classes()
+    labels = [classes.index(word) for _, _, word in PHOTOS.values()]
+    bicubic = partial(imagenet_crop, interpolation="bicubic")
+    return file_split(files, labels, classes, 3, bicubic, names=tuple(PHOTOS))

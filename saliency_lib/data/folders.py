@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_lib import paths
-from saliency_lib.data.classes import IMAGENET_CLASSES, WORDNET_IDS
+from saliency_lib.data.classes import WORDNET_IDS, imagenet_classes
 from saliency_lib.data.pictures import is_grey, opened
 from saliency_lib.data.splits import Resize, crop, file_split
 from saliency_lib.data.table import DATASETS, TRAIN_AND_TEST, Dataset, Split
@@ -87,7 +87,8 @@ def folder_split(
         raise absent
     rank = {name: label for label, name in enumerate(classes)}
     if set(classes) <= set(WORDNET_IDS):
-        classes = [IMAGENET_CLASSES[WORDNET_IDS.index(name)] for name in classes]
+        known = dict(zip(WORDNET_IDS, imagenet_classes(), strict=True))
+        classes = [known[name] for name in classes]
     return file_split(files, [rank[file.parent.name] for file in files], classes, channels, resize)
 
 

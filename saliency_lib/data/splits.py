@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as pictures
 
 from saliency_lib.data.pictures import opened, seen
 from saliency_lib.data.table import Split
@@ -83,17 +81,25 @@ def crop(
     picture: Image.Image,
     side: int,
     border: float = 1.0,
-    interpolation: InterpolationMode = InterpolationMode.BILINEAR,
+    interpolation: str = "bilinear",
     stretched: bool = False,
 ) -> Image.Image:
-    """Resize the shorter side to `side * border`, or both sides if the picture is stretched, and crop the centre."""
+    """Resize the shorter side to `side * border`, or both sides if the picture is stretched, and crop the centre.
+
+    Args:
+        interpolation: `bilinear` or `bicubic`, antialiased.
+    """
+    from torchvision.transforms import InterpolationMode, functional  # here, since importing it takes seconds
+
     size = [round(side * border)] * (2 if stretched else 1)
-    return pictures.center_crop(pictures.resize(picture, size, interpolation), [side])
+    return functional.center_crop(functional.resize(picture, size, InterpolationMode(interpolation)), [side])
 
 
 def stretch(picture: Image.Image, side: int) -> Image.Image:
     """Resize to a square, whatever the picture's proportions."""
-    return pictures.resize(picture, [side, side])
+    from torchvision.transforms import functional  # here, since importing it takes seconds
+
+    return functional.resize(picture, [side, side])
 
 
 imagenet_crop = partial(crop, border=256 / 224)  # as ImageNet's networks are evaluated

@@ -1,6 +1,11 @@
 """Networks: each maps pixels in [0, 1], or time series, to logits. Importing this fills MODELS."""
 
-from saliency_lib.networks import convolutional, fast, pretrained, recurrent, residual
+from saliency_lib.networks import convolutional, efficientnet, fast, recurrent, residual
 from saliency_lib.networks.table import MODELS, Model
 
-__all__ = ["MODELS", "Model", "convolutional", "fast", "pretrained", "recurrent", "residual"]
+__all__ = ["MODELS", "Model", "convolutional", "efficientnet", "fast", "recurrent", "residual"]
+
+
+@MODELS.more
+def _torchvision() -> None:
+    from saliency_lib.networks import pretrained  # noqa: F401, here, since importing torchvision takes seconds
