@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -245,7 +244,7 @@ def judged(row: dict[str, str]) -> str:
         return row["verdict"]
     if "LIME" in row["claim"]:
         return statistics.UNTESTED
-    mean, low, high = map(float, re.findall(r"[-+]\d+\.\d+", row["ours"]))
+    mean, low, high = statistics.parse_difference(row["ours"])
     one_sided = float(row["p"].removeprefix("< "))
     return statistics.direction(mean, low, high, 2 * min(one_sided, 1 - one_sided))
 

@@ -6,7 +6,7 @@ import glob
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,28 @@ def measured(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         FileNotFoundError: there is no such table.
     """
     return read(paths.ROOT / "data" / "measured" / f"{name}.csv")
+
+
+def gathered(names: Iterable[str], table: str, others: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
+    """Return the rows of the tables `<name>_<table>` of data/measured/, one table below the other.
+
+    Args:
+        names: what plans call their tables, for instance that of a network.
+        others: further tables of the same kind, by name, which come first.
+
+    Returns:
+        the tables with a first column `measured`, the name; a name whose table is not measured yet has one row with nothing else.
+
+    Raises:
+        ValueError: a table was changed, or none of them is measured.
+    """
+    found, folder = dict(others or {}), paths.ROOT / "data" / "measured"
+    for name in names:
+        there = (folder / f"{name}_{table}.csv").is_file()
+        found[name] = measured(f"{name}_{table}")[0] if there else pd.DataFrame(index=[0])
+    if all(rows.empty for rows in found.values()):
+        raise ValueError(f"data/measured/ has no table <name>_{table}.csv, where <name> is one of: {', '.join(found)}")
+    return pd.concat([rows.assign(measured=name)[["measured", *rows.columns]] for name, rows in found.items()], ignore_index=True)
 
 
 def claimed(paper: str) -> pd.DataFrame:

@@ -1,11 +1,14 @@
 from . import explorer as explorer
+from .display import answer as answer
 from .display import claimed as claimed
 from .display import findings as findings
+from .display import gathered as gathered
 from .display import measured as measured
 from .display import reported as reported
 from .display import row as row
 from .display import rows as rows
 from .display import settings as settings
+from .display import stored as stored
 from .display import table as table
 from .display import with_intervals as with_intervals
 from .explorer import Explorer as Explorer

@@ -5,14 +5,28 @@ from collections.abc import Mapping
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from saliency_lib import statistics
+from saliency_lib import paths, statistics
 from saliency_lib.artefacts.recipes import recipes
 from saliency_lib.artefacts.specs import Training
-from saliency_lib.artefacts.tables import claimed, measured, reported
+from saliency_lib.artefacts.tables import claimed, gathered, measured, reported
 from saliency_lib.core.markup import plain
+from saliency_lib.core.options import no_such
+from saliency_lib.notebook.blessed import Blessed
 from saliency_lib.statistics import labelled
 
-__all__ = ["claimed", "findings", "measured", "reported", "row", "rows", "settings", "table", "with_intervals"]
+__all__ = [
+    "claimed",
+    "findings",
+    "gathered",
+    "measured",
+    "reported",
+    "row",
+    "rows",
+    "settings",
+    "stored",
+    "table",
+    "with_intervals",
+]
 
 
 def table(frame: pd.DataFrame) -> HTML:
@@ -37,6 +51,11 @@ def findings(frame: pd.DataFrame) -> Markdown:
     return Markdown("\n".join(f"- {plain(sentence)}" for sentence in statistics.findings(frame)))
 
 
+def answer(*sentences: str) -> Markdown:
+    """Return sentences that were made from numbers, as the answer to a question."""
+    return Markdown(f"**Answer.** {plain(' '.join(sentences))}")
+
+
 def row(values: Mapping[str, float | str]) -> pd.DataFrame:
     """Return a table of one row, one column per name."""
     return pd.DataFrame([values])
@@ -45,6 +64,19 @@ def row(values: Mapping[str, float | str]) -> pd.DataFrame:
 def rows(values: Mapping[str, Mapping[str, float]], name: str) -> pd.DataFrame:
     """Return a table of one row per key, which is in the column `name`, and one column per inner key."""
     return pd.DataFrame([{name: key} | dict(inner) for key, inner in values.items()])
+
+
+def stored(notebook: str, table: str) -> pd.DataFrame:
+    """Return a table of the stored run of another notebook, without the columns that are never compared.
+
+    Raises:
+        ValueError: the notebook has no such table.
+        FileNotFoundError: there is no such notebook.
+    """
+    tables = Blessed.read(paths.NOTEBOOKS / "blessed" / f"{notebook}.json").tables
+    if table not in tables:
+        raise no_such(f"table of {notebook}", table, tables)
+    return pd.DataFrame(tables[table].columns)
 
 
 def settings(training: Training) -> HTML:

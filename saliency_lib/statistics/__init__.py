@@ -1,5 +1,8 @@
 """Statistics of scores: intervals, comparisons, verdicts, ranks. NumPy, SciPy and pandas, never torch."""
 
+from saliency_lib.statistics.answers import across_choices as across_choices
+from saliency_lib.statistics.answers import survivors as survivors
+from saliency_lib.statistics.answers import tally as tally
 from saliency_lib.statistics.comparisons import CONTROLS as CONTROLS
 from saliency_lib.statistics.comparisons import against_controls as against_controls
 from saliency_lib.statistics.comparisons import better_than_chance as better_than_chance
@@ -26,6 +29,7 @@ from saliency_lib.statistics.intervals import labelled as labelled
 from saliency_lib.statistics.intervals import leaderboard as leaderboard
 from saliency_lib.statistics.intervals import mean_interval as mean_interval
 from saliency_lib.statistics.intervals import over_trainings as over_trainings
+from saliency_lib.statistics.intervals import parse_difference as parse_difference
 from saliency_lib.statistics.intervals import proportions as proportions
 from saliency_lib.statistics.intervals import spread_over_trainings as spread_over_trainings
 from saliency_lib.statistics.intervals import summary as summary

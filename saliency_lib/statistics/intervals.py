@@ -1,5 +1,6 @@
 """Means with their uncertainty: bootstrap and Wilson intervals, and tables with one row per method."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -230,6 +231,19 @@ def format_difference(mean: float, low: float, high: float) -> str:
     """Return a difference with its interval as they are printed, with signs."""
     mean, low, high = (round(number, 3) + 0.0 for number in (mean, low, high))  # no -0.000
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def parse_difference(text: str) -> tuple[float, float, float]:
+    """Return the mean and the bounds that `format_difference` has printed.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    found = re.fullmatch(r"([-+]\d+\.\d+) \[([-+]\d+\.\d+), ([-+]\d+\.\d+)\]", text)
+    if not found:
+        raise ValueError(f"a difference is printed as +0.123 [+0.100, +0.150], got {text!r}")
+    mean, low, high = map(float, found.groups())
+    return mean, low, high
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
