@@ -46,7 +46,7 @@ lint: env
 
 PYTEST = OMP_NUM_THREADS=1 pytest -n $(CORES) --dist worksteal
 check: lint  ## style, types and fast tests (under 2 minutes on 2 cores)
-	$(PYTEST) -m 'not slow and not browser and not killed and not slurm'
+	$(PYTEST) -m 'not slow and not browser and not killed and not slurm and not measured'
 
 test: lint  ## style, types, all tests, and the notebooks' stored outputs (under 10 minutes on 2 cores)
 	$(PYTEST)

@@ -4,6 +4,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from saliency_lib import paths
 from saliency_lib.artefacts import tables
@@ -38,12 +39,17 @@ def tables_of(step: plans.Step) -> list[Path]:
         FileNotFoundError: there is no table with the parameters of the step.
     """
     files = sorted((paths.OUTPUTS / "tables").glob(f"{step.notebook}-*/*.csv"))
-    parameters = {name: str(value) for name, value in step.in_full.items()}
-    made = [file for file in files if {k: str(v) for k, v in tables.read_rows(file)[1]["parameters"].items()} == parameters]
+    parameters = _deciding(step.in_full)
+    made = [file for file in files if _deciding(tables.read_rows(file)[1]["parameters"]) == parameters]
     if not made:
         folder = paths.relative(paths.OUTPUTS / "tables")
         raise FileNotFoundError(f"{folder} has no table made by `{step.command}`; run `make measured MEASURED={step.plan}`")
     return made
+
+
+def _deciding(parameters: dict[str, Any]) -> dict[str, str]:
+    """Return the parameters of a run as text, without that which changes its duration alone."""
+    return {name: str(value) for name, value in parameters.items() if name != "processes"}
 
 
 def collect(chosen: list[str]) -> tuple[list[Path], list[str]]:
