@@ -1,6 +1,7 @@
 """The notebooks: executed, thin, written to be read; the parameters they refuse; the plans that run them."""
 
 import ast
+import io
 import os
 import re
 import statistics
@@ -9,14 +10,18 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 import yaml
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from papermill.cli import papermill as papermill_command
+from PIL import Image as Picture
 
 import saliency_lib as sl
 from saliency_lib import paths
+from saliency_lib.notebook import run as run_module
 from saliency_lib.notebook.blessed import Blessed
 from saliency_lib.notebook.run import Run
 from workflow import plans
@@ -262,3 +267,18 @@ def test_a_dry_run_of_the_batch_prints_the_papermill_lines(tmp_path):
     for plan in ("embedded", "shapes", "photos", "benchmarks"):
         for step in plans.steps(plan):
             assert f"papermill notebooks/{step.notebook}.ipynb" in lines and f"-f {step.file}" in lines
+
+
+@pytest.mark.parametrize("photograph", [False, True])
+def test_a_figure_of_lines_takes_less_space_and_a_photograph_keeps_its_colours(photograph):
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([0, 1, 0], color="#0072B2")
+    if photograph:
+        axes.imshow(np.random.default_rng(1).random((80, 80, 3)))
+    kept, whole = io.BytesIO(run_module._png(figure, 100)), io.BytesIO()
+    figure.savefig(whole, format="png", dpi=100)
+    one, other = Picture.open(kept), Picture.open(whole)
+    assert one.mode == ("RGBA" if photograph else "P") and one.size == other.size
+    assert len(kept.getvalue()) == len(whole.getvalue()) if photograph else len(kept.getvalue()) < 0.6 * len(whole.getvalue())
+    assert np.abs(np.asarray(one.convert("RGB"), int) - np.asarray(other.convert("RGB"), int)).max() <= 16

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
+from PIL import Image as Picture
 
 from saliency_lib import paths
 from saliency_lib.artefacts import store, tables
@@ -25,6 +26,7 @@ from saliency_lib.notebook import blessed
 from saliency_lib.notebook.blessed import Blessed, Table
 from saliency_lib.notebook.display import table
 
+DRAWN = 2000  # colours, the most that lines and words have with their soft edges
 BLESS = "SALIENCY_BLESS"  # the environment variable with which a run writes the blessed data
 
 
@@ -96,19 +98,18 @@ class Run:
             dpi: pixels per inch of the PNG; photographs need more space the finer they are.
         """
         folder = paths.OUTPUTS / "figures" / self._slug()
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=dpi)
-        origin = {"caption": caption, "command": self.command, "sha256": hashlib.sha256(png.getvalue()).hexdigest()}
+        png = _png(figure, dpi)
+        origin = {"caption": caption, "command": self.command, "sha256": hashlib.sha256(png).hexdigest()}
         text = json.dumps(sealed(origin | self._made_from(requires)), indent=1) + "\n"
         with explain_disk_errors(folder):
             paths.made(folder)
-            replace_file(folder / f"{name}.png", lambda file: file.write_bytes(png.getvalue()))
+            replace_file(folder / f"{name}.png", lambda file: file.write_bytes(png))
             replace_file(folder / f"{name}.pdf", lambda file: figure.savefig(file, format="pdf"))
             origin_file = folder / ("provenance.json" if name == "figure" else f"{name}.json")
             replace_file(origin_file, lambda file: file.write_text(text))
         facts = {"caption": caption, "command": self.command, "file": f"{folder.name}/{name}"}
         width = round(figure.get_figwidth() * 100)
-        display(Image(png.getvalue(), width=width, alt=caption), metadata={"compendium": facts})
+        display(Image(png, width=width, alt=caption), metadata={"compendium": facts})
         display(Markdown(f"*{plain(caption)}* {code(self.command)}"))
 
     def keep(self, name: str, frame: pd.DataFrame, requires: Iterable[Artefact] = ()) -> None:
@@ -190,6 +191,17 @@ class Run:
         return Markdown(
             "\n".join(["| artefact | made |", "|---|---|", *lines, "", f"{plain(words)} Again: {code(self.command)}"])
         )
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    """Return a figure as PNG; one without photographs, which has few colours, with a palette, so that it takes a third."""
+    content, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    picture = Picture.open(content).convert("RGB")
+    if picture.getcolors(DRAWN) is None:
+        return content.getvalue()
+    picture.quantize(256, dither=Picture.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def _made(item: Artefact) -> str:
