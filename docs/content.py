@@ -175,7 +175,7 @@ def asked(*plan_names: str) -> list[dict[str, Any]]:
     """Return what plans keep in data/measured/, whether it is measured yet or not.
 
     Returns:
-        per name that the tables get: its `name`, `model`, `dataset` and number of `images`; the `title` of its plan, the
+        per name that the tables get: its `name`, `model`, `dataset`, `scale` and number of `images`; the `title` of its plan, the
         `command` that measures it and the `hours` that the plan takes on two cores; and `tables`, the rows of each table by its
         own name, empty if there is none yet.
     """
@@ -184,7 +184,7 @@ def asked(*plan_names: str) -> list[dict[str, Any]]:
         for name, step in collect.kept(plan).items():
             files = sorted((paths.ROOT / "data" / "measured").glob(f"{name}_*.csv"))
             own = {file.stem.removeprefix(f"{name}_"): tables.measured(file.stem)[0].to_dict("records") for file in files}
-            facts = {key: step.in_full[key] for key in ("model", "dataset", "images")}
+            facts = {key: step.in_full[key] for key in ("model", "dataset", "scale", "images")}
             how = {"command": f"make measured MEASURED={plan}", "hours": plans.read(plan).hours, "title": plans.read(plan).title}
             found.append({"name": name, **facts, **how, "tables": own})
     return found
@@ -236,14 +236,9 @@ def _verdicts(paper: str, setting: str, rows: list[dict[str, str]], origin: dict
 
 
 def judged(row: dict[str, str]) -> str:
-    """Return the verdict of a row; that of a table without a setting, which was measured under an older rule, by today's rule.
-
-    Of those, a claim about LIME is not tested: its maps of small images had one superpixel, so the order of ties was measured.
-    """
+    """Return the verdict of a row; that of a table without a setting, which was measured under an older rule, by today's rule."""
     if "setting" in row or row["verdict"] == statistics.UNTESTED:
         return row["verdict"]
-    if "LIME" in row["claim"]:
-        return statistics.UNTESTED
     mean, low, high = statistics.parse_difference(row["ours"])
     one_sided = float(row["p"].removeprefix("< "))
     return statistics.direction(mean, low, high, 2 * min(one_sided, 1 - one_sided))

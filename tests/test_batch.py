@@ -230,23 +230,37 @@ def sealed(step, **changed):
     return file
 
 
+BOTH = """
+title: Two fills
+parameters: params/cifar10.yaml
+sweep: {model: [cnn], fill: [black, white]}
+notebooks:
+  03_allegiance: {scale: paper, images: 10000}
+kept:
+  cifar10_black: {notebook: 03_allegiance, fill: black}
+  cifar10_white: {notebook: 03_allegiance, fill: white}
+"""
+
+
 @pytest.fixture
 def measured(outputs, tmp_path, monkeypatch):
     """An empty folder for measured tables, in a copy of what plans read."""
     for name in ("params", "notebooks/blessed"):
         shutil.copytree(paths.ROOT / name, tmp_path / name)
     (tmp_path / "data" / "measured").mkdir(parents=True)
+    (tmp_path / "params" / "plans" / "both.yaml").write_text(BOTH)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
     return tmp_path / "data" / "measured"
 
 
 def test_collecting_copies_each_kept_table_with_its_origin_under_its_name(measured):
-    for step in collect.kept("cifar10_allegiance").values():
+    for step in collect.kept("both").values():
         sealed(step, fill=step.parameters["fill"])
         sealed(step, fill=step.parameters["fill"], images=7)  # another run, which is not kept
     expected = [measured / f"cifar10_{fill}_allegiance.csv" for fill in ("black", "white")]
     expected[0].write_text("an older one")
-    assert collect.collect(["cifar10_allegiance"]) == (expected, [])
+    assert collect.collect(["both"]) == (expected, [])
     for fill in ("black", "white"):
         table, origin = tables.measured(f"cifar10_{fill}_allegiance")
         assert list(table["fill"]) == [fill] and origin["parameters"]["images"] == 10000
@@ -254,23 +268,34 @@ def test_collecting_copies_each_kept_table_with_its_origin_under_its_name(measur
 
 
 def test_collecting_copies_nothing_if_one_table_is_missing_or_was_changed(measured):
-    black, white = collect.kept("cifar10_allegiance").values()
+    black, white = collect.kept("both").values()
     sealed(black, fill="black")
-    with pytest.raises(FileNotFoundError, match=r"no table made by `papermill .* white.*; run `make measured MEASURED=cifar10_a"):
-        collect.collect(["cifar10_allegiance"])
+    with pytest.raises(FileNotFoundError, match=r"no table made by `papermill .* white.*; run `make measured MEASURED=both"):
+        collect.collect(["both"])
     sealed(white, fill="white").write_text("fill\ngrey\n")
     with pytest.raises(ValueError, match=r"allegiance\.csv was changed after it was made"):
-        collect.collect(["cifar10_allegiance"])
+        collect.collect(["both"])
     assert not list(measured.iterdir())
 
 
-def test_a_plan_that_says_its_hours_is_collected_in_parts(measured, monkeypatch):
-    monkeypatch.setattr(paths, "PARAMS", paths.ROOT / "params")
-    file = paths.ROOT / "params" / "plans" / "cifar10_allegiance.yaml"
+def test_a_plan_that_says_its_hours_is_collected_in_parts(measured):
+    file = paths.PARAMS / "plans" / "both.yaml"
     file.write_text(file.read_text().replace("sweep:", "hours: 2\nsweep:"))
-    black, _ = collect.kept("cifar10_allegiance").values()
+    black, _ = collect.kept("both").values()
     sealed(black, fill="black")
-    assert collect.collect(["cifar10_allegiance"]) == ([measured / "cifar10_black_allegiance.csv"], ["cifar10_white"])
+    assert collect.collect(["both"]) == ([measured / "cifar10_black_allegiance.csv"], ["cifar10_white"])
+
+
+def test_how_many_processes_shared_a_run_does_not_matter(measured):
+    one = collect.kept("cifar10_single_deletion")["cifar_resnet20_single_deletion"]
+    file = paths.OUTPUTS / "tables" / one.notebook / "claims.csv"
+    file = file.parent.with_name(f"{one.notebook}-x") / file.name
+    parameters = one.in_full | {"processes": 1}
+    assert one.in_full["processes"] == 2
+    tables.keep(file, pd.DataFrame({"claim": ["a"]}), {"command": one.command, "parameters": parameters})
+    assert collect.collect(["cifar10_single_deletion"])[1] == []
+    tables.keep(file, pd.DataFrame({"claim": ["a"]}), {"command": one.command, "parameters": parameters | {"images": 7}})
+    assert collect.collect(["cifar10_single_deletion"]) == ([], ["cifar_resnet20_single_deletion"])
 
 
 @pytest.mark.parametrize(
@@ -285,7 +310,7 @@ def test_a_plan_that_says_its_hours_is_collected_in_parts(measured, monkeypatch)
     ],
 )
 def test_a_kept_table_that_no_single_step_makes_is_refused(kept, message, tmp_path, monkeypatch):
-    write_plan(tmp_path, monkeypatch, {"kept": {"mine": kept}}, like="cifar10_allegiance")
+    write_plan(tmp_path, monkeypatch, yaml.safe_load(BOTH) | {"kept": {"mine": kept}})
     with pytest.raises(ValueError, match=message):
         collect.kept("mine")
 

@@ -274,10 +274,11 @@ def test_what_was_measured_once_is_shown_with_its_command_and_digests(built):
         said = re.sub(r"<.*?>", "", unescape(part))
         assert f"command: {origin['command']}" in said
         assert f"{origin['requires'][0]['folder']}, digest {origin['requires'][0]['digest'][:12]}" in said
-    black = tables.measured("cifar10_black_allegiance")[0].iloc[0]
-    row = re.sub(r"<.*?>", " ", parts["cifar10_black_allegiance"]).split()
-    assert row[row.index(black["method"]) + 1] == f"{black['mean']:.3f}"
-    assert "cifar10, cnn, 10000 images, scale paper; kept by <a" in parts["cifar10_black_allegiance"]
+    name = "cifar_resnet20_active_gradients_black"
+    black = tables.measured(name)[0].iloc[0]
+    row = re.sub(r"<.*?>", " ", parts[name]).split()
+    assert f"{black['allegiance_black']:.3f}" in row[row.index(black["method"]) :][:6]
+    assert "cifar10, cifar_resnet20, 2000 images; kept by <a" in parts[name]
 
 
 def test_a_measured_table_that_was_changed_by_hand_is_refused(tmp_path, monkeypatch):
@@ -285,9 +286,11 @@ def test_a_measured_table_that_was_changed_by_hand_is_refused(tmp_path, monkeypa
     shutil.copytree(paths.ROOT / "data" / "measured", folder)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     assert len(content.measured()) >= 10
-    file = folder / "cifar10_black_allegiance.csv"
+    file = folder / "cifar_resnet20_active_gradients_black.csv"
     file.write_text(file.read_text().replace("0.1", "0.0"))
-    with pytest.raises(ValueError, match=r"cifar10_black_allegiance\.csv was changed after it was made.*run `papermill"):
+    with pytest.raises(
+        ValueError, match=r"cifar_resnet20_active_gradients_black\.csv was changed after it was made.*run `papermill"
+    ):
         content.measured()
 
 
@@ -310,18 +313,17 @@ def test_verdicts_measured_once_are_shown_in_the_chapter_of_their_paper(run):
 
 def test_the_chapter_of_a_paper_shows_what_was_measured_once(built):
     text = (built / "active_gradients.html").read_text()
-    section = text.split("<article")[1].split("cifar10, cnn, 10000 images (")[1].split("<h2")[0].split("cifar10, cifar_resnet")[0]
-    assert "Claims: 5 supported." in section and section.count("↑ supported") == 5
+    section = text.split("<article")[1].split("cifar10, cifar_resnet20, 2000 images (")[1].split("<h2")[0].split("cifar10, ")[0]
+    assert "Claims: 4 supported, 1 no difference." in section and section.count("↑ supported") == 4
 
 
 def test_a_measured_table_tells_its_training_and_whether_its_command_still_makes_it():
     kept = {one.name: one for one in content.measured()}
-    assert kept["cifar10_black_allegiance"].setting == "cifar10, cnn, 10000 images, scale paper"
-    assert kept["cifar10_white_allegiance"].setting == "cifar10, cnn, 10000 images, scale paper, fill white"
-    assert kept["cifar10_active_gradients_verdicts"].setting == "cifar10, cnn, 10000 images"
-    assert not kept["cifar10_black_allegiance"].older
-    origin = kept["cifar10_black_allegiance"].origin
-    assert content.Measured("older", [], origin | {"parameters": origin["parameters"] | {"gone": 1}}).older
+    one = kept["cifar_resnet20_active_gradients_black"]
+    assert one.setting == "cifar10, cifar_resnet20, 2000 images" and not one.older
+    changed = one.origin | {"parameters": one.origin["parameters"] | {"scale": "paper", "recipe": "mine"}}
+    assert content.Measured("other", [], changed).setting == "cifar10, cifar_resnet20, 2000 images, scale paper, recipe mine"
+    assert content.Measured("older", [], one.origin | {"parameters": one.origin["parameters"] | {"gone": 1}}).older
 
 
 def test_a_table_that_was_changed_by_hand_is_refused(run):
