@@ -23,6 +23,7 @@ METRICS = sorted(sl.METRICS)
 CURVES = ["allegiance", "deletion", "insertion", "masked_accuracy", "pixel_perturbation"]
 RANKED = [
     "allegiance",
+    "comprehensiveness",
     "deletion",
     "insertion",
     "masked_accuracy",
@@ -33,6 +34,7 @@ RANKED = [
     "relevance_rank",
     "road",
     "srg",
+    "sufficiency",
 ]
 STILL = {"aup", "aur", "complexity", "pointing_game", "relevance_mass", "relevance_rank", "sparseness"}  # do not run the model
 LOOKING = sorted(set(METRICS) - STILL)

@@ -5,7 +5,7 @@ from saliency_lib.evaluation.table import METRICS, Metric
 from saliency_lib.evaluation import deletion, insertion, road, fidelity
 from saliency_lib.evaluation import localisation
 from saliency_lib.evaluation import allegiance, masked_accuracy, pixel_perturbation
-from saliency_lib.evaluation import concentration, differences, information, regions, sensitivity, single_deletion
+from saliency_lib.evaluation import concentration, differences, information, rationales, regions, sensitivity, single_deletion
 from saliency_lib.evaluation import sanity
 
 __all__ = ["METRICS", "Metric"]

@@ -104,6 +104,35 @@ def perturbation_curve(
         ValueError: the maps do not fit or contain NaN, the fractions decrease, the order, start, ties, fill or score is
             unknown, or the model's score is not finite.
     """
+    stated, values = perturbed_scores(
+        model, images, maps, targets, fractions=fractions, order=order, start=start, ties=ties, draws=draws,
+        fill=fill, score=score, seed=seed, indices=indices, batch_size=batch_size,
+    )  # fmt: skip
+    areas = torch.trapezoid(values, stated, dim=2)
+    return Curve(stated, values.mean(0), areas.mean(0), tied(maps), standard_error(areas) if ties == "random" else None)
+
+
+def perturbed_scores(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: Tensor | None,
+    *,
+    fractions: Sequence[float],
+    start: str,
+    ties: str,
+    fill: Fill | Imputed,
+    score: Score,
+    order: str = "most_relevant_first",
+    draws: int = DRAWS,
+    seed: int = 0,
+    indices: Indices = None,
+    batch_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the shares (S,) of the pixels that were changed, and the scores (D, B, S) for each order of tied pixels.
+
+    The arguments are those of `perturbation_curve`.
+    """
     images = check_images(images)
     check_maps(maps, images)
     descending = ORDERS[order]
@@ -136,10 +165,7 @@ def perturbation_curve(
     values[draw, row, step] = scores
     values = values.where(divided | (steps == 0), values[0])
     stated = torch.tensor(shares if ties == "together" else [count / pixels for count in counts], dtype=torch.float64)
-    stated = stated.to(values)
-    areas = torch.trapezoid(values, stated, dim=2)
-    error = standard_error(areas) if ties == "random" else None
-    return Curve(stated, values.mean(0), areas.mean(0), tied(maps), error)
+    return stated.to(values), values
 
 
 def standard_error(draws: Tensor) -> Tensor:
