@@ -55,7 +55,7 @@ def effects(table: pd.DataFrame, rows: str, panels: str, columns: int = 2) -> Fi
 
 
 def _name_rows(axes: Axes, names: list[str], place: dict[str, int], measured: set[str]) -> None:
-    words = [display_name(name) if name in measured else f"{display_name(name)} (not measured)" for name in names]
+    words = [name if name in measured else f"{name} (not measured)" for name in names]
     axes.set_yticks([place[name] for name in names], words)
 
 
