@@ -15,16 +15,22 @@ from saliency_lib.artefacts import tables
 
 pytestmark = [
     pytest.mark.measured,
-    pytest.mark.skipif(not (paths.DATA / "cifar10").is_dir(), reason="data/cifar10 is not there (see data/README.md)"),
+    pytest.mark.skipif(
+        not all((paths.DATA / name).is_dir() for name in ("cifar10", "imagenet_samples")),
+        reason="needs data (see data/README.md)",
+    ),
 ]
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, in pixels
-AT_ONCE = 250
+USUAL = (0.485, 0.456, 0.406)  # ImageNet's mean colour
+MEANS = {"squeezenet1_0_compressed": np.divide((123, 117, 104), 255)}  # of the networks that are normalised otherwise
+MEANS |= {f"efficientnet_lite{number}": np.full(3, 127 / 255) for number in range(3)}
+AT_ONCE = 250 * 32**2  # pixels
 TIES = 0.003  # what another order of tied pixels, and other roundings, may change
 
 
 def networks_of(table):
-    files = sorted((paths.ROOT / "data" / "measured").glob(f"cifar_resnet*_{table}.csv"))
-    return [file.stem.removesuffix(f"_{table}") for file in files]
+    files = sorted((paths.ROOT / "data" / "measured").glob(f"*_{table}.csv"))
+    names = [file.stem.removesuffix(f"_{table}") for file in files]
+    return [name for name in names if name in sl.MODELS]
 
 
 def row(name, method):
@@ -32,36 +38,34 @@ def row(name, method):
     return found[found["method"] == method].iloc[0]
 
 
-class Guided(torch.autograd.Function):
-    """A ReLU through which only positive gradients pass."""
-
-    @staticmethod
-    def forward(context, inputs):
-        context.save_for_backward(inputs)
-        return inputs.clamp(min=0)
-
-    @staticmethod
-    def backward(context, gradients):
-        (inputs,) = context.saved_tensors
-        return gradients.clamp(min=0) * (inputs > 0)
-
-
-class GuidedReLU(nn.Module):
-    def forward(self, inputs):
-        return Guided.apply(inputs)
+def guide(unit, inputs, output):
+    """Let only positive gradients pass a ReLU or a max-pool."""
+    if output.requires_grad:
+        output.register_hook(lambda gradients: gradients.clamp(min=0))
 
 
 class Question:
-    """A network of CIFAR-10 and test images, and what it predicts for them."""
+    """A network with published weights and images, and what it predicts for them."""
 
-    def __init__(self, name, count):
-        self.model = sl.MODELS[name](10, 3, pretrained=True).eval()
-        self.images = sl.DATASETS["cifar10"]("test", stop=count).images.numpy()
-        self.classes = self.logits(self.images).argmax(1)
+    def __init__(self, name, images):
+        entry = sl.MODELS[name]
+        self.model = entry(entry.known, 3, pretrained=True).eval()
+        self.mean = np.array(MEANS.get(name, USUAL), np.float32)[:, None, None]
+        self.images = images
+        self.parts = max(1, images[:, 0].size // AT_ONCE)
+        self.classes = self.logits(images).argmax(1)
+
+    @classmethod
+    def of(cls, name, origin):
+        """The question that a measured table answers, from what its JSON file says."""
+        asked = origin["parameters"]
+        training = sl.Training(asked["dataset"], name)
+        chosen = {"stop": asked["images"] * asked.get("stride", 1), "stride": asked.get("stride", 1)}
+        return cls(name, sl.images_of(sl.Explanation(training, "random", **chosen)).images.numpy())
 
     def logits(self, pictures):
         with torch.inference_mode():
-            return np.concatenate([self.model(torch.from_numpy(part)).numpy() for part in np.array_split(pictures, 4)])
+            return np.concatenate([self.model(torch.from_numpy(part)).numpy() for part in np.array_split(pictures, self.parts)])
 
     def probabilities(self, pictures):
         logits = self.logits(pictures).astype(np.float64)
@@ -76,15 +80,15 @@ class Question:
     def path_maps(self, nodes):
         """Integrated gradients from the mean colour with Gauss-Legendre nodes, summed over the channels."""
         places, weights = np.polynomial.legendre.leggauss(nodes)
-        start, maps = MEAN[:, None, None], []
-        for at in range(0, len(self.images), AT_ONCE):
-            part, classes = self.images[at : at + AT_ONCE], self.classes[at : at + AT_ONCE]
+        start, maps = self.mean, []
+        parts = zip(np.array_split(self.images, self.parts), np.array_split(self.classes, self.parts), strict=True)
+        for part, classes in parts:
             way = part - start
             points = [(start + (1 + place) / 2 * way).astype(np.float32) for place in places]
             maps.append(sum(w / 2 * self.slopes(point, classes) for w, point in zip(weights, points, strict=True)) * way)
         return np.concatenate(maps).sum(1)
 
-    def area(self, maps, first, last, steps=28):
+    def area(self, maps, first, last, steps):
         """Area of the class's probability while `last` replaces the pixels of `first`, the largest of the map before others."""
         order = np.argsort(-maps.reshape(len(maps), -1), axis=1, kind="stable")
         pixels = order.shape[1]
@@ -99,39 +103,40 @@ class Question:
         return float(np.trapezoid(np.array(values), np.array(counts) / pixels, axis=0).mean())
 
 
-def blurred(images):
+def blurred(images, mean):
     """The Gaussian blur of RISE: 11 pixels, sigma 5, with the mean colour outside."""
     point = np.zeros((11, 11))
     point[5, 5] = 1
     kernel = ndimage.gaussian_filter(point, 5)
-    centred = images - MEAN[:, None, None]
+    centred = images - mean
     soft = np.stack([[ndimage.correlate(channel, kernel, mode="constant") for channel in one] for one in centred])
-    return (soft + MEAN[:, None, None]).astype(np.float32)
+    return (soft + mean).astype(np.float32)
 
 
 @pytest.mark.parametrize("network", networks_of("guided_nonlinearity_areas"))
 def test_areas_of_guided_nonlinearity(network):
     table = f"{network}_guided_nonlinearity_areas"
     plain, guided = row(table, "integrated_gradients"), row(table, "gnl_integrated_gradients")
-    asked = Question(network, int(plain["images"]))
-    nothing, soft = np.broadcast_to(MEAN[:, None, None], asked.images.shape), blurred(asked.images)
+    origin = tables.measured(table)[1]
+    asked, steps = Question.of(network, origin), origin["parameters"]["steps"]
+    nothing, soft = np.broadcast_to(asked.mean, asked.images.shape), blurred(asked.images, asked.mean)
+    assert len(asked.images) == plain["images"]
     maps = asked.path_maps(20)
-    assert asked.area(abs(maps), asked.images, nothing) == pytest.approx(plain["deletion_absolute"], abs=TIES)
-    assert asked.area(maps, asked.images, nothing) == pytest.approx(plain["deletion_signed"], abs=TIES)
-    assert asked.area(maps, soft, asked.images) == pytest.approx(plain["insertion_signed"], abs=TIES)
-    for module in list(asked.model.modules()):
-        for name, unit in list(module.named_children()):
-            if isinstance(unit, nn.ReLU):
-                setattr(module, name, GuidedReLU())
+    assert asked.area(abs(maps), asked.images, nothing, steps) == pytest.approx(plain["deletion_absolute"], abs=TIES)
+    assert asked.area(maps, asked.images, nothing, steps) == pytest.approx(plain["deletion_signed"], abs=TIES)
+    assert asked.area(maps, soft, asked.images, steps) == pytest.approx(plain["insertion_signed"], abs=TIES)
+    for unit in asked.model.modules():
+        if isinstance(unit, nn.ReLU | nn.ReLU6 | nn.MaxPool2d):
+            unit.register_forward_hook(guide)
     maps = asked.path_maps(20)
-    assert asked.area(abs(maps), asked.images, nothing) == pytest.approx(guided["deletion_absolute"], abs=TIES)
+    assert asked.area(abs(maps), asked.images, nothing, steps) == pytest.approx(guided["deletion_absolute"], abs=TIES)
 
 
 @pytest.mark.parametrize("network", networks_of("active_gradients_black"))
 @pytest.mark.parametrize("fill", ["black", "white"])
 def test_areas_of_active_gradients(network, fill):
     table, column = f"{network}_active_gradients_{fill}", f"allegiance_{fill}"
-    asked = Question(network, int(row(table, "gradient")["images"]))
+    asked = Question.of(network, tables.measured(table)[1])
     every = np.stack([asked.slopes(asked.images, np.full(len(asked.images), number)) for number in range(10)])
     own = every[asked.classes, np.arange(len(asked.images))]
     others = np.where(np.arange(10)[:, None] == asked.classes, np.nan, 0)[..., None, None, None] + every
