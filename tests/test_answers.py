@@ -45,6 +45,9 @@ def test_verdicts_of_all_choices_stand_side_by_side():
     said = "Of 3 claims, 1 have the same verdict under every choice that was tried and affects them (supported 1)."
     assert statistics.survivors(found).startswith(said)
     assert statistics.survivors(found.drop(columns="b")).startswith("Of 3 claims, 2 have")
+    assert statistics.survivors(found.drop(columns="b").replace({"a": {"supported": "reproduced"}})).startswith(
+        "Of 3 claims, 2 have"
+    )
 
 
 def test_effects_are_drawn_where_they_were_measured():

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from saliency_lib.statistics.intervals import UNTESTED
-from saliency_lib.statistics.verdicts import DIRECTIONS, UNAFFECTED
+from saliency_lib.statistics.verdicts import DIRECTIONS, REPRODUCED, UNAFFECTED
 
 
 def tally(found: pd.DataFrame, over: str) -> str:
@@ -47,8 +47,11 @@ def across_choices(robust: Iterable[pd.DataFrame], elsewhere: Iterable[pd.DataFr
 
 
 def survivors(table: pd.DataFrame) -> str:
-    """Return in words how many claims keep one verdict under every choice that affects them; the table of `across_choices`."""
-    told = table.where(~table.isin([UNAFFECTED, UNTESTED]))
+    """Return in words how many claims keep one verdict under every choice that affects them; the table of `across_choices`.
+
+    A claim that is reproduced is supported.
+    """
+    told = table.where(~table.isin([UNAFFECTED, UNTESTED])).replace(REPRODUCED, DIRECTIONS[0])
     lasting = told[told.nunique(axis=1) == 1].apply(lambda row: row.dropna().iloc[0], axis=1)
     counts = ", ".join(f"{word} {number}" for word in DIRECTIONS if (number := int((lasting == word).sum())))
     return (
