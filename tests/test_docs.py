@@ -456,3 +456,17 @@ def test_two_builds_take_turns(quick_site, monkeypatch, capsys):
             assert not other.done() and not (quick_site / "html").exists()
         assert other.result(timeout=60).read_text() == "new"
     assert "waiting for process" in capsys.readouterr().err
+
+
+def test_in_domain_single_deletion_is_what_was_measured():
+    board = measured("cifar_resnet20_single_deletion_leaderboard")[0]
+    board = board[board["training"] == "patch_deletion"].set_index("method")
+    said = rows(RESULTS, "method | mean rank | single deletion")
+    assert [name.replace(" ", "_") for name, *_ in said] == list(board["rank"].sort_values().index) and len(said) == 10
+    for name, rank, *texts in said:
+        row = board.loc[name.replace(" ", "_")]
+        assert rank == f"{row['rank']:.1f}"
+        for metric, text in zip(("single_deletion", "deletion", "srg", "road"), texts, strict=True):
+            assert text == f"{row[metric]:.3f} [{row[f'{metric}_low']:.3f}, {row[f'{metric}_high']:.3f}]"
+    agreement = measured("cifar_resnet20_single_deletion_agreement")[0].set_index("metric").loc["single_deletion"]
+    assert f"by {agreement['road']:.2f} with that by ROAD, by {agreement['srg']:.2f} with that by SRG, and by" in FLAT
