@@ -313,7 +313,7 @@ def test_verdicts_measured_once_are_shown_in_the_chapter_of_their_paper(run):
 
 def test_the_chapter_of_a_paper_shows_what_was_measured_once(built):
     text = (built / "active_gradients.html").read_text()
-    section = text.split("<article")[1].split("cifar10, cifar_resnet20, 2000 images (")[1].split("<h2")[0].split("cifar10, ")[0]
+    section = text.split("<article")[1].split("cifar10, cifar_resnet20, 2000 images (")[1].split("</section>")[0]
     assert "Claims: 4 supported, 1 no difference." in section and section.count("↑ supported") == 4
 
 
@@ -480,7 +480,17 @@ def entries(built, page):
 
 def test_the_sidebar_has_the_chapters_in_order_and_notebooks_below_theirs(built):
     chapters = [file for level, file in entries(built, "search") if level == "1"]
-    others = ["released_against_corrected", "leaderboard", "gallery", "benchmarks", "metrics", "measured", "cite", "plans"]
+    others = [
+        "released_against_corrected",
+        "questions",
+        "leaderboard",
+        "gallery",
+        "benchmarks",
+        "metrics",
+        "measured",
+        "cite",
+        "plans",
+    ]
     names = [*(paper["key"] for paper in content.PAPERS), *others]
     assert chapters == ["guide/index.html", "results.html", *(f"{name}.html" for name in names), "api/index.html"]
     homes = {"active_gradients": "04_active_gradients", "gallery": "02_explain", "metrics": "03_allegiance", "plans": "01_train"}
