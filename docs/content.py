@@ -246,7 +246,7 @@ def judged(row: dict[str, str]) -> str:
 
 def blessed(notebook: str, table: str) -> list[dict[str, Any]]:
     """Return the rows of a table of a notebook's stored run; none if the notebook has no such table."""
-    tables_of = Blessed.read(paths.NOTEBOOKS / "blessed" / f"{notebook}.json").tables
+    tables_of = Blessed.of(notebook).tables
     columns = tables_of[table].columns if table in tables_of else {}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -115,7 +115,7 @@ def test_a_notebook_shows_names_as_they_are_written(name, shown, outputs):
 
 
 def sl_defaults():
-    return blessed.Blessed.read(paths.NOTEBOOKS / "blessed" / "03_deletion.json").parameters
+    return blessed.Blessed.of("03_deletion").parameters
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -128,7 +128,7 @@ def test_its_tables_are_compared_as_data_and_not_as_text(file):
         names += [ast.literal_eval(call.args[1]) for name, call in written if name in ("run.table", "run.remember")]
         if {"run.table", "sl.notebook.table"} & {name for name, _ in written}:
             assert "nbval-ignore-output" in cell.metadata["tags"], cell.source
-    assert names and names == list(Blessed.read(paths.NOTEBOOKS / "blessed" / f"{file.stem}.json").tables)
+    assert names and names == list(Blessed.of(file.stem).tables)
 
 
 def run(**changed):
@@ -282,4 +282,4 @@ def test_a_figure_of_lines_takes_less_space_and_a_photograph_keeps_its_colours(p
     one, other = Picture.open(kept), Picture.open(whole)
     assert one.mode == ("RGBA" if photograph else "P") and one.size == other.size
     assert len(kept.getvalue()) == len(whole.getvalue()) if photograph else len(kept.getvalue()) < 0.6 * len(whole.getvalue())
-    assert np.abs(np.asarray(one.convert("RGB"), int) - np.asarray(other.convert("RGB"), int)).max() <= 16
+    assert np.abs(np.asarray(one.convert("RGB"), int) - np.asarray(other.convert("RGB"), int)).max() <= 2

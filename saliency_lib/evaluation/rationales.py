@@ -58,7 +58,7 @@ def comprehensiveness(
     Returns:
         Curve of one point in [-1, 1] for probabilities; a large value is evidence for the map.
 
-    Source: DeYoung et al. 2020 (ERASER), sections 4 and 4.2, the area over the perturbation curve; mean over the bins as in the
+    Source: DeYoung et al. 2020 (ERASER), their measures of faithfulness, over five bins; the mean over the bins as in the
     released code, while the paper's formula also counts the empty rationale. Differs: pixels in place of tokens, and they are
     replaced and not cut out.
     """

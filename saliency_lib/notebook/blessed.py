@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from saliency_lib import paths
 from saliency_lib.core.files import replace_file
 from saliency_lib.core.markup import plain
 from saliency_lib.statistics.verdicts import SMALLEST
@@ -93,6 +94,15 @@ class Blessed:
         """Return the content of a file that `write` wrote."""
         content = json.loads(file.read_text())
         return cls(content["parameters"], {name: Table(**table) for name, table in content["tables"].items()})
+
+    @classmethod
+    def of(cls, notebook: str) -> "Blessed":
+        """Return the content of the file beside a notebook.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return cls.read(paths.NOTEBOOKS / "blessed" / f"{notebook}.json")
 
     def write(self, file: Path) -> None:
         """Write the parameters and the tables to a JSON file, one line per column."""

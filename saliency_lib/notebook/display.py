@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from saliency_lib import paths, statistics
+from saliency_lib import statistics
 from saliency_lib.artefacts.recipes import recipes
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.artefacts.tables import claimed, gathered, measured, reported
@@ -15,6 +15,7 @@ from saliency_lib.notebook.blessed import Blessed
 from saliency_lib.statistics import labelled
 
 __all__ = [
+    "answer",
     "claimed",
     "findings",
     "gathered",
@@ -73,7 +74,7 @@ def stored(notebook: str, table: str) -> pd.DataFrame:
         ValueError: the notebook has no such table.
         FileNotFoundError: there is no such notebook.
     """
-    tables = Blessed.read(paths.NOTEBOOKS / "blessed" / f"{notebook}.json").tables
+    tables = Blessed.of(notebook).tables
     if table not in tables:
         raise no_such(f"table of {notebook}", table, tables)
     return pd.DataFrame(tables[table].columns)

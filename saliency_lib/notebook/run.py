@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
@@ -26,7 +27,6 @@ from saliency_lib.notebook import blessed
 from saliency_lib.notebook.blessed import Blessed, Table
 from saliency_lib.notebook.display import table
 
-DRAWN = 2000  # colours, the most that lines and words have with their soft edges
 BLESS = "SALIENCY_BLESS"  # the environment variable with which a run writes the blessed data
 
 
@@ -194,11 +194,16 @@ class Run:
 
 
 def _png(figure: Figure, dpi: int) -> bytes:
-    """Return a figure as PNG; one without photographs, which has few colours, with a palette, so that it takes a third."""
+    """Return a figure as PNG; one of lines and words with a palette, so that it takes a third.
+
+    The palette has the colours rounded to multiples of 5, by two levels of 255 at most. A picture that has more than 256 of them
+    then is kept as it is.
+    """
     content, small = io.BytesIO(), io.BytesIO()
     figure.savefig(content, format="png", dpi=dpi)
-    picture = Picture.open(content).convert("RGB")
-    if picture.getcolors(DRAWN) is None:
+    levels = np.asarray(Picture.open(content).convert("RGB"))
+    picture = Picture.fromarray(((levels.astype(int) + 2) // 5 * 5).astype(np.uint8))
+    if picture.getcolors(256) is None:
         return content.getvalue()
     picture.quantize(256, dither=Picture.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()

@@ -49,12 +49,13 @@ def across_choices(robust: Iterable[pd.DataFrame], elsewhere: Iterable[pd.DataFr
 def survivors(table: pd.DataFrame) -> str:
     """Return in words how many claims keep one verdict under every choice that affects them; the table of `across_choices`.
 
-    A claim that is reproduced is supported.
+    A claim that is reproduced is supported. One that no other choice affects is not counted.
     """
     told = table.where(~table.isin([UNAFFECTED, UNTESTED])).replace(REPRODUCED, DIRECTIONS[0])
-    lasting = told[told.nunique(axis=1) == 1].apply(lambda row: row.dropna().iloc[0], axis=1)
+    told = told[told.count(axis=1) > 1]
+    lasting = told.bfill(axis=1).iloc[:, 0][told.nunique(axis=1) == 1]
     counts = ", ".join(f"{word} {number}" for word in DIRECTIONS if (number := int((lasting == word).sum())))
     return (
-        f"Of {len(told)} claims, {len(lasting)} have the same verdict under every choice that was tried and affects them"
+        f"Of {len(told)} claims that another choice affects, {len(lasting)} have the same verdict under every one that was tried"
         f"{f' ({counts})' if counts else ''}. Each of the others changes under at least one."
     )
