@@ -175,7 +175,7 @@ def asked(*plan_names: str) -> list[dict[str, Any]]:
     """Return what plans keep in data/measured/, whether it is measured yet or not.
 
     Returns:
-        per name that the tables get: its `name`, `model`, `dataset`, `scale` and number of `images`; the `title` of its plan, the
+        per name that the tables get: its `name`, `networks`, `dataset`, `scale` and number of `images`; the `title` of its plan, the
         `command` that measures it and the `hours` that the plan takes on two cores; and `tables`, the rows of each table by its
         own name, empty if there is none yet.
     """
@@ -184,7 +184,8 @@ def asked(*plan_names: str) -> list[dict[str, Any]]:
         for name, step in collect.kept(plan).items():
             files = sorted((paths.ROOT / "data" / "measured").glob(f"{name}_*.csv"))
             own = {file.stem.removeprefix(f"{name}_"): tables.measured(file.stem)[0].to_dict("records") for file in files}
-            facts = {key: step.in_full[key] for key in ("model", "dataset", "scale", "images")}
+            facts = {key: step.in_full[key] for key in ("dataset", "scale", "images")}
+            facts["networks"] = step.in_full.get("models", step.in_full.get("model")).split()
             how = {"command": f"make measured MEASURED={plan}", "hours": plans.read(plan).hours, "title": plans.read(plan).title}
             found.append({"name": name, **facts, **how, "tables": own})
     return found
