@@ -175,9 +175,9 @@ def asked(*plan_names: str) -> list[dict[str, Any]]:
     """Return what plans keep in data/measured/, whether it is measured yet or not.
 
     Returns:
-        per name that the tables get: its `name`, `networks`, `dataset`, `scale` and number of `images`; the `title` of its plan, the
-        `command` that measures it and the `hours` that the plan takes on two cores; and `tables`, the rows of each table by its
-        own name, empty if there is none yet.
+        per name that the tables get: its `name`, `networks`, `dataset`, `scale` and number of `images`; the `title` of its plan,
+        the `command` that measures it and the `hours` that the plan takes on two cores; and `tables`, the rows of each table by
+        its own name, empty if there is none yet.
     """
     found = []
     for plan in plan_names:

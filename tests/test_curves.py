@@ -23,9 +23,11 @@ METRICS = sorted(sl.METRICS)
 CURVES = ["allegiance", "deletion", "insertion", "masked_accuracy", "pixel_perturbation"]
 RANKED = [
     "allegiance",
+    "auprc",
     "comprehensiveness",
     "deletion",
     "insertion",
+    "iou_f1",
     "masked_accuracy",
     "pic",
     "pixel_perturbation",
@@ -35,8 +37,20 @@ RANKED = [
     "road",
     "srg",
     "sufficiency",
+    "token_f1",
 ]
-STILL = {"aup", "aur", "complexity", "pointing_game", "relevance_mass", "relevance_rank", "sparseness"}  # do not run the model
+STILL = {  # do not run the model
+    "auprc",
+    "aup",
+    "aur",
+    "complexity",
+    "iou_f1",
+    "pointing_game",
+    "relevance_mass",
+    "relevance_rank",
+    "sparseness",
+    "token_f1",
+}
 LOOKING = sorted(set(METRICS) - STILL)
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 

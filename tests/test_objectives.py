@@ -181,7 +181,8 @@ def test_the_mask_is_made_in_evaluation_mode_and_the_model_left_in_training_mode
 def test_fills_stay_within_the_range_of_each_image(fill):
     images, _ = small()
     filled = objectives.TRAINING_FILLS[fill](images)
-    assert (filled >= images.amin((2, 3), keepdim=True)).all() and (filled <= images.amax((2, 3), keepdim=True)).all()
+    least = 0 if fill == "padding" else images.amin((2, 3), keepdim=True)
+    assert (filled >= least).all() and (filled <= images.amax((2, 3), keepdim=True)).all()
     assert filled.shape == images.shape
 
 
@@ -238,7 +239,7 @@ def test_every_objective_trains_and_repeats_itself_under_its_seed(name):
         ("saliency_guided", {"fraction": 1.2}, r"fraction of .* must be a number from 0 to 1, got 1.2"),
         ("saliency_guided", {"fraction": -0.1}, "fraction of .* must be a number from 0 to 1"),
         ("saliency_guided", {"ranking": "abs"}, "ranking of saliency_guided 'abs' is not known; "),
-        ("saliency_guided", {"fill": "blur"}, "fill of saliency_guided 'blur' is not known; one of: corner, image_mean, uniform"),
+        ("saliency_guided", {"fill": "blur"}, "fill of saliency_guided 'blur' is not known; one of: another_word, corner, image_mean, padding, previous, uniform"),
         ("saliency_guided", {"divergence": "js"}, "divergence of saliency_guided 'js' is not known"),
         ("score_matching", {"weight": -1}, "weight of .* must be a number of at least 0, got -1"),
         ("score_matching", {"weight": float("nan")}, "weight of .* must be a number of at least 0, got nan"),

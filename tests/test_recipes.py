@@ -143,7 +143,7 @@ def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_done(arguments
     [
         (
             ("series_gaussian_positional_time", "tcn", "score_matching", "paper"),
-            "crops and mirrors its inputs, which makes another series",
+            "crops and mirrors its inputs, which makes another input",
         ),
         (("series_gaussian_positional_time", "tcn", "standard", "real"), "crops and mirrors its inputs"),
         (("mnist5k", "resnet18", "softplus"), "model 'resnet18' has no Softplus units, which recipe 'softplus' is for"),

@@ -123,7 +123,7 @@ def test_turned_images_have_the_same_areas_on_average(metric):
     torch.testing.assert_close(one.tied, torch.full((200,), 7 / 9))
 
 
-@pytest.mark.parametrize("metric", ["relevance_rank", "pointing_game", "aup", "aur"])
+@pytest.mark.parametrize("metric", ["relevance_rank", "pointing_game", "aup", "aur", "token_f1"])
 @pytest.mark.parametrize("levels", [MAP, (MAP < 2).float()])
 def test_localisation_is_the_mean_over_all_orders_of_tied_pixels(metric, levels):
     image = torch.zeros(1, 1, SIDE, SIDE)

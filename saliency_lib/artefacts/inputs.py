@@ -67,17 +67,23 @@ def load(
 def forget() -> None:
     """Forget the images that are kept in memory, for instance because the files of a data set have changed."""
     parts.forget()
-    _classes_of.cache_clear()
+    _names_of.cache_clear()
 
 
 def classes_of(dataset: str) -> tuple[str, ...]:
     """Return the readable class names of a data set."""
-    return _classes_of(dataset, parts.entry_of(dataset))
+    return _names_of(dataset, parts.entry_of(dataset))[0]
+
+
+def vocabulary_of(dataset: str) -> tuple[str, ...]:
+    """Return the words of a data set of texts by their numbers."""
+    return _names_of(dataset, parts.entry_of(dataset))[1]
 
 
 @functools.lru_cache(maxsize=64)
-def _classes_of(dataset: str, entry: Dataset | None) -> tuple[str, ...]:
-    return DATASETS[dataset](stop=1).classes
+def _names_of(dataset: str, entry: Dataset | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    one = DATASETS[dataset](stop=1)
+    return one.classes, one.vocabulary
 
 
 def preparation_of(spec: Training, dataset: str) -> Preparation | None:
@@ -181,7 +187,8 @@ def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
             contributes its architecture only.
     """
     settings, classes = spec.settings, len(classes_of(spec.dataset))
-    build = functools.partial(MODELS[spec.model], channels=DATASETS[spec.dataset].shape[0], **settings.get("model_options", {}))
+    options = settings.get("model_options", {}) | ({"words": vocabulary_of(spec.dataset)} if MODELS[spec.model].texts else {})
+    build = functools.partial(MODELS[spec.model], channels=DATASETS[spec.dataset].shape[0], **options)
     with Stream(spec.seed).drawn():
         if not settings["start"] and not settings["head"]:
             return build(classes=classes, pretrained=spec.recipe == "pretrained")

@@ -23,6 +23,7 @@ from saliency_lib.core.options import no_such
 from saliency_lib.data.table import DATASETS
 from saliency_lib.evaluation.table import METRICS
 from saliency_lib.networks.engines import EAGER, check_engine
+from saliency_lib.networks.table import MODELS
 from saliency_lib.training.settings import Count, NotNegative
 
 Targets = Literal["predicted", "label"]
@@ -36,6 +37,11 @@ def _engine(name: str) -> str | None:
 
 
 Engine = Annotated[str, AfterValidator(_engine)] | None
+
+
+def _fitting(training: Training, asked: str | None) -> str | None:
+    """Return the engine that may run a model; PyTorch itself runs those of texts, whose lengths differ."""
+    return None if MODELS[training.model].texts else asked
 
 
 def _by(engine: str | None) -> str:
@@ -88,7 +94,7 @@ class Explanation(Spec):
             raise no_such(f"split of dataset {self.dataset!r}", self.split, splits)
         if self.stop is not None and self.stop <= self.start:
             raise ValueError(f"stop must be greater than start, which is {self.start}, got {self.stop}")
-        object.__setattr__(self, "engine", _engine_of(METHODS[self.method], self.engine))
+        object.__setattr__(self, "engine", _engine_of(METHODS[self.method], _fitting(self.training, self.engine)))
 
     def implied(self) -> dict[str, Any]:
         """Return the method's options with their defaults, its revision unless it is the first, and code from outside."""
@@ -142,6 +148,7 @@ class Score(Spec):
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", self.targets or self.explanation.targets)
         check_options(METRICS, self.metric, self.options)
+        object.__setattr__(self, "engine", _fitting(self.judge or self.explanation.training, self.engine))
         explains = "explain" in METRICS.options(self.metric)
         if explains:
             object.__setattr__(self, "engine", None)

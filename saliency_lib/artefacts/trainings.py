@@ -66,8 +66,15 @@ class Training(Spec):
             self._check_settings(Settings.model_validate(self.settings))
 
     def _check_weights(self) -> None:
-        """Check that the model starts from weights that exist and fit."""
+        """Check that the model takes what the data set has, and starts from weights that exist and fit."""
         dataset, model = DATASETS[self.dataset], MODELS[self.model]
+        if dataset.texts != model.texts:
+            kinds = {True: "texts", False: "images or series"}
+            fitting = ", ".join(name for name, entry in MODELS.items() if entry.texts) if dataset.texts else "for instance cnn"
+            raise ValueError(
+                f"dataset {self.dataset!r} has {kinds[dataset.texts]}, and model {self.model!r} takes {kinds[model.texts]}; "
+                f"models that fit: {fitting}"
+            )
         if self.recipe == "pretrained":
             if not model.weights:
                 raise ValueError(
@@ -111,9 +118,9 @@ class Training(Spec):
 
     def _check_settings(self, settings: Settings) -> None:
         """Check that the settings fit the data set and the model."""
-        if settings.augmentation != "none" and self.dataset.startswith("series_"):
+        if settings.augmentation != "none" and (self.dataset.startswith("series_") or DATASETS[self.dataset].texts):
             raise ValueError(
-                f"recipe {self.recipe!r} crops and mirrors its inputs, which makes another series of one of {self.dataset}; "
+                f"recipe {self.recipe!r} crops and mirrors its inputs, which makes another input of one of {self.dataset}; "
                 "use changes={'augmentation': 'none'}"
             )
         if settings.head == "kept" and not (

@@ -7,5 +7,6 @@ from saliency_lib.attribution import integrated, adaptive_path, deeplift
 from saliency_lib.attribution import cam
 from saliency_lib.attribution import occlusion, rise, sidu, lime
 from saliency_lib.attribution import controls
+from saliency_lib.attribution.attention import TEXT_METHODS
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "TEXT_METHODS", "Method"]

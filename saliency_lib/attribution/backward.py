@@ -261,6 +261,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "abs_sum": lambda values: values.sum(1).abs(),
     "mean": lambda values: values.mean(1),
     "std": lambda values: values.std(1),
+    "norm": lambda values: values.norm(dim=1),
 }
 
 

@@ -192,10 +192,11 @@ def lime(
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
         samples: the number of rows z, one forward pass each.
-        segments: `quickshift`, `slic` (about 50 superpixels of similar size), `grid` (7 x 7 rectangles), (B, H, W) whole
-            numbers, or a function from an image (C, H, W) to its segments (H, W). None is `quickshift` for images of at
-            least 64 pixels and `slic` for smaller ones, in the variant `saliency_benchmark` always `quickshift`.
-        fill: what replaces a hidden segment, see `fills.filled`; None is the segment's mean colour.
+        segments: `quickshift`, `slic` (about 50 superpixels of similar size), `grid` (7 x 7 rectangles), `tokens` (each
+            pixel, or word of a text), (B, H, W) whole numbers, or a function from an image (C, H, W) to its segments (H, W).
+            None is `tokens` for texts, `quickshift` for images of at least 64 pixels and `slic` for smaller ones, in the
+            variant `saliency_benchmark` always `quickshift`.
+        fill: what replaces a hidden segment, see `fills.filled`; None is the segment's mean colour, and the padding for texts.
         score: `probability`, `logit` or `softmax_twice`.
         variant: `weights` (1000 samples) or `saliency_benchmark` (100). Options that are given replace the variant's.
         backend: `torch`, or `lime` for that package, image by image, with the same settings and its own rows.
@@ -220,6 +221,7 @@ def lime(
     images = check_images(images)
     settings = variant_settings("lime", VARIANT_SETTINGS, variant, samples=samples, segments=segments, score=score)
     samples, numbers = settings["samples"], row_indices(images, indices)
+    fill = "mean" if fill is None and images.shape[2] == 1 else fill
     regions = numbered(images, settings["segments"], seed)
     with frozen(model):
         targets = resolve_targets(model, images, targets, batch_size)

@@ -29,7 +29,8 @@ def drawn_grids(images: Tensor, count: int, cells: int, keep: float, seed: Seed,
     Args:
         images: (B, C, H, W). All images share the masks; each mask is fixed by the seed, whatever the count and the device.
         count: the number of masks.
-        cells: cells along each side; a cell covers ceil(H / cells) x ceil(W / cells) pixels.
+        cells: cells along each side; a cell covers ceil(H / cells) x ceil(W / cells) pixels, of a text
+            ceil(T / cells) tokens. A cell of one token is not enlarged.
         keep: probability in (0, 1] that a cell is 1, which is also the expected mask at every pixel.
         edge: see `interpolation`.
         design: `independent`; `antithetic`: pairs at the same shift, a cell of the first being 1 for a uniform number u < keep,
@@ -40,8 +41,9 @@ def drawn_grids(images: Tensor, count: int, cells: int, keep: float, seed: Seed,
         ValueError: there are more cells than pixels along a side, or an odd number of masks for pairs.
     """
     height, width = images.shape[2:]
-    if cells > min(height, width):
-        raise ValueError(f"cells must be from 1 to {min(height, width)} for images of {height}x{width}, got {cells}")
+    shorter = width if height == 1 else min(height, width)  # a text has one row
+    if cells > shorter:
+        raise ValueError(f"cells must be from 1 to {shorter} for images of {height}x{width}, got {cells}")
     together = 2 if design == "antithetic" else 1
     if count % together:
         raise ValueError(f"the design 'antithetic' has pairs of masks, so their number must be even, got {count}")
@@ -51,8 +53,9 @@ def drawn_grids(images: Tensor, count: int, cells: int, keep: float, seed: Seed,
         return generator(torch.device("cpu"), f"random grids: {part}", seed)
 
     def shifted(side: int, part: str) -> tuple[Tensor, Tensor]:
-        cell = -(-side // cells)
-        enlarged = interpolation(cells, (cells + 1) * cell, edge, images)
+        along = min(cells, side)
+        cell = -(-side // along)
+        enlarged = interpolation(along, (along + 1) * cell, edge, images) if along < side else torch.eye(side).to(images)
         if design == "stratified":
             order = source(part)
             shifts = torch.cat([torch.randperm(cell, generator=order) for _ in range(-(-draws // cell))])[:draws]
@@ -60,7 +63,7 @@ def drawn_grids(images: Tensor, count: int, cells: int, keep: float, seed: Seed,
             shifts = torch.randint(cell, (draws,), generator=source(part)).repeat_interleave(together)
         return enlarged.unfold(1, side, 1).transpose(0, 1)[:cell].contiguous(), shifts.to(images.device)
 
-    drawn = torch.rand(draws, cells, cells, generator=source("cells"))
+    drawn = torch.rand(draws, min(cells, height), cells, generator=source("cells"))
     pairs = torch.stack([drawn, 1 - drawn], 1)[:, :together].flatten(0, 1)
     grids = (pairs < keep).to(images)
     (down, tops), (across, lefts) = shifted(height, "rows"), shifted(width, "columns")
@@ -130,7 +133,7 @@ def rise(
         images: (B, C, H, W) pixels in [0, 1].
         targets: (B,) classes; None for the predicted ones.
         masks: N, one forward pass each; the noise of the map falls with the square root of N. With a tolerance, the most.
-        cells: cells of the random grid along each side; more give a finer and noisier map.
+        cells: cells of the random grid along each side; more give a finer and noisier map. None for a text is one per token.
         keep: p in (0, 1].
         fill: what replaces a pixel where a mask is 0, see `fills.filled`.
         score: `probability`, `logit` or `softmax_twice`.
@@ -165,6 +168,8 @@ def rise(
     softmax of the probabilities, and scales each map to [0, 1]. It draws new masks at every call; here the seed fixes them.
     """
     images = check_images(images)
+    if cells is None and images.shape[2] == 1:
+        cells = images.shape[3]
     settings = variant_settings("rise", VARIANT_SETTINGS, variant, masks=masks, cells=cells, keep=keep, fill=fill, score=score)
     count, kept = settings["masks"], settings["keep"]
     grids = drawn_grids(images, count, settings["cells"], settings["kept"](kept), seed, edge=settings["edge"], design=design)

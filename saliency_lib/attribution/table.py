@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from saliency_lib.core.calls import kernel
 from saliency_lib.core.registry import Entry, Registry
 from saliency_lib.core.series import of_series
+from saliency_lib.core.texts import of_texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,8 @@ class Method(Entry):
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
-        """Return the method, which then checks its options and accepts time series as well."""
-        return kernel(of_series(function), name, "method")
+        """Return the method, which then checks its options and accepts time series and texts as well."""
+        return kernel(of_texts(of_series(function)), name, "method")
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor | int | None = None, **options: Any) -> Tensor:
         """Call the function."""

@@ -71,10 +71,16 @@ def rectangles(images: Tensor, side: int) -> int:
     return math.prod(min(n, side) for n in images.shape[2:])
 
 
+def tokens(images: Tensor) -> Tensor:
+    """Make each pixel of the images (B, C, H, W), for instance each token of texts, a segment of its own, (B, H, W)."""
+    return torch.arange(math.prod(images.shape[2:]), device=images.device).view(images.shape[2:]).expand(len(images), -1, -1)
+
+
 SEGMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "quickshift": superpixels,
     "slic": lambda images, seed: compact_superpixels(images),
     "grid": lambda images, seed: grid(images),
+    "tokens": lambda images, seed: tokens(images),
 }
 
 
@@ -88,7 +94,7 @@ def numbered(images: Tensor, segments: Segments | None, seed: int) -> Tensor:
         ValueError: the segments do not fit the images, are not whole numbers, or have a name that is not known.
     """
     if segments is None:
-        segments = "quickshift" if min(images.shape[2:]) >= SMALL else "slic"
+        segments = "tokens" if images.shape[2] == 1 else "quickshift" if min(images.shape[2:]) >= SMALL else "slic"
     if isinstance(segments, str):
         if segments not in SEGMENTATIONS:
             raise no_such("segments", segments, SEGMENTATIONS)

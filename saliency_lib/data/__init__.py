@@ -2,6 +2,6 @@
 
 # ruff: noqa: I001  (the order of the imports is that of the table)
 from saliency_lib.data.table import DATASETS, Dataset, Images, Split
-from saliency_lib.data import embedded, shapes, folders, downloads, series
+from saliency_lib.data import embedded, shapes, folders, downloads, series, texts
 
-__all__ = ["DATASETS", "Dataset", "Images", "Split", "downloads", "embedded", "folders", "series", "shapes"]
+__all__ = ["DATASETS", "Dataset", "Images", "Split", "Text", "downloads", "embedded", "folders", "series", "shapes", "texts"]

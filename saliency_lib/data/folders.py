@@ -10,6 +10,7 @@ from saliency_lib.data.classes import WORDNET_IDS, imagenet_classes
 from saliency_lib.data.pictures import is_grey, opened
 from saliency_lib.data.splits import Resize, crop, file_split
 from saliency_lib.data.table import DATASETS, TRAIN_AND_TEST, Dataset, Split
+from saliency_lib.data.texts import eraser_folder, is_eraser
 
 LONGEST = 255  # bytes of the name of a folder
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
@@ -119,7 +120,7 @@ def class_folders(name: str) -> Dataset | None:
 
     Classes are the names of the folders, sorted; images are in a fixed mixed order. The data set is grey if the first picture
     is, else colour. Its side is that of the first picture if that is square and smaller than 224, else 224; for a picture of
-    another size the shorter side is resized and the centre is cropped.
+    another size the shorter side is resized and the centre is cropped. A folder with train.jsonl and documents is one of texts.
 
     Raises:
         ValueError: the name is not that of a folder in data/, or the folder has another layout.
@@ -134,9 +135,13 @@ def class_folders(name: str) -> Dataset | None:
     check_link(folder)
     if not folder.is_dir():
         return None
+    if is_eraser(folder):
+        return eraser_folder(name, folder)
     splits = tuple(split for split in TRAIN_AND_TEST if class_files(folder / split))
     if not splits:
-        raise ValueError(f"{paths.relative(folder)}/ is not a data set: it needs images at {{train,test}}/<class>/*")
+        raise ValueError(
+            f"{paths.relative(folder)}/ is not a data set: it needs images at {{train,test}}/<class>/*, or ERASER's files"
+        )
     with opened(class_files(folder / splits[0])[0]) as picture:
         (width, height), channels = picture.size, 1 if is_grey(picture) else 3
 

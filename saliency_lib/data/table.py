@@ -15,17 +15,35 @@ from saliency_lib.core.registry import Entry, Registry
 TRAIN_AND_TEST = ("train", "test")
 
 
+@dataclass(frozen=True)
+class Text:
+    """A text as it is read.
+
+    Args:
+        tokens: its words.
+        offset: how many tokens of the document come before the first.
+        lost: the share in [0, 1] of the tokens of the human rationale that are not read.
+    """
+
+    tokens: tuple[str, ...]
+    offset: int = 0
+    lost: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Part of a split of a data set, in memory.
 
     Args:
-        images: (N, C, H, W) float32 in [0, 1]; time series (N, 1, T, F) are not limited to [0, 1].
+        images: (N, C, H, W) float32 in [0, 1]; time series (N, 1, T, F) are not limited to [0, 1]; texts (N, 1, 1, T) are the
+            numbers of their words, 0 after their end.
         labels: (N,) int64, indices into `classes`.
         classes: readable class names.
         indices: (N,) int64, position of each image in the whole split.
         masks: (N, H, W) bool, true on the object or on what is salient; None if the data set does not know it.
         names: the name of each image; None if the images have no names.
+        texts: the words of each text; None of images.
+        vocabulary: the words by their numbers; empty unless the set has texts.
     """
 
     images: Tensor
@@ -34,6 +52,8 @@ class Images:
     indices: Tensor
     masks: Tensor | None = None
     names: tuple[str, ...] | None = None
+    texts: tuple[Text, ...] | None = None
+    vocabulary: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,11 +101,13 @@ class Dataset(Entry):
         shape: (channels, side) of an image.
         splits: the names of its splits.
         imagenet: whether labels index ImageNet's 1,000 classes.
+        texts: whether its images are texts, of `side` tokens in one row.
     """
 
     shape: tuple[int, int]
     splits: tuple[str, ...] = TRAIN_AND_TEST
     imagenet: bool = False
+    texts: bool = False
 
     @classmethod
     def adapt(cls, function: Callable[[str, bool], Split], name: str, **facts: Any) -> Callable[..., Images]:
@@ -129,7 +151,8 @@ class Dataset(Entry):
     def row(self) -> dict[str, str]:
         """The data set's row when the table is printed."""
         channels, side = self.shape
-        return {"name": self.name, "shape": f"{channels} x {side} x {side}", "splits": ", ".join(self.splits)}
+        shape = f"{side} tokens" if self.texts else f"{channels} x {side} x {side}"
+        return {"name": self.name, "shape": shape, "splits": ", ".join(self.splits)}
 
 
 DATASETS: Registry[Dataset] = Registry("dataset", Dataset)

@@ -3,7 +3,7 @@
 # ruff: noqa: F401, I001
 from saliency_lib.evaluation.table import METRICS, Metric
 from saliency_lib.evaluation import deletion, insertion, road, fidelity
-from saliency_lib.evaluation import localisation
+from saliency_lib.evaluation import localisation, tokens
 from saliency_lib.evaluation import allegiance, masked_accuracy, pixel_perturbation
 from saliency_lib.evaluation import concentration, differences, information, rationales, regions, sensitivity, single_deletion
 from saliency_lib.evaluation import sanity

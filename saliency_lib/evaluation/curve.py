@@ -1,7 +1,7 @@
 """The curve that every metric returns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,31 @@ class Curve:
     def monte_carlo_error(self) -> float:
         """Return the standard error of the mean area over the images that comes from the random order of tied pixels."""
         return 0.0 if self.error is None else float(self.error.double().norm()) / len(self.error)
+
+    @classmethod
+    def joined(cls, curves: "Sequence[Curve]", order: Tensor) -> "Curve":
+        """Return the curves of several groups of texts as one, with the fractions of the group that has the most.
+
+        Fractions are rounded to whole tokens, so they differ a little between texts of different lengths. Curves with fewer
+        of them are interpolated linearly; areas stay as they are.
+        """
+        longest = max(curves, key=lambda curve: len(curve.fractions)).fractions
+        return concatenated([curve.at(longest) for curve in curves]).rows(order)
+
+    def at(self, fractions: Tensor) -> "Curve":
+        """Return the same curves with other fractions: interpolated if their number differs, and else as they are."""
+        if len(self.fractions) == len(fractions):
+            return replace(self, fractions=fractions)
+        right = torch.searchsorted(self.fractions, fractions).clamp(1, len(self.fractions) - 1)
+        low, high = self.fractions[right - 1], self.fractions[right]
+        share = ((fractions - low) / (high - low).where(high > low, 1)).clamp(0, 1)
+        return replace(self, fractions=fractions, values=torch.lerp(self.values[:, right - 1], self.values[:, right], share))
+
+    def rows(self, order: Tensor) -> "Curve":
+        """Return the curves of some images, in that order."""
+        per_image = {name: getattr(self, name) for name in ("values", "area", "tied", "error")}
+        order = order.to(self.area.device)
+        return replace(self, **{name: value[order] for name, value in per_image.items() if value is not None})
 
     def __repr__(self) -> str:
         if len(self.fractions) == 1:

@@ -14,7 +14,7 @@ from saliency_lib.evaluation.ranking import mean_of_tied, tied
 from saliency_lib.evaluation.table import METRICS
 
 
-def _checked(objects: Tensor | None, images: Tensor, maps: Tensor) -> Tensor:
+def checked_objects(objects: Tensor | None, images: Tensor, maps: Tensor) -> Tensor:
     """Return the objects' masks on the maps' device, and refuse what does not fit."""
     check_maps(maps, check_images(images))
     if objects is None:
@@ -56,10 +56,10 @@ def pointing_game(
     Source: Zhang et al. 2018, section 4.2. Differs: their accuracy is the mean over classes of hits / (hits + misses);
     here all images count alike. The distance is to the object's mask, which their data give as a box.
     """
-    objects = _checked(objects, images, maps)
+    objects = checked_objects(objects, images, maps)
     largest = maps == maps.amax((1, 2), keepdim=True)
     hits = (largest & _near(objects, tolerance)).sum((1, 2)).double() / largest.sum((1, 2))
-    return _ranked(hits, maps)
+    return ranked(hits, maps)
 
 
 def _near(objects: Tensor, tolerance: float) -> Tensor:
@@ -71,7 +71,7 @@ def _near(objects: Tensor, tolerance: float) -> Tensor:
     return torch.nn.functional.conv2d(objects[:, None].float(), disc, padding=reach)[:, 0] > 0
 
 
-def _ranked(numbers: Tensor, maps: Tensor) -> Curve:
+def ranked(numbers: Tensor, maps: Tensor) -> Curve:
     """Return one number per image as the curve of a metric that ranks the pixels of maps."""
     return replace(one_number(numbers.to(torch.promote_types(maps.dtype, torch.float32))), tied=tied(maps))
 
@@ -95,7 +95,7 @@ def relevance_mass(
 
     Source: Arras, Osman, Samek 2022, relevance mass accuracy.
     """
-    objects = _checked(objects, images, maps)
+    objects = checked_objects(objects, images, maps)
     positive = maps.detach().to(torch.promote_types(maps.dtype, torch.float32)).clamp_min(0)
     positive = positive / positive.amax((1, 2), keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
     total = positive.sum((1, 2))
@@ -122,11 +122,11 @@ def relevance_rank(
 
     Source: Arras, Osman, Samek 2022, relevance rank accuracy.
     """
-    objects = _checked(objects, images, maps).flatten(1)
+    objects = checked_objects(objects, images, maps).flatten(1)
     size = objects.sum(1, keepdim=True)
     values, order = maps.flatten(1).sort(dim=1, descending=True)
     hits = mean_of_tied(values, objects.gather(1, order)).cumsum(1).gather(1, size - 1)
-    return _ranked((hits / size)[:, 0], maps)
+    return ranked((hits / size)[:, 0], maps)
 
 
 LEVELS = tuple(tenth / 10 for tenth in range(1, 10))  # shares of a map's relevance
@@ -138,7 +138,7 @@ def _relevance(maps: Tensor, objects: Tensor | None, images: Tensor) -> tuple[Te
     Returns:
         The sum over these pixels (B, 9), the part of it on the object (B, 9), and the sum over the whole object (B, 1).
     """
-    objects = _checked(objects, images, maps).flatten(1)
+    objects = checked_objects(objects, images, maps).flatten(1)
     weights = maps.detach().double().abs().flatten(1)
     weights, order = (weights - weights.amin(1, keepdim=True)).sort(dim=1, descending=True)
     reached, found = weights.cumsum(1), (weights * mean_of_tied(weights, objects.gather(1, order))).cumsum(1)

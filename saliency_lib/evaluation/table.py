@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from saliency_lib.core.calls import kernel
 from saliency_lib.core.registry import Entry, Registry
 from saliency_lib.core.series import of_series
+from saliency_lib.core.texts import of_texts
 from saliency_lib.evaluation.curve import Curve
 
 
@@ -32,8 +33,8 @@ class Metric(Entry):
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
-        """Return the metric, which then checks its options and accepts time series as well."""
-        return kernel(of_series(function), name, "metric")
+        """Return the metric, which then checks its options and accepts time series and texts as well."""
+        return kernel(of_texts(of_series(function)), name, "metric")
 
     def __call__(
         self, model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | int | None = None, **options: Any

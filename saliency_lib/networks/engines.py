@@ -14,6 +14,7 @@ from saliency_lib.core.calls import tell
 from saliency_lib.core.checks import check_images, check_logits
 from saliency_lib.core.optional import optional
 from saliency_lib.core.options import no_such
+from saliency_lib.core.texts import text_model
 from saliency_lib.networks.folding import fold
 
 Run = Callable[[Tensor], Tensor]
@@ -106,6 +107,8 @@ def optimise(model: nn.Module, images: Tensor, engine: str = "folded", *, fallba
     images, engine = check_images(images), check_engine(engine)
     if engine == EAGER:
         return model
+    if text_model(model) is not None:
+        raise ValueError(f"the engine {engine!r} takes inputs of one shape, and texts differ in length; use 'eager'")
     if engine == AUTO:
         with contextlib.suppress(ValueError, ModuleNotFoundError):
             return optimise(model, images, "openvino")

@@ -52,6 +52,7 @@ class Model(Entry):
         preparation: how pictures are prepared for its pretrained weights; None means as each data set does it.
         predicts: the data set whose classes its pretrained weights predict; `imagenet` stands for all with ImageNet's classes.
         known: the number of these classes.
+        texts: whether it takes texts, and has an option `words` for their vocabulary.
     """
 
     weights: str | None = None
@@ -59,6 +60,7 @@ class Model(Entry):
     preparation: Preparation | None = None
     predicts: str = "imagenet"
     known: int = 1000
+    texts: bool = False
 
     @classmethod
     def adapt(cls, function: Callable[..., nn.Module], name: str, **facts: Any) -> Callable[..., nn.Module]:

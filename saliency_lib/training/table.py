@@ -21,10 +21,12 @@ class Objective(Entry):
     Args:
         curved: whether it needs the second derivative of the network with respect to its input.
         paper: where the objective comes from.
+        added: options that came after results had been stored, see `Method`.
     """
 
     curved: bool = False
     paper: str = ""
+    added: tuple[str, ...] = ()
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
