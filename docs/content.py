@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from saliency_lib import paths, statistics
+from saliency_lib import paths
 from saliency_lib.artefacts import tables
 from saliency_lib.core.seals import unsealed
 from saliency_lib.notebook.blessed import EQUIVALENT, Blessed
@@ -228,21 +228,12 @@ def _verdicts(paper: str, setting: str, rows: list[dict[str, str]], origin: dict
     for claim, text in zip(known, named, strict=True):
         row = by_name.get(text, {})
         findings = {
-            way: {"ours": row.get(ours, ""), "verdict": judged(row) if word == "verdict" and row else row.get(word, NOT_RUN)}
+            way: {"ours": row.get(ours, ""), "verdict": row.get(word, NOT_RUN)}
             for way, (ours, word) in columns.items()
         }
         told = {"trainings": row.get("seeds", ""), "measured_on": row.get("setting", "")}
         claims.append(claim | told | {"images": row.get("images", images if row else ""), "findings": findings})
     return Verdicts(paper, claims, setting, origin, **facts)
-
-
-def judged(row: dict[str, str]) -> str:
-    """Return the verdict of a row; that of a table without a setting, which was measured under an older rule, by today's rule."""
-    if "setting" in row or row["verdict"] == statistics.UNTESTED:
-        return row["verdict"]
-    mean, low, high = statistics.parse_difference(row["ours"])
-    one_sided = float(row["p"].removeprefix("< "))
-    return statistics.direction(mean, low, high, 2 * min(one_sided, 1 - one_sided))
 
 
 def blessed(notebook: str, table: str) -> list[dict[str, Any]]:

@@ -37,7 +37,6 @@ def environment() -> jinja2.Environment:
         "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
         "rounded": lambda cell: f"{float(cell):.3f}" if re.fullmatch(r"-?\d+\.\d{6}", cell) else cell,
         "person": lambda author: author.get("name") or f"{author['family-names']}, {author['given-names']}",
-        "judged": content.judged,
         "tex": lambda text: re.sub(r"([&%#])", r"\\\1", str(text)),
     }
     result.tests["ending"] = str.endswith

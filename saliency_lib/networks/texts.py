@@ -70,20 +70,20 @@ class TextModel(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """Convolutions over one, three and five words, their maximum and mean over the text, and a linear layer."""
+    """Convolutions over one and three words, their mean and that of the vectors over the text, and a linear layer."""
 
-    def __init__(self, classes: int, width: int, kernels: tuple[int, ...] = (1, 3, 5)):
+    def __init__(self, classes: int, width: int, kernels: tuple[int, ...] = (1, 3)):
         super().__init__()
         layers = (nn.Sequential(nn.Conv2d(WIDTH, width, (1, k), padding=(0, k // 2)), nn.ReLU()) for k in kernels)
-        self.layers, self.highest, self.dropout = nn.ModuleList(layers), nn.AdaptiveMaxPool2d(1), nn.Dropout(0.5)
-        self.head = nn.Linear(2 * len(kernels) * width, classes)
+        self.layers, self.dropout = nn.ModuleList(layers), nn.Dropout(0.5)
+        self.head = nn.Linear(WIDTH + len(kernels) * width, classes)
 
     def forward(self, vectors: Tensor, real: Tensor) -> Tensor:
         """Return the logits (B, K) of vectors (B, E, 1, T)."""
         inside = real[:, None, None].to(vectors)
-        features = [layer(vectors) * inside for layer in self.layers]
-        means = [one.sum(3, keepdim=True) / inside.sum(3, keepdim=True) for one in features]
-        return self.head(self.dropout(torch.cat([*map(self.highest, features), *means], 1).flatten(1)))
+        features = torch.cat([layer(vectors) for layer in self.layers], 1)
+        means = [(one * inside).sum(3) / inside.sum(3) for one in (vectors, features)]
+        return self.head(torch.cat([means[0], self.dropout(means[1])], 1).flatten(1))
 
 
 class Attention(nn.Module):
@@ -164,19 +164,19 @@ def text_cnn(
     channels: int = 1,
     pretrained: bool = False,
     *,
-    width: Side = 100,
+    width: Side = 50,
     words: tuple[str, ...] = UNNAMED,
     embedding: Embedding = "random",
     dropped: Share = 0.0,
 ) -> TextModel:
-    """Build a CNN of texts: `width` features each over one, three and five words, their maximum and mean over the text.
+    """Build a CNN of texts: the mean over the text of the words' vectors, and of `width` features each of one and three words.
 
     Args:
         words: the vocabulary, which a training takes from its data set.
         embedding: the first vectors of the words, `glove` or `random`; training changes them.
         dropped: share of the words that training leaves out, at random in each step.
 
-    Source: Kim 2014. Differs: sizes, and the mean beside the maximum.
+    Source: Kim 2014. Differs: sizes, and means where it has maxima, with which it memorises the 1,600 reviews of Movies.
     """
     return TextModel(Convolutions(classes, width), words, embedding, dropped)
 
