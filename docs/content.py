@@ -227,10 +227,7 @@ def _verdicts(paper: str, setting: str, rows: list[dict[str, str]], origin: dict
     claims = []
     for claim, text in zip(known, named, strict=True):
         row = by_name.get(text, {})
-        findings = {
-            way: {"ours": row.get(ours, ""), "verdict": row.get(word, NOT_RUN)}
-            for way, (ours, word) in columns.items()
-        }
+        findings = {way: {"ours": row.get(ours, ""), "verdict": row.get(word, NOT_RUN)} for way, (ours, word) in columns.items()}
         told = {"trainings": row.get("seeds", ""), "measured_on": row.get("setting", "")}
         claims.append(claim | told | {"images": row.get("images", images if row else ""), "findings": findings})
     return Verdicts(paper, claims, setting, origin, **facts)

@@ -239,7 +239,11 @@ def test_every_objective_trains_and_repeats_itself_under_its_seed(name):
         ("saliency_guided", {"fraction": 1.2}, r"fraction of .* must be a number from 0 to 1, got 1.2"),
         ("saliency_guided", {"fraction": -0.1}, "fraction of .* must be a number from 0 to 1"),
         ("saliency_guided", {"ranking": "abs"}, "ranking of saliency_guided 'abs' is not known; "),
-        ("saliency_guided", {"fill": "blur"}, "fill of saliency_guided 'blur' is not known; one of: another_word, corner, image_mean, padding, previous, uniform"),
+        (
+            "saliency_guided",
+            {"fill": "blur"},
+            "fill of saliency_guided 'blur' is not known; one of: another_word, corner, image_mean, padding, previous, uniform",
+        ),
         ("saliency_guided", {"divergence": "js"}, "divergence of saliency_guided 'js' is not known"),
         ("score_matching", {"weight": -1}, "weight of .* must be a number of at least 0, got -1"),
         ("score_matching", {"weight": float("nan")}, "weight of .* must be a number of at least 0, got nan"),

@@ -197,8 +197,8 @@ class _Folder:
 
     def _document(self, row: Mapping[str, Any], *, joined: bool) -> Document:
         """Return the documents of a row one after the other, then its query if the rows have different ones."""
-        own_name, spans = _said(row, "annotation_id"), [span for group in row["evidences"] for span in group]
-        names = row.get("docids") or list(dict.fromkeys(span["docid"] for span in spans)) or [own_name]
+        identifier, spans = _said(row, "annotation_id"), [span for group in row["evidences"] for span in group]
+        names = row.get("docids") or list(dict.fromkeys(span["docid"] for span in spans)) or [identifier]
         if strange := sorted({span["docid"] for span in spans} - set(names)):
             raise ValueError(f"it has rationales in {strange}, but its documents are {names}; add them to docids")
         words: list[str] = []
@@ -220,7 +220,7 @@ class _Folder:
         if joined:
             query = [SEPARATOR, *_said(row, "query").lower().split()]
             words, marked = words + query, marked + [False] * len(query)
-        return Document(own_name, tuple(words), _said(row, "classification"), np.array(marked))
+        return Document(identifier, tuple(words), _said(row, "classification"), np.array(marked))
 
 
 @functools.lru_cache(maxsize=2)

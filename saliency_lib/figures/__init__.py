@@ -24,5 +24,7 @@ with optional("notebooks"):  # matplotlib
     from saliency_lib.figures.tables import intervals as intervals
     from saliency_lib.figures.tables import intervals_by_training as intervals_by_training
     from saliency_lib.figures.tables import ratios as ratios
+    from saliency_lib.figures.texts import highlighted as highlighted
+    from saliency_lib.figures.texts import highlighted_html as highlighted_html
     from saliency_lib.figures.verdicts import effects as effects
     from saliency_lib.figures.verdicts import verdict_matrix as verdict_matrix

@@ -1,6 +1,6 @@
 """Tables as pictures: means with intervals, ratios, mean ranks with critical differences, heat maps."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -88,12 +88,18 @@ def against_reported(values: Areas, lower_is_better: Mapping[str, bool], reporte
 
 
 @styled
-def intervals_by_training(values: Mapping[str, Areas], reported: Mapping[tuple[str, str, str], float] | None = None) -> Figure:
+def intervals_by_training(
+    values: Mapping[str, Areas],
+    reported: Mapping[tuple[str, str, str], float] | None = None,
+    *,
+    smaller_is_better: Collection[str] = (),
+) -> Figure:
     """Draw the means of several trainings side by side for many cases, with 95 % bootstrap intervals, one panel per quantity.
 
     Args:
         values: per quantity (words for the axis), case and training (B,), or (S, B) for S seeds, which are drawn as small dots.
         reported: per quantity, case and training what a paper reports, drawn as hollow markers.
+        smaller_is_better: the quantities of which a small value is good.
     """
     cases = next(iter(values.values()))
     most = max(map(len, cases.values()))
@@ -111,7 +117,8 @@ def intervals_by_training(values: Mapping[str, Areas], reported: Mapping[tuple[s
                     (hollow,) = axes.plot(reported[quantity, case, name], y + shift, "D", color=colour(name), markersize=4.5)
                     hollow.set(markerfacecolor="none", label=f"{display_name(name)}, reported")
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set(xlabel=f"{quantity}\nmean, 95 % interval; larger is better", ylim=(-0.6, len(cases) - 0.4))
+        better = "smaller" if quantity in smaller_is_better else "larger"
+        axes.set(xlabel=f"{quantity}\nmean, 95 % interval; {better} is better", ylim=(-0.6, len(cases) - 0.4))
         axes.grid(axis="x")
     grid[0].set_yticks(place, [display_name(name) for name in cases])
     handles, labels = grid[0].get_legend_handles_labels()
