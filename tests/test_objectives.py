@@ -242,7 +242,7 @@ def test_every_objective_trains_and_repeats_itself_under_its_seed(name):
         (
             "saliency_guided",
             {"fill": "blur"},
-            "fill of saliency_guided 'blur' is not known; one of: another_word, corner, image_mean, padding, previous, uniform",
+            "fill of saliency_guided 'blur' is not known; one of: another_word, corner",
         ),
         ("saliency_guided", {"divergence": "js"}, "divergence of saliency_guided 'js' is not known"),
         ("score_matching", {"weight": -1}, "weight of .* must be a number of at least 0, got -1"),

@@ -2,6 +2,19 @@
 
 # ruff: noqa: I001  (the order of the imports is that of the table)
 from saliency_lib.data.table import DATASETS, Dataset, Images, Split
-from saliency_lib.data import embedded, shapes, folders, downloads, series, texts
+from saliency_lib.data import embedded, shapes, folders, downloads, series, texts, sentences
 
-__all__ = ["DATASETS", "Dataset", "Images", "Split", "Text", "downloads", "embedded", "folders", "series", "shapes", "texts"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Images",
+    "Split",
+    "Text",
+    "downloads",
+    "embedded",
+    "folders",
+    "sentences",
+    "series",
+    "shapes",
+    "texts",
+]

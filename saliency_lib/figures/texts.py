@@ -70,7 +70,6 @@ def highlighted_html(words: Sequence[str], values: np.ndarray, marked: np.ndarra
     parts = []
     for place, (word, colour) in enumerate(zip(words, _colours(np.asarray(values, dtype=float)[: len(words)]), strict=True)):
         under = "; text-decoration: underline 2px" if marked is not None and marked[place] else ""
-        parts.append(
-            f'<span style="background: {colour}; color: #111{under}" title="{float(values[place]):.3g}">{html.escape(word)}</span>'
-        )
+        style = f"background: {colour}; color: #111{under}"
+        parts.append(f'<span style="{style}" title="{float(values[place]):.3g}">{html.escape(word)}</span>')
     return f'<p style="line-height: 1.7; max-width: 60em">{" ".join(parts)}</p>'
