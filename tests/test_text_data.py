@@ -14,7 +14,8 @@ from saliency_lib import paths
 from saliency_lib.core import optional
 from saliency_lib.data import texts
 from saliency_lib.data.table import DATASETS
-from saliency_lib.data.texts import BAD, ERASER_SPLITS, GOOD, JUDGED, OTHER, SPECIAL, UNKNOWN, eraser
+from saliency_lib.data.sentences import BAD, GOOD, JUDGED, OTHER
+from saliency_lib.data.texts import ERASER_SPLITS, SPECIAL, UNKNOWN, eraser
 from saliency_lib.networks import embeddings
 from saliency_lib.networks.embeddings import SCALE, glove_vectors, random_vectors
 
