@@ -103,7 +103,7 @@ class Measured:
         known, usual = self.origin["parameters"], plans.defaults(self.notebook)
         changed = [name for name in ("scale", "recipe", "fill") if name in known and known[name] != usual.get(name)]
         named = [f"{name} {known[name]}" for name in changed]
-        return ", ".join([known["dataset"], known["model"], f"{known['images']} images", *named])
+        return ", ".join([known["dataset"], known.get("model") or known["models"], f"{known['images']} images", *named])
 
     @property
     def older(self) -> bool:

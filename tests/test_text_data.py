@@ -12,9 +12,9 @@ from test_pretrained import has
 
 from saliency_lib import paths
 from saliency_lib.core import optional
-from saliency_lib.data import texts
-from saliency_lib.data.table import DATASETS
+from saliency_lib.data import sentences
 from saliency_lib.data.sentences import BAD, GOOD, JUDGED, OTHER
+from saliency_lib.data.table import DATASETS
 from saliency_lib.data.texts import ERASER_SPLITS, SPECIAL, UNKNOWN, eraser
 from saliency_lib.networks import embeddings
 from saliency_lib.networks.embeddings import SCALE, glove_vectors, random_vectors
@@ -52,7 +52,7 @@ def test_sentences_have_2000_training_and_400_test_texts_of_at_most_48_tokens():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_sentence_depends_on_its_split_and_its_number_only(split):
     whole = DATASETS["sentences"](split)
-    texts._drawn.cache_clear()
+    sentences._drawn.cache_clear()
     part = DATASETS["sentences"](split, start=3, stop=50, stride=7)
     assert part.indices.tolist() == list(range(3, 50, 7))
     for field in ("images", "labels", "masks"):

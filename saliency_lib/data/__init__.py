@@ -5,5 +5,6 @@ from saliency_lib.data.table import DATASETS, Dataset, Images, Split
 from saliency_lib.data import embedded, shapes, folders, downloads, series, texts, sentences
 
 __all__ = [
-    "DATASETS", "Dataset", "Images", "Split", "Text", "downloads", "embedded", "folders", "sentences", "series", "shapes", "texts",
+    "DATASETS", "Dataset", "Images", "Split", "Text", "downloads", "embedded", "folders", "sentences", "series",
+    "shapes", "texts",
 ]  # fmt: skip
