@@ -12,7 +12,7 @@ from test_pretrained import has
 
 from saliency_lib import paths
 from saliency_lib.core import optional
-from saliency_lib.data import sentences
+from saliency_lib.data import sentences as written
 from saliency_lib.data.sentences import BAD, GOOD, JUDGED, OTHER
 from saliency_lib.data.table import DATASETS
 from saliency_lib.data.texts import ERASER_SPLITS, SPECIAL, UNKNOWN, eraser
@@ -52,7 +52,7 @@ def test_sentences_have_2000_training_and_400_test_texts_of_at_most_48_tokens():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_sentence_depends_on_its_split_and_its_number_only(split):
     whole = DATASETS["sentences"](split)
-    sentences._drawn.cache_clear()
+    written._drawn.cache_clear()
     part = DATASETS["sentences"](split, start=3, stop=50, stride=7)
     assert part.indices.tolist() == list(range(3, 50, 7))
     for field in ("images", "labels", "masks"):
