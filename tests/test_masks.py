@@ -546,8 +546,9 @@ def test_one_class_and_one_channel_give_finite_maps(name):
 def test_one_pixel_is_explained_or_refused_with_a_way_out(linear):
     model, pixel = Linear(torch.randn(2, 3, 1, 1)), torch.rand(1, 3, 1, 1)
     with pytest.raises(ValueError, match="cells must be from 1 to 1 for images of 1x1, got 8"):
-        RISE(model, pixel)
+        RISE(model, pixel, cells=8)
     assert torch.isfinite(RISE(model, pixel, cells=1, masks=10)).all()
+    torch.testing.assert_close(RISE(model, pixel, masks=10), RISE(model, pixel, cells=1, masks=10))  # a text of one token
     assert torch.isfinite(LIME(model, pixel, samples=10)).all()
     with pytest.raises(ValueError, match="no layer of this model has a spatial output"):
         SIDU(model, pixel)

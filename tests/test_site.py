@@ -295,14 +295,14 @@ def test_a_measured_table_that_was_changed_by_hand_is_refused(tmp_path, monkeypa
 
 
 def test_verdicts_measured_once_are_shown_in_the_chapter_of_their_paper(run):
-    said = {"ours": "+0.5 [+0.4, +0.6]", "p": "< 0.001", "images": "10000", "verdict": "reproduced"}
+    said = {"ours": "+0.5 [+0.4, +0.6]", "p": "< 0.001", "images": "10000", "verdict": "supported"}
     rows = [{"claim": text} | said for text in tables.claimed("active_gradients")["statement"]]
     origin = {"command": "papermill notebooks/04_active_gradients.ipynb out.ipynb", "requires": []}
     origin["parameters"] = {"dataset": "cifar10", "model": "cnn", "images": 10000}
     once = content.Measured("cifar10_active_gradients_verdicts", rows, origin)
     first, second = content.verdicts("active_gradients", run, [once])
     assert not first.measured and second.measured and second.setting == "cifar10, cnn, 10000 images"
-    assert second.words("") == ["supported"] * 5  # by today's rule: the table does not say that this is the paper's setting
+    assert second.words("") == ["supported"] * 5
     assert {claim["images"] for claim in second.claims} == {"10000"}
     assert len(content.verdicts("guided_nonlinearity", run, [once])) == 1
     short = content.Measured(once.name, rows[1:], origin)

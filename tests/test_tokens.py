@@ -65,18 +65,27 @@ def test_auprc_of_five_tokens_by_hand():
     # (R, P) after 1, ..., 5 tokens in the order 0 2 3 4 1: (1/3, 1) (1/3, 1/2) (2/3, 2/3) (2/3, 1/2) (1, 3/5), from (0, 1)
     area = (1 / 3) * 1 + (1 / 3) * (1 / 2 + 2 / 3) / 2 + (1 / 3) * (1 / 2 + 3 / 5) / 2
     assert text("auprc", (5, 1, 4, 3, 2), (1, 1, 0, 1, 0)) == pytest.approx(area)
-    # 0, 2 and 3 tie, then 1 and 4: (2/3, 2/3) (1, 3/5)
+    # together, 0, 2 and 3 tie, then 1 and 4: (2/3, 2/3) (1, 3/5)
     area = (2 / 3) * (1 + 2 / 3) / 2 + (1 / 3) * (2 / 3 + 3 / 5) / 2
-    assert text("auprc", (5, 1, 5, 5, 1), (1, 1, 0, 1, 0)) == pytest.approx(area)
+    assert text("auprc", (5, 1, 5, 5, 1), (1, 1, 0, 1, 0), ties="together") == pytest.approx(area)
     # a constant map has the single point (1, 3/5)
-    assert text("auprc", (7, 7, 7, 7, 7), (1, 1, 0, 1, 0)) == pytest.approx((1 + 3 / 5) / 2)
+    assert text("auprc", (7, 7, 7, 7, 7), (1, 1, 0, 1, 0), ties="together") == pytest.approx((1 + 3 / 5) / 2)
+
+
+def test_a_constant_map_has_the_auprc_of_a_random_map_unless_ties_pass_together():
+    marks = torch.arange(200) % 5 == 0
+    flat, noise = torch.zeros(1, 200), torch.rand(400, 200, generator=torch.Generator().manual_seed(0))
+    chance = score("auprc", noise, marks.expand(400, -1)).area.mean().item()
+    found = score("auprc", flat, marks[None], draws=400)
+    assert found.area.item() == pytest.approx(chance, abs=4 * found.error.item() + 0.005)
+    assert score("auprc", flat, marks[None], ties="together").area.item() == pytest.approx(0.6)
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), levels=st.sampled_from([1, 2, 5, 10**9]))
-def test_auprc_is_that_of_scikit_learn_with_and_without_ties(seed, levels):
+def test_auprc_with_ties_together_is_that_of_scikit_learn(seed, levels):
     maps, objects = drawn(seed, levels)
-    found = score("auprc", maps, objects)
+    found = score("auprc", maps, objects, ties="together")
     for area, values, marks in zip(found.area.tolist(), maps, objects, strict=True):
         precision, recall, _ = precision_recall_curve(marks.numpy(), values.numpy())
         assert area == pytest.approx(auc(recall, precision), abs=1e-12)
@@ -119,12 +128,13 @@ TIED = torch.tensor([[3.0, 1, 1, 2, 1, 1, 1]])
 MARKS = torch.tensor([[True, True, False, False, True, True, False]])
 
 
-@pytest.mark.parametrize("name", ["token_f1", "iou_f1"])
+@pytest.mark.parametrize("name", NAMES)
 def test_tied_tokens_count_as_on_average_over_all_their_orders(name):
     orders = torch.cat(list(every_order(TIED)))
-    exact = score(name, orders, MARKS.expand(len(orders), -1), share=0.6).area
-    found = score(name, TIED.double(), MARKS, share=0.6, **({"draws": 4000} if name == "iou_f1" else {}))
-    error = found.error.item() if name == "iou_f1" else 1e-7
+    share = {} if name == "auprc" else {"share": 0.6}
+    exact = score(name, orders, MARKS.expand(len(orders), -1), **share).area
+    found = score(name, TIED.double(), MARKS, **share, **({} if name == "token_f1" else {"draws": 4000}))
+    error = 1e-7 if name == "token_f1" else found.error.item()
     assert exact.std() > 0.05 and found.area.item() == pytest.approx(exact.mean().item(), abs=4 * error)
     assert found.tied.item() == pytest.approx(5 / 7)
 
@@ -143,7 +153,7 @@ def test_a_map_of_the_rationale_is_perfect(name):
     _, objects = drawn(3, 2)
     for maps, marks in zip(objects.double(), objects, strict=True):
         share = {} if name == "auprc" else {"share": marks.double().mean().item()}
-        assert score(name, maps[None], marks[None], **share).area.item() == 1
+        assert score(name, maps[None], marks[None], **share).area.item() == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -55,7 +55,8 @@ def drawn_grids(images: Tensor, count: int, cells: int, keep: float, seed: Seed,
     def shifted(side: int, part: str) -> tuple[Tensor, Tensor]:
         along = min(cells, side)
         cell = -(-side // along)
-        enlarged = interpolation(along, (along + 1) * cell, edge, images) if along < side else torch.eye(side).to(images)
+        whole = height == 1 and cell == 1  # tokens: there is nothing between two of them
+        enlarged = torch.eye(side).to(images) if whole else interpolation(along, (along + 1) * cell, edge, images)
         if design == "stratified":
             order = source(part)
             shifts = torch.cat([torch.randperm(cell, generator=order) for _ in range(-(-draws // cell))])[:draws]

@@ -12,7 +12,7 @@ from saliency_lib.core.streams import Indices
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.localisation import checked_objects, ranked
 from saliency_lib.evaluation.perturbation import standard_error
-from saliency_lib.evaluation.ranking import DRAWS, mean_of_tied, random_ranks
+from saliency_lib.evaluation.ranking import DRAWS, Ties, mean_of_tied, random_ranks, ranks
 from saliency_lib.evaluation.table import METRICS
 
 
@@ -123,35 +123,55 @@ def iou_f1(
 
 @METRICS.register(lower_is_better=False, paper="DeYoung et al. 2020")
 def auprc(
-    model: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, objects: Tensor | None = None
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: Tensor | None = None,
+    *,
+    objects: Tensor | None = None,
+    ties: Ties = "random",
+    draws: Draws = DRAWS,
+    seed: Seed = 0,
+    indices: Indices = None,
 ) -> Curve:
     """Compute the area under the precision-recall curve of the map as a score of the tokens of the human rationale.
 
-    The curve has one point per distinct value of the map, the precision and the recall of the tokens with at least this value,
-    and the end point of recall 0 and precision 1. The area is that of the trapezoid rule over the recall.
+    The curve has one point per number of tokens, the precision and the recall of the first ones in the order of the map, and the
+    end point of recall 0 and precision 1. The area is that of the trapezoid rule over the recall.
 
     Args:
         model, targets: not used.
         images, objects: as in token_f1.
-        maps: (B, H, W), for texts (B, 1, T). Tied tokens share a threshold, so their order does not matter.
+        maps: (B, H, W), for texts (B, 1, T).
+        ties: `random`: tied tokens are in random orders, over which the area is averaged; `index`: in raster order; `together`:
+            as in ERASER, all of them pass the threshold at once, so that the curve has one point per distinct value.
+        draws: how many random orders.
+        seed, indices: fix the order of the tied tokens of each text.
 
     Returns:
-        Curve of one point in (0, 1]; 1 if the tokens of the rationale have the largest values. Let s be the share of the tokens
-        that are in the rationale. A random map without ties has about s for long texts, but a constant map has (1 + s) / 2,
-        because the rule draws a line from its only point to the end point. Compare only maps with few ties.
+        Curve of one point in (0, 1]; 1 if the tokens of the rationale have the largest values. A random map has about the share s
+        of the tokens that are in the rationale, for long texts. `error` is the standard error from the order of tied tokens.
 
     Raises:
         ValueError: the objects are missing, do not fit, or are empty.
 
-    Source: as in token_f1; the released code calls scikit-learn's precision_recall_curve and auc. Differs: texts without a human
-    rationale are refused here, and counted there.
+    Source: as in token_f1; the released code calls scikit-learn's precision_recall_curve and auc. Differs: there, tied
+    tokens pass together, so that a constant map has (1 + s) / 2, on the line from its only point to the end point, and maps with
+    many ties beat maps with few. Texts without a human rationale are refused here, and counted there.
     """
     objects = checked_objects(objects, images, maps).flatten(1)
-    values, order = maps.flatten(1).sort(dim=1, descending=True)
-    found = objects.gather(1, order).cumsum(1)
-    places = torch.arange(found.shape[1], device=maps.device).expand_as(found)
-    follows = pad(values[:, 1:] == values[:, :-1], (0, 1))
-    last = places.masked_fill(follows, found.shape[1]).flip(1).cummin(1).values.flip(1)  # where each tie ends
-    found = found.gather(1, last).double()
-    precision, recall = pad(found / (last + 1), (1, 0), value=1), pad(found / objects.sum(1, keepdim=True), (1, 0))
-    return ranked(torch.trapezoid(precision, recall, dim=1), maps)
+    if ties == "random":
+        places = random_ranks(maps, draws, descending=True, seed=seed, indices=indices)
+    else:
+        places = ranks(maps, descending=True, together=False)[None]
+    found = torch.zeros_like(places).scatter_(2, places, objects.long().expand_as(places)).cumsum(2).double()
+    count = torch.arange(1, found.shape[2] + 1, device=maps.device).expand_as(found)
+    if ties == "together":
+        values = maps.flatten(1).sort(dim=1, descending=True).values
+        follows = pad(values[:, 1:] == values[:, :-1], (0, 1))
+        last = (count - 1).masked_fill(follows, found.shape[2]).flip(2).cummin(2).values.flip(2)  # where each tie ends
+        found, count = found.gather(2, last), last + 1
+    precision, recall = pad(found / count, (1, 0), value=1), pad(found / objects.sum(1, keepdim=True), (1, 0))
+    areas = torch.trapezoid(precision, recall, dim=2)
+    curve = ranked(areas.mean(0), maps)
+    return replace(curve, error=standard_error(areas).to(curve.area)) if ties == "random" else curve

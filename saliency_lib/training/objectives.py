@@ -130,12 +130,9 @@ def least_salient(
     with frozen(model), torch.enable_grad():
         in_chunks(slope_of, len(images), len(images))
     values = RANKINGS[ranking](torch.cat(slopes))
-    if text_model(model) is None:
-        least = values.argsort(dim=1, stable=True)[:, : int(fraction * values.shape[1])]
-        return torch.zeros_like(values, dtype=torch.bool).scatter_(1, least, True).view_as(images[:, :1])
-    real = real_tokens(images.detach())
+    real = torch.ones_like(values, dtype=torch.bool) if text_model(model) is None else real_tokens(images.detach())
     order = values.masked_fill(~real, math.inf).argsort(dim=1, stable=True)
-    few = torch.arange(order.shape[1], device=order.device) < (fraction * real.sum(1, keepdim=True)).int()
+    few = torch.arange(order.shape[1], device=order.device) < (fraction * real.sum(1, keepdim=True).double()).long()
     return torch.zeros_like(real).scatter_(1, order, few).view_as(images[:, :1])
 
 
