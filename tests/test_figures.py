@@ -165,6 +165,8 @@ FEWER = pd.DataFrame(
         for seed in (0, 2)
     ]
 )
+SENTENCE = ["the", "incomprehensibilities", "of", "this", "film", "were", "not", "lost", "on", "us", "."]
+FEW_NAMES = ("gradient", "guided path integrated gradients")
 LONG = {
     "correlations": lambda: figures.correlations(FEWER),
     "mean_curves": lambda: figures.mean_curves(
@@ -184,6 +186,7 @@ LONG = {
     ),
     "ratios": lambda: figures.ratios({"peer's processor time over ours (larger is better)": BENCHMARK}),
     "heatmap": lambda: figures.heatmap(pd.DataFrame(noise(len(METHODS), 3), index=[*METHODS], columns=TRAININGS), "mean rank"),
+    "highlighted": lambda: figures.highlighted(SENTENCE * 12, {name: noise(120) for name in FEW_NAMES}),
     "gallery": lambda: figures.gallery(noise(2, 3, 8, 8), {name: noise(2, 8, 8) for name in METHODS}, ["cat", "dog"]),
     "sample_quality": lambda: figures.sample_quality(
         {name: noise(10, 1, 8, 8) for name in TRAININGS},
@@ -228,3 +231,19 @@ def test_the_style_holds_whatever_the_readers_settings_are_and_leaves_them_alone
     (axes,) = figure.axes
     assert {label.get_fontsize() for label in axes.get_xticklabels() + axes.get_yticklabels()} == {8}
     assert {line.get_color() for line in axes.get_xgridlines()} == {"#dddddd"} and not axes.spines["top"].get_visible()
+
+
+def test_words_have_the_colour_of_their_value_and_those_that_people_marked_a_line():
+    values, marked = np.array([2.0, 0, -1]), np.array([True, False, True])
+    (axes,) = figures.highlighted(["good", "a", "bad"], {"occlusion": values}, marked).axes
+    (red, white, blue) = [patch.get_facecolor()[:3] for patch in axes.patches]
+    assert red[0] > red[2] + 0.2 and blue[2] > blue[0] + 0.1 and max(white) - min(white) < 0.02
+    assert [text.get_text() for text in axes.texts] == ["good", "a", "bad"] and len(axes.lines) == 2
+    page = figures.highlighted_html(["<b>", "a"], np.array([1.0, -1]), np.array([False, True]))
+    assert "&lt;b&gt;" in page and "<b>" not in page and page.count("underline") == 1 and 'title="-1"' in page
+
+
+def test_an_axis_says_which_side_is_better():
+    rows = {"gradient": {"standard": noise(20)}}
+    figure = figures.intervals_by_training({"up": rows, "down": rows}, smaller_is_better=["down"])
+    assert [axes.get_xlabel().split("; ")[1] for axes in figure.axes] == ["larger is better", "smaller is better"]
