@@ -260,6 +260,12 @@ def test_methods_of_texts_are_found_by_name_and_not_listed():
         sl.METHODS["attention"](network_for("gradient"), texts())
 
 
+def test_texts_are_shown_by_their_first_words():
+    part = sl.load("sentences", stop=2)
+    assert repr(part) == "Images(2 of 48 tokens, 2 classes, with masks)"
+    assert " ".join(part.texts[1].tokens[:12]) in part._repr_html_()
+
+
 # Training.
 
 

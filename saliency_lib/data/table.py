@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saliency_lib.core.previews import strip
+from saliency_lib.core.previews import strip, table
 from saliency_lib.core.registry import Entry, Registry
 
 TRAIN_AND_TEST = ("train", "test")
@@ -59,11 +59,14 @@ class Images:
         return len(self.images)
 
     def __repr__(self) -> str:
-        shape = " x ".join(map(str, self.images.shape[1:]))
+        shape = f"{self.images.shape[3]} tokens" if self.texts else " x ".join(map(str, self.images.shape[1:]))
         masks = ", with masks" if self.masks is not None else ""
         return f"Images({len(self)} of {shape}, {len(self.classes)} classes{masks})"
 
     def _repr_html_(self) -> str:
+        if self.texts:
+            beginnings = {str(row): " ".join(text.tokens[:12]) for row, text in enumerate(self.texts[:5])}
+            return table(repr(self), beginnings)
         return strip(repr(self), self.images)
 
     def words(self, labels: Tensor) -> list[str]:
