@@ -244,15 +244,16 @@ def test_documents_and_differing_queries_are_joined_by_the_separator(data):
     write_folder(data / "reviews", {"train": [both, swapped, row("c")]})
     part = load(size=20)
     assert [" ".join(text.tokens) for text in part.texts] == [
-        "the plot was good <separator> the plot was bad <separator> was it good",
-        "the plot was bad <separator> the plot was good <separator> is it good ?",
-        "the acting was good too <separator> is it good ?",
+        "was it good <separator> the plot was good <separator> the plot was bad",
+        "is it good ? <separator> the plot was bad <separator> the plot was good",
+        "is it good ? <separator> the acting was good too",
     ]
     places = [mask.nonzero()[:, 0].tolist() for mask in part.masks[:, 0]]
-    assert places == [[0, 1, 8], [3, 5, 6], []]
-    assert [row.index(2) for row in numbers(part)] == [4, 4, 5]
+    assert places == [[4, 5, 12], [8, 10, 11], []]
+    assert [row.index(2) for row in numbers(part)] == [3, 4, 4]
+    assert load(size=6).texts[0].tokens == ("was", "it", "good", "<separator>", "the", "plot")  # a cut keeps the query
     # the queries of the other splits count too, and these have one only
-    assert load("val").texts[0].tokens[4:] == ("<separator>", "is", "it", "good", "?")
+    assert load("val").texts[0].tokens[:5] == ("is", "it", "good", "?", "<separator>")
 
 
 def test_a_query_that_all_rows_share_is_left_out(reviews):

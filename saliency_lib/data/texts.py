@@ -191,7 +191,7 @@ class _Folder:
         return words
 
     def _document(self, row: Mapping[str, Any], *, joined: bool) -> Document:
-        """Return the documents of a row one after the other, then its query if the rows have different ones."""
+        """Return the query of a row if the rows have different ones, then its documents one after the other."""
         identifier, spans = _said(row, "annotation_id"), [span for group in row["evidences"] for span in group]
         names = row.get("docids") or list(dict.fromkeys(span["docid"] for span in spans)) or [identifier]
         if strange := sorted({span["docid"] for span in spans} - set(names)):
@@ -213,8 +213,8 @@ class _Folder:
             words += [*([SEPARATOR] if words else []), *own]
             marked += [*([False] if marked else []), *known]
         if joined:
-            query = [SEPARATOR, *_said(row, "query").lower().split()]
-            words, marked = words + query, marked + [False] * len(query)
+            query = [*_said(row, "query").lower().split(), SEPARATOR]  # first, so that a text that is too long keeps it
+            words, marked = query + words, [False] * len(query) + marked
         return Document(identifier, tuple(words), _said(row, "classification"), np.array(marked))
 
 
@@ -238,8 +238,8 @@ def is_eraser(folder: Path) -> bool:
 def eraser(name: str, folder: Path, *, last: bool = False) -> Callable[[str, bool], Split]:
     """Return the function that loads a split of a folder in ERASER's format.
 
-    A text is the row's documents, lower-cased, and its query if the queries differ, with SEPARATOR between them. Words that fewer
-    than two training texts have are UNKNOWN.
+    A text is the row's query if the queries differ, and its documents, lower-cased and with SEPARATOR between them. Words that
+    fewer than two training texts have are UNKNOWN.
 
     Args:
         last: whether the end of a text that is too long is read, and not its beginning.

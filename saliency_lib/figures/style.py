@@ -78,6 +78,7 @@ COLOURS = {
     "released": "#D55E00",
     "standard": "#555555",
     "saliency_guided": "#D55E00",
+    "saliency_guided_text": "#D55E00",
     "saliency_guided_absolute": "#0072B2",
     "softplus": "#555555",
     "score_matching": "#0072B2",
