@@ -37,7 +37,7 @@ def ready():
 @pytest.fixture
 def digits(ready):
     """The same, brought back to where it began."""
-    ready._uploaded = None
+    ready._own = None
     ready.dataset.value, ready.number.value, ready.methods.value, ready.opacity.value = "mnist5k", 0, METHOD, 70
     shown = ready.wait().shown
     shown.maps.clear()
@@ -469,3 +469,61 @@ def test_the_notebook_speaks_of_what_was_chosen_by_hand():
     guided = store.find(sl.Training(recipe="saliency_guided"))
     assert seen.pop(2) == ("areas", ["largest_values"])
     assert [artefacts for _, artefacts in seen] == [[guided]] * 3 and list(names["areas"]) == ["edges"]
+
+
+# Texts.
+
+
+@pytest.fixture(scope="module")
+def reading():
+    """An explorer of sentences, with a committed network."""
+    return Explorer(sl.Training("sentences", "text_cnn"), steps=7).wait()
+
+
+@pytest.fixture
+def texts(reading):
+    """The same, brought back to where it began."""
+    reading.dataset.value, reading.sentence.value, reading._own = "sentences", "", None
+    reading.number.value = 1
+    return reading.wait()
+
+
+def write(explorer, sentence):
+    explorer.sentence.value = sentence
+    return explorer.wait()
+
+
+def test_a_text_of_the_set_is_shown_by_its_words(texts):
+    part = sl.load("sentences", stop=1)
+    texts.number.value = 0
+    shown = texts.wait().shown
+    assert texts.problem.value == "" and shown.tokens == part.texts[0].tokens
+    maps = sl.METHODS["integrated_gradients"](sl.train(shown.training).model, part.images, shown.target)
+    torch.testing.assert_close(shown.maps["integrated_gradients"], maps[0, :, : len(shown.tokens)])
+    assert texts.upload.layout.display == texts.opacity.layout.display == "none" != texts.sentence.layout.display
+
+
+def test_a_sentence_of_the_readers_own_is_explained(texts):
+    shown = write(texts, "The film wasn't superb!").shown
+    assert shown.tokens == ("the", "film", "was", "n't", "superb", "!")
+    assert shown.image.flatten()[3] == 1 and shown.image.flatten()[4] > 2, "the vocabulary has superb and not n't"
+    assert set(shown.maps) == set(texts.methods.value) and "your sentence" in texts.words.value
+    texts.compute_deletion()
+    assert texts.wait().problem.value == "" and set(shown.curves) == set(shown.maps)
+    assert shown.where("integrated_gradients").split(", ")[0] in shown.tokens
+    texts.number.value = 3
+    assert texts.wait().shown.name == "sentences 3" and texts.sentence.value == ""
+
+
+@pytest.mark.parametrize(("sentence", "message"), [("zxq vbn", "knows none of the words zxq, vbn"), ("a " * 1001, "has 1,001")])
+def test_a_sentence_that_cannot_be_read_gives_a_message(texts, sentence, message):
+    write(texts, sentence)
+    assert message in texts.problem.value
+    assert write(texts, "the plot was dull .").problem.value == ""
+
+
+def test_an_image_after_a_text_has_the_methods_of_images(texts):
+    before = texts.methods.options
+    texts.dataset.value = "mnist5k"
+    assert "attention" in before and "attention" not in texts.wait().methods.options
+    assert texts.shown.tokens == () and texts.problem.value == "" and texts.upload.layout.display != "none"

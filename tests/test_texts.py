@@ -154,9 +154,10 @@ class Sums(torch.nn.Module):
 
 def five_tokens() -> tuple[torch.nn.Module, torch.Tensor]:
     """A network whose logit is the sum of what five words are worth: 3, 1, 0, 0 and -1."""
+    from saliency_lib.networks.embeddings import random_vectors
     from saliency_lib.networks.texts import TextModel
 
-    model = TextModel(Sums(), tuple(f"word {k}" for k in range(6)), "random").eval()
+    model = TextModel(Sums(), tuple(f"word {k}" for k in range(6)), random_vectors).eval()
     with torch.no_grad():
         model.embedding.weight.zero_()
         model.embedding.weight[1:, 0] = torch.tensor([3.0, 1, 1e-9, 1e-9, -1])

@@ -25,8 +25,8 @@ def method_of_texts(name: str) -> Method | None:
 
 
 @contextmanager
-def _attention_of(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the weights of each attention, in the order in which they are computed.
+def _attention_of(model: nn.Module, texts: int, steps: int) -> Iterator[list[Tensor]]:
+    """Collect the weights of each attention over the words of so many texts, in the order in which they are computed.
 
     Raises:
         ValueError: the model has no attention that says so by the attribute `is_attention`.
@@ -38,7 +38,12 @@ def _attention_of(model: nn.Module) -> Iterator[list[Tensor]]:
             "the model has no attention over words; take text_lstm or text_transformer, or give your module that returns the "
             "weights the attribute is_attention = True"
         )
-    hooks = [unit.register_forward_hook(lambda unit, inputs, weights: found.append(weights.detach())) for unit in units]
+
+    def keep(unit: nn.Module, inputs: tuple, weights: Tensor) -> None:
+        of_words = getattr(unit, "of_words", None)
+        found.append(of_words(weights.detach(), texts, steps) if of_words else weights.detach())
+
+    hooks = [unit.register_forward_hook(keep) for unit in units]
     try:
         yield found
     finally:
@@ -51,7 +56,7 @@ def _by_attention(model: nn.Module, images: Tensor, batch_size: int | None, read
     maps = images.new_zeros(len(images), *images.shape[2:])
 
     def add(start: int, stop: int) -> None:
-        with _attention_of(model) as found:
+        with _attention_of(model, stop - start, images.shape[3]) as found:
             model(images[start:stop])
         maps[start:stop, 0] = read(found)
 
@@ -73,7 +78,7 @@ def attention(model: nn.Module, images: Tensor, targets: Tensor | None = None, *
         images: (B, 1, 1, T) texts.
 
     Returns:
-        (B, 1, T), not negative, with the sum 1.
+        (B, 1, T), not negative, with the sum 1; in text_minilm less, by the attention to the tokens that are no words.
 
     Raises:
         ValueError: the model has no attention.

@@ -5,6 +5,7 @@ A text is an image of one channel, one row and T columns, which hold the numbers
 
 import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,6 +77,26 @@ def texts_split(
         }
 
     return Split(len(documents), tuple(classes), read, sources)
+
+
+def read_sentence(sentence: str, words: Sequence[str]) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Return the numbers (1, 1, 1, T) of a sentence's words, and the words, split and lower-cased as in ERASER's documents.
+
+    Args:
+        sentence: at most 1,000 words.
+        words: the vocabulary; a word that is not in it has the number of UNKNOWN.
+
+    Raises:
+        ValueError: the sentence is empty or too long, or no word of it is in the vocabulary.
+    """
+    tokens = re.findall(r"n't|'(?:s|re|ve|m|ll|d)\b|\w+(?=n't)|\w+|[^\w\s]", sentence.lower().replace("\u2019", "'"))
+    if not tokens or len(tokens) > LENGTH:
+        raise ValueError(f"the sentence has {len(tokens):,} words; write from 1 to {LENGTH:,}")
+    number = {word: place for place, word in enumerate(words)}
+    numbers = [number.get(token, SPECIAL.index(UNKNOWN)) for token in tokens]
+    if max(numbers) < len(SPECIAL):
+        raise ValueError(f"the network knows none of the words {', '.join(tokens[:5])}; write others")
+    return torch.tensor(numbers, dtype=torch.float32)[None, None, None], tuple(tokens)
 
 
 # Folders in ERASER's format.

@@ -59,7 +59,7 @@ def highlighted(words: Sequence[str], maps: Mapping[str, np.ndarray], marked: np
                 color=colour,
                 linewidth=0,
             )
-            axes.text(column, line, word, family="monospace", fontsize=8.6, va="center_baseline")
+            axes.text(column, line, word, family="monospace", fontsize=8.6, va="center_baseline", parse_math=False)
             if marked is not None and marked[place]:
                 axes.plot([column, column + len(word)], [line + 0.42] * 2, color=INK, linewidth=1.4)
     return figure

@@ -1,9 +1,9 @@
 """Networks: each maps pixels in [0, 1], time series or texts to logits. Importing this fills MODELS."""
 
-from saliency_lib.networks import convolutional, efficientnet, fast, recurrent, residual, texts
+from saliency_lib.networks import convolutional, efficientnet, fast, minilm, recurrent, residual, texts
 from saliency_lib.networks.table import MODELS, Model
 
-__all__ = ["MODELS", "Model", "convolutional", "efficientnet", "fast", "recurrent", "residual", "texts"]
+__all__ = ["MODELS", "Model", "convolutional", "efficientnet", "fast", "minilm", "recurrent", "residual", "texts"]
 
 
 @MODELS.more

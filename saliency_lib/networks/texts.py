@@ -1,10 +1,11 @@
-"""Networks of texts: a CNN, a bidirectional LSTM with attention, and a Transformer encoder, over vectors of words."""
+"""Networks of texts: a CNN, a bidirectional LSTM with attention, and a small Transformer encoder, over vectors of words."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,18 +27,23 @@ class TextModel(nn.Module):
     Args:
         network: maps vectors (B, E, 1, T) and which of them belong to the text, (B, T) bool, to logits.
         words: the vocabulary; the first word is the padding, whose vector is and stays 0.
-        embedding: the first vectors of the words, `glove` or `random`; training changes them.
+        first_vectors: gives the words' vectors (n, E), which training changes.
         dropped: share of the words that training leaves out, at random in each step.
     """
 
     takes_series = True  # so any values, not only those in [0, 1]
 
-    def __init__(self, network: nn.Module, words: tuple[str, ...], embedding: str, dropped: float = 0.0):
+    def __init__(
+        self,
+        network: nn.Module,
+        words: tuple[str, ...],
+        first_vectors: Callable[[Sequence[str]], np.ndarray],
+        dropped: float = 0.0,
+    ):
         super().__init__()
-        self.embedding = nn.Embedding(len(words), WIDTH, padding_idx=0)
-        with torch.no_grad():
-            self.embedding.weight.copy_(torch.from_numpy(EMBEDDINGS[embedding](words)))
-            self.embedding.weight[0] = 0
+        vectors = torch.from_numpy(first_vectors(words))
+        vectors[0] = 0
+        self.embedding = nn.Embedding(*vectors.shape, padding_idx=0, _weight=vectors)
         self.network, self.dropout, self.is_whole = network, nn.Dropout(dropped), False
 
     def embed(self, texts: Tensor) -> Tensor:
@@ -63,8 +69,9 @@ class TextModel(nn.Module):
     def forward(self, texts: Tensor) -> Tensor:
         """Return the logits (B, K) of texts (B, 1, 1, T) or of their vectors (B, E, 1, T) or (B, T, E)."""
         vectors = vectors_of(self, texts)
-        if vectors.shape[1] != WIDTH or vectors.shape[2] != 1:
-            raise ValueError(f"the model needs numbers (B, 1, 1, T) or vectors (B, {WIDTH}, 1, T), got {tuple(texts.shape)}")
+        width = self.embedding.embedding_dim
+        if vectors.shape[1] != width or vectors.shape[2] != 1:
+            raise ValueError(f"the model needs numbers (B, 1, 1, T) or vectors (B, {width}, 1, T), got {tuple(texts.shape)}")
         real = vectors.new_ones(len(vectors), vectors.shape[3], dtype=torch.bool) if self.is_whole else real_tokens(vectors)
         return self.network(vectors * self.dropout(torch.ones_like(vectors[:, :1])) if self.training else vectors, real)
 
@@ -90,6 +97,10 @@ class Attention(nn.Module):
     """A softmax over tokens, whose weights the method `attention` reads: scores (B, ..., T) and which tokens exist (B, T)."""
 
     is_attention = True
+
+    def of_words(self, weights: Tensor, texts: int, steps: int) -> Tensor:
+        """Return the weights of the words of so many texts and so many steps, (B, ..., T), from what `forward` has returned."""
+        return weights
 
     def forward(self, scores: Tensor, real: Tensor) -> Tensor:
         """Return the weights (B, ..., T), 0 beyond the text's end."""
@@ -119,7 +130,7 @@ class Bidirectional(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer of a Transformer encoder, normalised first."""
+    """One layer of a Transformer encoder, normalised first, whose heads differ in how far they see."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -132,7 +143,10 @@ class Block(nn.Module):
         """Return features (B, T, width)."""
         parts = self.mixed(self.before(features)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = parts
-        weights = self.attention(query @ key.mT / math.sqrt(query.shape[-1]), real)
+        places = torch.arange(real.shape[1]).to(features)
+        slopes = 2.0 ** -torch.arange(self.heads).to(features)
+        distances = slopes[:, None, None] * (places[:, None] - places).abs()
+        weights = self.attention(query @ key.mT / math.sqrt(query.shape[-1]) - distances, real)
         features = features + self.dropout(self.after((weights @ value).transpose(1, 2).flatten(2)))
         return features + self.dropout(self.feed(features))
 
@@ -148,10 +162,7 @@ class Encoder(nn.Module):
 
     def forward(self, vectors: Tensor, real: Tensor) -> Tensor:
         """Return the logits (B, K) of vectors (B, E, 1, T)."""
-        features = self.enter(vectors[:, :, 0].transpose(1, 2)) * math.sqrt(self.enter.out_features)
-        steps, width = features.shape[1:]
-        angles = torch.arange(steps).to(features)[:, None] * 10000 ** (-torch.arange(0, width, 2).to(features) / width)
-        features = self.dropout(features + torch.stack([angles.sin(), angles.cos()], 2).flatten(1))
+        features = self.dropout(self.enter(vectors[:, :, 0].mT))
         for layer in self.layers:
             features = layer(features, real)
         inside = real[..., None].to(features)
@@ -178,7 +189,7 @@ def text_cnn(
 
     Source: Kim 2014. Differs: sizes, and means where it has maxima, with which it memorises the 1,600 reviews of Movies.
     """
-    return TextModel(Convolutions(classes, width), words, embedding, dropped)
+    return TextModel(Convolutions(classes, width), words, EMBEDDINGS[embedding], dropped)
 
 
 @MODELS.register(channels=(1,), texts=True)
@@ -196,7 +207,7 @@ def text_lstm(
 
     Source: Ismail, Corrada Bravo, Feizi 2021 have a bidirectional LSTM; Bahdanau, Cho, Bengio 2015 for the attention.
     """
-    return TextModel(Bidirectional(classes, hidden), words, embedding, dropped)
+    return TextModel(Bidirectional(classes, hidden), words, EMBEDDINGS[embedding], dropped)
 
 
 @MODELS.register(channels=(1,), texts=True)
@@ -213,8 +224,10 @@ def text_transformer(
 ) -> TextModel:
     """Build a Transformer encoder of texts with four heads, whose mean over the text is classified; options as in text_cnn.
 
-    Source: Vaswani et al. 2017. Differs: normalisation comes first.
+    Source: Vaswani et al. 2017. Differs: normalisation comes first, and instead of positions the scores of attention have biases
+    that grow with the distance of two words (Press, Smith, Lewis 2022, here in both directions), without which it does not learn
+    `sentences`.
     """
     if width % 4:
         raise ValueError(f"width of text_transformer must be a multiple of 4, the number of its heads, got {width!r}")
-    return TextModel(Encoder(classes, width, layers), words, embedding, dropped)
+    return TextModel(Encoder(classes, width, layers), words, EMBEDDINGS[embedding], dropped)

@@ -13,6 +13,7 @@ from saliency_lib.artefacts.specs import Training
 from saliency_lib.artefacts.trainings import predicts
 from saliency_lib.data.pictures import seen
 from saliency_lib.data.table import DATASETS
+from saliency_lib.data.texts import is_eraser
 from saliency_lib.networks.table import MODELS, Preparation
 
 LARGEST_FILE = 8 * 2**20  # bytes; Jupyter's connection takes about 10 MB in one message
@@ -20,9 +21,11 @@ MOST_PIXELS = 40_000_000
 
 
 def data_sets() -> list[str]:
-    """Return the data sets of images: the embedded ones first, then the table's, and the folders of class folders in data/."""
+    """Return the data sets of images and texts: the embedded ones first, then the table's, and the folders in data/."""
     folders = sorted(paths.DATA.iterdir()) if paths.DATA.is_dir() else []
-    own = [folder.name for folder in folders if (folder / "test").is_dir() and not folder.name.startswith(".")]
+    own = [
+        folder.name for folder in folders if ((folder / "test").is_dir() or is_eraser(folder)) and not folder.name.startswith(".")
+    ]
     images = [name for name in DATASETS if not name.startswith("series_")]
     return list(dict.fromkeys(("photos", "mnist5k", *sorted((*images, *own)))))
 

@@ -28,6 +28,9 @@ QUICK: dict[str, dict] = {  # options that are cheaper than a method's own defau
     "sidu_grids": {"masks": 200},
     "lime": {"samples": 200},
 }
+OF_TEXTS: dict[str, dict] = {
+    name: {"reduction": "norm"} for name in ("gradient", "smoothgrad")
+}  # a sum over a vector says little
 
 
 @dataclass
@@ -35,14 +38,15 @@ class Shown:
     """What the explorer shows.
 
     Args:
-        name: of the picture.
-        image: (1, C, H, W) in [0, 1].
+        name: of the picture or the text.
+        image: (1, C, H, W) in [0, 1], or the numbers (1, 1, 1, T) of a text's words.
         training: the network.
         words: the classes that the network finds likeliest, by class index, the likeliest first.
         probabilities: of these classes.
         target: the class that is explained.
+        tokens: the words of a text; empty for an image.
         maps: per method (H, W), not rescaled.
-        curves: per method the shares of the pixels removed so far, and the probability of the target at each.
+        curves: per method the shares of the pixels or words removed so far, and the probability of the target at each.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Shown:
     words: dict[int, str]
     probabilities: dict[int, float]
     target: int
+    tokens: tuple[str, ...] = ()
     maps: dict[str, Tensor] = field(default_factory=dict)
     curves: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
 
@@ -63,6 +68,10 @@ class Shown:
         """Return the area under a method's curve, by the trapezoid rule."""
         fractions, values = self.curves[method]
         return float(np.trapezoid(values, fractions))
+
+    def where(self, method: str) -> str:
+        """Say where the largest values of a method's map are: in which ninth of the picture, or on which words."""
+        return strongest(self.maps[method], self.tokens) if self.tokens else whereabouts(self.maps[method])
 
     def reached(self, method: str) -> float | None:
         """Return the share of the pixels that a method's curve has removed so far; None if it has no point."""
@@ -102,9 +111,10 @@ class State:
         """Load a network, or train it."""
         self._model, self.training = pipeline.train(training).model, training
 
-    def look_at(self, name: str, image: Tensor) -> bool:
-        """Predict the classes of a picture (1, C, H, W) and return True, unless it is the one that is shown already."""
-        if self._shown and self._shown.training == self.training and torch.equal(self._shown.image, image):
+    def look_at(self, name: str, image: Tensor, tokens: tuple[str, ...] = ()) -> bool:
+        """Predict the classes of a picture (1, C, H, W) or of a text's words, and return True, unless it is shown already."""
+        same = self._shown and (self._shown.training, self._shown.tokens) == (self.training, tokens)
+        if self._shown and same and torch.equal(self._shown.image, image):
             self._shown.name = name
             return False
         if self.training is None:
@@ -114,7 +124,7 @@ class State:
         best = shares.argsort(descending=True, stable=True)[:TOP].tolist()
         classes = classes_of(self.training.dataset)
         words, probabilities = {i: classes[i] for i in best}, {i: float(shares[i]) for i in best}
-        self._shown = Shown(name, image, self.training, words, probabilities, best[0])
+        self._shown = Shown(name, image, self.training, words, probabilities, best[0], tokens)
         return True
 
     def choose(self, target: int) -> None:
@@ -125,7 +135,7 @@ class State:
     def explain(self, method: str, number: int) -> None:
         """Compute the map of a method; `number` is the image's number in its data set."""
         options = METHODS.taken(method, {"seed": self.seed, "indices": torch.tensor([number])})
-        options |= self.options.get(method, {})
+        options |= (OF_TEXTS.get(method, {}) if self.shown.tokens else {}) | self.options.get(method, {})
         image, target = self.shown.image.to(pipeline.device()), torch.tensor([self.shown.target])
         self.shown.maps[method] = METHODS[method](self._model, image, target, **options)[0].cpu()
 
@@ -150,6 +160,13 @@ class State:
                 before = shown.curves[name]
                 shown.curves[name] = (before[0] + curve.fractions.tolist(), before[1] + values)
         yield done, len(fractions)
+
+
+def strongest(values: Tensor, tokens: Sequence[str], most: int = 3) -> str:
+    """Say which words have the largest values in a map (1, T)."""
+    if values.min() == values.max():
+        return "no word, it is constant"
+    return ", ".join(tokens[place] for place in values[0].argsort(descending=True, stable=True)[:most].tolist())
 
 
 def whereabouts(values: Tensor) -> str:

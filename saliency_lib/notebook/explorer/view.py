@@ -1,25 +1,25 @@
 """The explorer's widgets, and what they show in pictures and in words."""
 
-import base64
 import html
-import io
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
-import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from saliency_lib.artefacts.inputs import load, preparation_of
+from saliency_lib.artefacts.inputs import load, preparation_of, vocabulary_of
 from saliency_lib.artefacts.specs import Training
+from saliency_lib.attribution.attention import TEXT_METHODS
 from saliency_lib.attribution.table import METHODS
-from saliency_lib.figures.maps import draw_image, draw_map
-from saliency_lib.figures.style import add_axes, colour, display_name, line_style, shorten, styled
+from saliency_lib.data.table import DATASETS
+from saliency_lib.data.texts import read_sentence
+from saliency_lib.figures.style import display_name
 from saliency_lib.notebook.explorer.choices import data_sets, decode, fit, label, networks
-from saliency_lib.notebook.explorer.state import Shown, State, whereabouts
+from saliency_lib.notebook.explorer.drawing import draw_curves, draw_maps, picture
+from saliency_lib.notebook.explorer.state import Shown, State
 from saliency_lib.notebook.explorer.worker import Worker
 
 # JupyterLab takes arrow keys and Enter for its own commands, also in a list of ours, unless the element in focus says not to.
@@ -27,47 +27,8 @@ from saliency_lib.notebook.explorer.worker import Worker
 OWN_KEYS = """<style onload="this.closest('.saliency-explorer').addEventListener('focusin', ({target}) => {
 target.setAttribute('data-lm-suppress-shortcuts', 'true');
 if (target.matches('.noUi-handle')) target.setAttribute('aria-label', 'Opacity (%)'); });"></style>"""
+FOR_TEXTS = ("integrated_gradients", "occlusion", "lime", "random")
 ALERT = "background: #fdecea; color: #8a1f11; border-left: 4px solid #8a1f11; padding: 6px 10px; line-height: 1.35"
-
-
-@styled
-def draw_maps(shown: Shown, methods: Sequence[str], opacity: float, columns: int = 4, side: float = 1.76) -> Figure:
-    """Draw the picture and its maps, on the grey picture with an opacity in [0, 1]; panels are `side` inches wide."""
-    image, (word, share) = shown.image[0].numpy(), shown.says
-    figure = Figure(figsize=(side * columns, (side + 0.45) * -(-(len(methods) + 1) // columns)))
-    first, *others = add_axes(figure, len(methods) + 1, columns)
-    draw_image(first, image)
-    title = f"{shorten(shown.name, 28)}\n{shorten(word, 20)} {share:.0%}"
-    first.set_title(title, fontsize=9)
-    for axes, method in zip(others, methods, strict=True):
-        draw_map(axes, shown.maps[method].numpy(), image=image, opacity=opacity)
-        axes.set_title(display_name(method), fontsize=9)
-    return figure
-
-
-@styled
-def draw_curves(shown: Shown, methods: Sequence[str]) -> Figure:
-    """Draw the deletion curves as far as they were computed."""
-    figure = Figure(figsize=(7.05, 2.7))
-    (axes,) = add_axes(figure, 1, 1)
-    for method in methods:
-        fractions, values = shown.curves[method]
-        name = f"{display_name(method)} {shown.area(method):.3f}"
-        axes.plot(100 * np.asarray(fractions), values, label=name, color=colour(method), linestyle=line_style(method))
-    axes.set(xlim=(0, 100), ylim=(0, 1), xlabel="pixels removed (% of the image)")
-    axes.set_ylabel(f"probability of {shorten(shown.says[0], 20)}")
-    axes.grid(axis="y")
-    figure.legend(title="method, area", loc="outside right upper")
-    return figure
-
-
-def picture(figure: Figure, alt: str) -> str:
-    """Return a figure as HTML that carries its own words; ipywidgets' Image has no place for them."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100)
-    code = base64.b64encode(png.getvalue()).decode()
-    style = "max-width: 100%; height: auto"
-    return f'<img src="data:image/png;base64,{code}" alt="{html.escape(alt, quote=True)}" style="{style}">'
 
 
 def said(error: Exception) -> str:
@@ -104,7 +65,8 @@ class Explorer:
         self.state = State(options, steps, seed)
         for name in methods:
             METHODS.check_options(name, self.state.options.get(name, {}))
-        self._uploaded: tuple[str, Image.Image] | None = None
+        self._methods = {False: tuple(methods), True: FOR_TEXTS}  # that are chosen first, of images and of texts
+        self._own: tuple[str, Image.Image | str] | None = None
         self._choices: dict[str, Training] = {}
         self._drawing = threading.RLock()
         self._worker = Worker(self._failed, lambda: self._busy("Stopped."))
@@ -120,6 +82,8 @@ class Explorer:
         self.dataset = widgets.Dropdown(options=names, value=self._first.dataset, description="Data set", **same)
         self.number = widgets.BoundedIntText(value=image, min=0, max=10**7, description="Test image", **same)
         self.upload = widgets.FileUpload(accept=".png,.jpg,.jpeg", description="Upload a PNG or JPEG", layout=wide)
+        words = "your own words, then Enter"
+        self.sentence = widgets.Text(description="Sentence", placeholder=words, continuous_update=False, **same)
         self.network = widgets.Dropdown(description="Network", **same)
         self.target = widgets.Dropdown(description="Class", **same)
         self.methods = widgets.SelectMultiple(options=list(METHODS), value=tuple(methods), rows=9, description="Methods", **same)
@@ -128,7 +92,7 @@ class Explorer:
         self.stop = widgets.Button(description="Stop", layout={"flex": "0 1 90px"})
         self.progress = widgets.IntProgress(max=self.state.steps + 1, description="Progress", **same)
         self.activity, self.problem, self.words, self.maps, self.curves = (widgets.HTML() for _ in range(5))
-        controls = [self.dataset, self.number, self.upload, self.network, self.target, self.methods, self.opacity]
+        controls = [self.dataset, self.number, self.upload, self.sentence, self.network, self.target, self.methods, self.opacity]
         controls += [widgets.HBox([self.delete, self.stop]), self.progress, self.activity, self.problem]
         controls += [widgets.HTML(OWN_KEYS)]
         left = widgets.VBox(controls, layout={"flex": "1 1 300px", "max_width": "420px", "padding": "0 12px 0 0"})
@@ -142,6 +106,7 @@ class Explorer:
         for widget in (self.network, self.target, self.methods):
             widget.observe(self._changed, "value")
         self.upload.observe(self._receive, "value")
+        self.sentence.observe(self._receive_sentence, "value")
         self.opacity.observe(self._draw_maps, "value")
         self.delete.on_click(lambda button: self.compute_deletion())
         self.stop.on_click(lambda button: self._worker.stop())
@@ -157,8 +122,13 @@ class Explorer:
             self.refresh()
 
     def _from_data_set(self, change: Mapping) -> None:
-        self._uploaded = None
+        self._own, self.sentence.value = None, ""
         self._changed(change)
+
+    def _receive_sentence(self, change: Mapping) -> None:
+        if change["new"].strip():
+            self._own = ("your sentence", change["new"])
+            self.refresh()
 
     def _receive(self, change: Mapping) -> None:
         if not change["new"]:
@@ -166,7 +136,7 @@ class Explorer:
         file = change["new"][0]
         self.upload.value = ()  # so that the same file can be chosen again
         try:
-            self._uploaded = (str(file["name"]), decode(bytes(file["content"])))
+            self._own = (str(file["name"]), decode(bytes(file["content"])))
         except ValueError as error:
             self._tell(said(error))
         else:
@@ -197,7 +167,7 @@ class Explorer:
     @property
     def by_hand(self) -> bool:
         """Whether what is shown was chosen in the widgets, so that the explorer's arguments alone do not lead to it."""
-        first = self.shown.training == self._first and not self._uploaded and self.shown.target == next(iter(self.shown.words))
+        first = self.shown.training == self._first and not self._own and self.shown.target == next(iter(self.shown.words))
         return not first or self._choice() != self._began
 
     def _choice(self) -> tuple:
@@ -253,16 +223,30 @@ class Explorer:
             self._choices = choices
             self.network.options = list(choices)
             self.network.value = next(iter(choices))
+            self._offer(DATASETS[dataset].texts)
         return self._choices[self.network.value]
 
-    def _chosen_image(self, training: Training) -> tuple[str, Tensor]:
+    def _offer(self, texts: bool) -> None:
+        """Show the widgets and the methods that images or texts need."""
+        for widget, is_needed in ((self.upload, not texts), (self.opacity, not texts), (self.sentence, texts)):
+            widget.layout.display = "" if is_needed else "none"
+        names = (*METHODS, *TEXT_METHODS) if texts else tuple(METHODS)
+        if self.methods.options != names:
+            self.methods.options, self.methods.value = names, self._methods[texts]
+
+    def _chosen_image(self, training: Training) -> tuple[str, Tensor, tuple[str, ...]]:
         dataset, preparation = training.dataset, preparation_of(training, training.dataset)
-        if self._uploaded:
-            name, uploaded = self._uploaded
-            return name, fit(uploaded, dataset, preparation)
+        if self._own:
+            name, own = self._own
+            if isinstance(own, str):
+                return name, *read_sentence(own, vocabulary_of(dataset))
+            return name, fit(own, dataset, preparation), ()
         number = self.number.value
         found = load(dataset, "test", number, number + 1, preparation=preparation)
-        return found.names[0] if found.names else f"{dataset} {number}", found.images
+        name = f"{dataset} {found.names[0] if found.texts and found.names else number}"
+        if found.texts:
+            return name, found.images[..., : len(found.texts[0].tokens)], found.texts[0].tokens
+        return found.names[0] if found.names else name, found.images, ()
 
     # What is seen and said.
 
@@ -305,10 +289,11 @@ class Explorer:
 
     def _say(self) -> None:
         shown, (word, share) = self.shown, self.shown.says
-        maps = [f"{display_name(name)} {whereabouts(shown.maps[name])}" for name in self._drawn()]
+        maps = [f"{display_name(name)} {shown.where(name)}" for name in self._drawn()]
+        where = "Words with the largest values" if shown.tokens else "Where most of the largest tenth of each map is"
         lines = [
             f"{shown.name}: {label(shown.training)} says {word} with {share:.1%}.",
-            f"Where most of the largest tenth of each map is: {', '.join(maps) or 'no map yet'}.",
+            f"{where}: {'; '.join(maps) or 'no map yet'}.",
             f"Deletion: {self._curves_in_words()}.",
         ]
         self.words.value = f'<p role="status">{"<br>".join(map(html.escape, lines))}</p>'
