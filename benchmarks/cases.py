@@ -129,6 +129,7 @@ CURVES_WORDS = "cnn, 56 px: 6 maps of one image, 225 points"
 LARGE_CURVES_WORDS = "ResNet-18, 224 px: 2 maps of one image, 29 points"
 RISE_500 = {"model": "resnet18", "side": 224, "masks": 500}
 RISE_TINY = SMALL | {"masks": 20}
+TEXTS_WORDS = "text_cnn, 32 texts of 5 to 500 words"
 NARROW = {"batch": 32, "width": 32}
 OPENVINO = {"engine": "openvino"}
 OCCLUSION = {"side": 224, "window": 56, "stride": 28}
@@ -225,6 +226,10 @@ _ALL = [
     _efficiency("insertion", "2 maps, 29 points", kernels.curve, {"name": "insertion", "side": 224, "maps": 2, "steps": 28},
                 {"name": "insertion", "side": 32, "maps": 2, "steps": 2}),
     *_steps("saliency_guided", "sgt_cnn, 128 digits", {"batch": 128}, {"batch": 4}),
+    _speed("step_texts", f"a training step, {TEXTS_WORDS}", "our definition, text by text", steps.texts,
+           {"batch": 32, "words": 500}, {"batch": 3, "words": 9}, 1.0),
+    Case("efficiency_step_texts", "efficiency", f"a training step, {TEXTS_WORDS}", "the bare passes", steps.texts,
+         {"batch": 32, "words": 500, "bare": True}, {"batch": 3, "words": 9, "bare": True}),
     *[
         case
         for objective in ("score_matching", "anti_score_matching", "gradient_norm")

@@ -20,6 +20,8 @@ RELEASED: dict[str, tuple[dict, Objective]] = {  # our options, and the procedur
     "gradient_norm": ({"weight": 1e-3}, procedures.gradient_norm_loss),
 }
 
+FINITE = Agreement("gradients that are not finite", lambda a, b: float((~torch.isfinite(a + b)).sum()), 0, 0)
+
 
 def _scene(objective: str, batch: int, width: int) -> tuple[nn.Module, Tensor, Tensor]:
     """Return the network of the objective's paper in training mode, images and labels: digits for SGT, photographs for RG."""
@@ -51,14 +53,21 @@ def _step(model: nn.Module, loss: Callable[[], Tensor], only: bool = False) -> W
     return run
 
 
+def _guided_passes(model: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
+    """Return the passes of a guided step: the gradient with respect to pixels or vectors of words, and two predictions."""
+
+    def run() -> Tensor:
+        vectors = model.embed(inputs) if hasattr(model, "embed") else inputs
+        with frozen(model):
+            given = vectors.detach().requires_grad_()
+            torch.autograd.grad(model(given).sum(), given)
+        return model(vectors).sum() + model(vectors).sum()
+
+    return run
+
+
 def _passes(objective: str, model: nn.Module, pixels: Tensor) -> Callable[[], Tensor]:
     """Return a function that computes a sum whose backward pass takes the passes that the objective needs at least."""
-
-    def guided() -> Tensor:
-        with frozen(model):
-            inputs = pixels.detach().requires_grad_()
-            torch.autograd.grad(model(inputs).sum(), inputs)
-        return model(pixels).sum() + model(pixels).sum()
 
     def curved(probes: int, twice: bool) -> Tensor:
         inputs = pixels.detach().requires_grad_(twice)
@@ -67,7 +76,7 @@ def _passes(objective: str, model: nn.Module, pixels: Tensor) -> Callable[[], Te
         return logits.sum() + slope + sum(model(pixels).sum() for _ in range(probes))
 
     return {
-        "saliency_guided": guided,
+        "saliency_guided": _guided_passes(model, pixels),
         "score_matching": lambda: curved(1, True),
         "anti_score_matching": lambda: curved(1, False),
         "gradient_norm": lambda: curved(0, True),
@@ -89,9 +98,28 @@ def released(objective: str, batch: int, width: int = 64) -> Race:
 def standard(objective: str, batch: int, width: int = 64) -> Race:
     """Build the race of a step against one with cross-entropy alone, whose gradients have the same shape."""
     model, pixels, labels = _scene(objective, batch, width)
-    sound = Agreement("gradients that are not finite", lambda a, b: float((~torch.isfinite(a + b)).sum()), 0, 0)
     return Race(
         _step(model, lambda: sl.OBJECTIVES[objective](model, pixels, labels), only=True),
         _step(model, lambda: F.cross_entropy(model(pixels), labels)),
-        sound,
+        FINITE,
+    )
+
+
+def texts(batch: int, words: int, bare: bool = False) -> Race:
+    """Build the race of a guided step on texts of 5 words to `words` words, against the plain procedure or the bare passes."""
+    known = tuple(f"word {number}" for number in range(500))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = sl.MODELS["text_cnn"](words=known).to(device()).train()
+        numbers = torch.randint(1, len(known), (batch, 1, 1, words)).float()
+        for row, length in enumerate(torch.linspace(5, words, batch).int().tolist()):
+            numbers[row, ..., length:] = 0
+    numbers, labels = numbers.to(device()), torch.arange(batch, device=device()) % 2
+    options = {"slope": "times_input", "ranking": "absolute", "fill": "previous"}
+    ours = _step(model, lambda: sl.OBJECTIVES["saliency_guided"](model, numbers, labels, **options), only=True)
+    passes = _step(model, _guided_passes(model, numbers), only=True)
+    if bare:
+        return Race(ours, passes, FINITE)
+    return Race(
+        ours, _step(model, lambda: procedures.saliency_guided_text_loss(model, numbers, labels)), difference(2e-3), passes
     )

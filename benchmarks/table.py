@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.cases import Case
+from benchmarks.cases import CASES, Case
 from benchmarks.measure import Clock, Race, Unavailable, interleaved, peak, ratio
 from saliency_lib import paths
 from saliency_lib.artefacts import store, tables
@@ -107,6 +107,6 @@ def write(table: pd.DataFrame, file: Path = CSV, command: str = "make bench", *,
         origin = json.loads(file.with_suffix(".json").read_text())
         origin["measured later"] = [*origin.get("measured later", []), later]
         new = table.set_index("case")
-        order = [*kept.index, *new.index.difference(kept.index, sort=False)]
-        table = pd.concat([kept.drop(new.index, errors="ignore"), new]).loc[order].reset_index()
+        both = pd.concat([kept.drop(new.index, errors="ignore"), new])
+        table = both.loc[[name for name in CASES if name in both.index]].reset_index()
     tables.keep(file, table, origin, float_format="%.4g")

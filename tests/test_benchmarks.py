@@ -197,10 +197,11 @@ def test_a_table_changed_by_hand_is_refused(tmp_path, monkeypatch):
 def test_rows_measured_later_take_their_place_and_the_origin_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     file = tmp_path / "data" / "measured" / "mine.csv"
+    monkeypatch.setattr(table, "CASES", dict.fromkeys("acb"))
     table.write(pd.DataFrame({"case": ["a", "b"], "ratio": [2.0, 3.0], "note": [None, "x"]}), file, "all")
     table.write(pd.DataFrame({"case": ["c", "a"], "ratio": [5.0, 4.0], "note": [None, None]}), file, "some", some=True)
     found, origin = sl.notebook.measured("mine")
-    assert found["case"].tolist() == ["a", "b", "c"] and found["ratio"].tolist() == [4.0, 3.0, 5.0]
+    assert found["case"].tolist() == ["a", "c", "b"] and found["ratio"].tolist() == [4.0, 5.0, 3.0], "in the order of the cases"
     assert origin["command"] == "all"
     assert [(later["command"], later["cases"]) for later in origin["measured later"]] == [("some", ["c", "a"])]
 

@@ -8,8 +8,8 @@ import transformers
 import saliency_lib as sl
 from saliency_lib.networks import minilm
 
-WORDS = ("<padding>", "<unknown>", "<separator>", "the", "film", "was", "not", "unwatchable", "good", ",", "and", "i", "saw", "it")
 TEXT = ("the", "film", "was", "not", "good", ",", "and", "i", "saw", "it")  # each word is one piece
+WORDS = ("<padding>", "<unknown>", "<separator>", "unwatchable", *TEXT)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ class TextModel(nn.Module):
         super().__init__()
         vectors = torch.from_numpy(first_vectors(words))
         vectors[0] = 0
-        self.embedding = nn.Embedding(*vectors.shape, padding_idx=0, _weight=vectors)
+        self.embedding = nn.Embedding.from_pretrained(vectors, freeze=False, padding_idx=0)
         self.network, self.dropout, self.is_whole = network, nn.Dropout(dropped), False
 
     def embed(self, texts: Tensor) -> Tensor:

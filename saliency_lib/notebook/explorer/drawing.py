@@ -22,8 +22,8 @@ def draw_maps(shown: Shown, methods: Sequence[str], opacity: float, columns: int
     """
     image, (word, share) = shown.image[0].numpy(), shown.says
     if shown.tokens:
-        first = {f"{shown.name}: {word} {share:.0%}": np.zeros(len(shown.tokens))}
-        return highlighted(shown.tokens, first | {display_name(method): shown.maps[method][0].numpy() for method in methods})
+        text = {f"{shown.name}: {word} {share:.0%}": np.zeros(len(shown.tokens))}
+        return highlighted(shown.tokens, text | {display_name(method): shown.maps[method][0].numpy() for method in methods})
     figure = Figure(figsize=(side * columns, (side + 0.45) * -(-(len(methods) + 1) // columns)))
     first, *others = add_axes(figure, len(methods) + 1, columns)
     draw_image(first, image)

@@ -13,6 +13,7 @@ from saliency_lib.artefacts.specs import Training
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, logits_of
 from saliency_lib.core.checks import positive
+from saliency_lib.core.texts import of_texts
 from saliency_lib.evaluation.deletion import PRESETS
 from saliency_lib.evaluation.perturbation import even_fractions, perturbation_curve
 
@@ -135,7 +136,8 @@ class State:
     def explain(self, method: str, number: int) -> None:
         """Compute the map of a method; `number` is the image's number in its data set."""
         options = METHODS.taken(method, {"seed": self.seed, "indices": torch.tensor([number])})
-        options |= (OF_TEXTS.get(method, {}) if self.shown.tokens else {}) | self.options.get(method, {})
+        options |= OF_TEXTS.get(method, {}) if self.shown.tokens else {}
+        options |= self.options.get(method, {})
         image, target = self.shown.image.to(pipeline.device()), torch.tensor([self.shown.target])
         self.shown.maps[method] = METHODS[method](self._model, image, target, **options)[0].cpu()
 
@@ -154,7 +156,7 @@ class State:
             yield done, len(fractions)
             left = len(fractions) - done
             some = fractions[done : done + (left if left <= AT_ONCE + 1 else AT_ONCE)]  # a curve has at least two points
-            curve = perturbation_curve(self._model, images, maps, targets, fractions=some, fill=fill)
+            curve = of_texts(perturbation_curve)(self._model, images, maps, targets, fractions=some, fill=fill)
             done += len(some)
             for name, values in zip(methods, curve.values.tolist(), strict=True):
                 before = shown.curves[name]
