@@ -22,6 +22,7 @@ from saliency_lib.core.files import replace_file
 from saliency_lib.core.locks import Stream
 from saliency_lib.data.table import DATASETS, Dataset, Images
 from saliency_lib.networks.heads import with_head
+from saliency_lib.networks.references import check_classes
 from saliency_lib.networks.table import MODELS, Preparation
 
 MEASURED = 1000  # test images, at most, on which published weights are measured
@@ -191,13 +192,22 @@ def new_model(spec: Training, begun: nn.Module | None = None) -> nn.Module:
     build = functools.partial(MODELS[spec.model], channels=DATASETS[spec.dataset].shape[0], **options)
     with Stream(spec.seed).drawn():
         if not settings["start"] and not settings["head"]:
-            return build(classes=classes, pretrained=spec.recipe == "pretrained")
+            model = build(classes=classes, pretrained=spec.recipe == "pretrained")
+            if spec.recipe == "pretrained" and MODELS[spec.model].predicts == "any":
+                _check_classes(model, spec)
+            return model
         published = settings["start"] is not None
         known = MODELS[spec.model].known
         model = begun or (new_model(spec.start) if spec.start else build(classes=known, pretrained=published))
         if settings["head"] == "kept":
             return model
         return with_head(model, classes, settings["head"] or "linear")
+
+
+def _check_classes(model: nn.Module, spec: Training) -> None:
+    own, shape = preparation_of(spec, spec.dataset), DATASETS[spec.dataset].shape
+    side = own.side if own else shape[1]
+    check_classes(model, (shape[0], side, side), len(classes_of(spec.dataset)), spec.model)
 
 
 def predict(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

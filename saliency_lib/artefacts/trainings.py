@@ -1,5 +1,6 @@
 """The specification of a trained model."""
 
+import re
 from dataclasses import field
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from saliency_lib.training.table import OBJECTIVES
 def predicts(model: str, dataset: str) -> bool:
     """Return whether a model has published weights and they predict the classes of a data set."""
     known = MODELS[model].predicts
-    fits = DATASETS[dataset].imagenet if known == "imagenet" else dataset == known
+    fits = known == "any" or (DATASETS[dataset].imagenet if known == "imagenet" else dataset == known)
     return MODELS[model].weights is not None and fits
 
 
@@ -166,10 +167,12 @@ class Training(Spec):
         code = own_code(
             DATASETS[self.dataset], MODELS[self.model], *[OBJECTIVES[name] for name in [said.get("objective")] if name]
         )
-        return {"settings": said} | ({"preparation": unusual} if unusual else {}) | code
+        content = {"weights": MODELS[self.model].content} if MODELS[self.model].content else {}
+        return {"settings": said} | ({"preparation": unusual} if unusual else {}) | content | code
 
     @property
     def slug(self) -> str:
         """Return data set, model, recipe, start, scale and seed."""
         begun = f"-from-{self.start.dataset}-{self.start.recipe}" if self.start else ""
-        return f"{self.dataset}-{self.model}-{self.recipe}{begun}-{self.scale}-seed{self.seed}"
+        model = re.sub(r"[^\w.,=+-]+", "_", self.model)  # a reference has slashes and colons
+        return f"{self.dataset}-{model}-{self.recipe}{begun}-{self.scale}-seed{self.seed}"

@@ -8,5 +8,8 @@ from saliency_lib.attribution import cam
 from saliency_lib.attribution import occlusion, rise, sidu, lime
 from saliency_lib.attribution import controls
 from saliency_lib.attribution.attention import TEXT_METHODS
+from saliency_lib.core.plugins import welcome
 
 __all__ = ["METHODS", "TEXT_METHODS", "Method"]
+
+welcome("methods", METHODS)

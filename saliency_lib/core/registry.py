@@ -104,9 +104,9 @@ class Registry(Mapping[str, E], Generic[E]):
         self._entries[name] = self.entry(function, name, **facts)
         return self._entries[name].function
 
-    def entry(self, function: Callable, name: str, **facts: Any) -> E:
-        """Return the entry of a function without entering it."""
-        return self._entry(self._entry.adapt(function, name, **facts), name, written=function, **facts)
+    def entry(self, function: Callable, name: str, *, written: Callable | None = None, **facts: Any) -> E:
+        """Return the entry of a function without entering it; `written` is what it was made from, if that is another function."""
+        return self._entry(self._entry.adapt(function, name, **facts), name, written=written or function, **facts)
 
     def fallback(self, function: Callable[[str], E | None]) -> Callable[[str], E | None]:
         """Decorate a function that supplies an entry, or None, for a name that is not in the table."""
@@ -137,6 +137,10 @@ class Registry(Mapping[str, E], Generic[E]):
         if entry is None:
             raise no_such(self.kind, name, self._entries)
         return entry
+
+    def has(self, name: str) -> bool:
+        """Return whether a name has been registered, without looking for more."""
+        return name in self._entries
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries or name in self._whole

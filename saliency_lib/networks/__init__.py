@@ -1,11 +1,15 @@
 """Networks: each maps pixels in [0, 1], time series or texts to logits. Importing this fills MODELS."""
 
-from saliency_lib.networks import convolutional, efficientnet, fast, minilm, recurrent, residual, texts
+from saliency_lib.core.plugins import welcome
+from saliency_lib.networks import convolutional, efficientnet, fast, minilm, recurrent, references, residual, texts
 from saliency_lib.networks.table import MODELS, Model
 
-__all__ = ["MODELS", "Model", "convolutional", "efficientnet", "fast", "minilm", "recurrent", "residual", "texts"]
+__all__ = ["MODELS", "Model", "convolutional", "efficientnet", "fast", "minilm", "recurrent", "references", "residual", "texts"]
 
 
 @MODELS.more
 def _torchvision() -> None:
     from saliency_lib.networks import pretrained  # noqa: F401, here, since importing torchvision takes seconds
+
+
+welcome("models", MODELS)

@@ -50,9 +50,11 @@ class Model(Entry):
         weights: the origin of its pretrained weights; None if there are none.
         channels: the numbers of channels it can be built for, the default last.
         preparation: how pictures are prepared for its pretrained weights; None means as each data set does it.
-        predicts: the data set whose classes its pretrained weights predict; `imagenet` stands for all with ImageNet's classes.
+        predicts: the data set whose classes its pretrained weights predict; `imagenet` stands for all with ImageNet's classes,
+            and `any` for whichever it is used with.
         known: the number of these classes.
         texts: whether it takes texts, and has an option `words` for their vocabulary.
+        content: the SHA-256 of weights that neither the name nor the code tells; else empty.
     """
 
     weights: str | None = None
@@ -61,6 +63,7 @@ class Model(Entry):
     predicts: str = "imagenet"
     known: int = 1000
     texts: bool = False
+    content: str = ""
 
     @classmethod
     def adapt(cls, function: Callable[..., nn.Module], name: str, **facts: Any) -> Callable[..., nn.Module]:
