@@ -36,6 +36,8 @@ from .attribution.gradients import gradient_maps as gradient_maps
 from .attribution.integrated import completeness_error as completeness_error
 from .attribution.layers import find_layer as find_layer
 from .attribution.rules import guided as guided
+from .comparison import Evaluation as Evaluation
+from .comparison import evaluate as evaluate
 from .data import DATASETS as DATASETS
 from .data import Images as Images
 from .data import Split as Split
@@ -50,6 +52,7 @@ from .evaluation.ranking import tied as tied
 from .evaluation.sanity import rank_correlation as rank_correlation
 from .networks import MODELS as MODELS
 from .networks.engines import optimise as optimise
+from .networks.pixels import PixelModel as PixelModel
 from .networks.wrappers import LogProbabilities as LogProbabilities
 from .networks.wrappers import Shifted as Shifted
 from .training import OBJECTIVES as OBJECTIVES

@@ -13,16 +13,6 @@ from saliency_lib.attribution import METHODS
 from saliency_lib.evaluation import METRICS
 from saliency_lib.networks import MODELS
 
-FEW = {
-    "masks": 8,
-    "samples": 8,
-    "steps": 4,
-    "classes": 3,
-    "window": 8,
-    "stride": 8,
-    "cells": 3,
-    "grid": 3,
-}  # cheap values of options
 SIDE, BATCH = 32, 3
 
 
@@ -37,9 +27,7 @@ def _images() -> Tensor:
 
 
 def _options(table: Any, name: str, **given: Any) -> dict[str, Any]:
-    known = table.options(name)
-    few = {option: value for option, value in FEW.items() if option in known and isinstance(known[option].default, int)}
-    return few | table.taken(name, given)
+    return table.cheap(name) | table.taken(name, given)
 
 
 def _maps(name: str, images: Tensor, rows: list[int], model: nn.Module | None = None) -> Tensor:

@@ -24,7 +24,9 @@ MAY_IMPORT = {  # which packages a package may use besides itself
     "statistics": {"core"},
     "figures": {"statistics", "core"},
     "notebook": {"artefacts", "core", "figures", "paths", "statistics", *KERNELS},
+    "command": {"artefacts", "comparison", "core", "data", "figures", "networks"},
     "contract": {"core", *KERNELS},
+    "comparison": {"core", "figures", "statistics", *KERNELS},
     "__init__": set(),
     "__main__": {"artefacts", "paths"},
 }

@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar, overload
 
 from saliency_lib.core.options import check_options, no_such
 
+FEW = {"masks": 8, "samples": 8, "steps": 4, "classes": 3, "window": 8, "stride": 8, "cells": 3, "grid": 3}  # options of a trial
+
 
 @dataclass(frozen=True, eq=False)
 class Entry:
@@ -175,6 +177,11 @@ class Registry(Mapping[str, E], Generic[E]):
     def defaults(self, name: str) -> dict[str, Any]:
         """Return the default values of an entry's options, by name."""
         return {key: value.default for key, value in self.options(name).items()}
+
+    def cheap(self, name: str) -> dict[str, Any]:
+        """Return values of an entry's options that make it fast, for a trial."""
+        known = self.defaults(name)
+        return {option: value for option, value in FEW.items() if option in known and type(known[option]) in (int, type(None))}
 
     def taken(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the given options that an entry takes."""
