@@ -1,0 +1,107 @@
+"""The command saliency: what it writes, and what it says of wrong input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import saliency_lib as sl
+from saliency_lib import command, paths
+
+MODEL = "file:mine.safetensors?arch=cnn&classes=3"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A network of three classes, two pictures and the names of the classes."""
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    for name in ("data", "pictures/more"):
+        (tmp_path / name).mkdir(parents=True)
+    torch.manual_seed(2)
+    save_file(sl.MODELS["cnn"](3, 3).state_dict(), tmp_path / "data" / "mine.safetensors")
+    random = np.random.default_rng(0)
+    for name in ("a <b>.png", "more/c.jpg"):
+        Image.fromarray(random.integers(0, 256, (50, 40, 3), dtype=np.uint8)).save(tmp_path / "pictures" / name)
+    (tmp_path / "classes.txt").write_text("cat & dog\nfish\nbird\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words):
+    return command.main([str(word) for word in words])
+
+
+def test_pictures_are_explained_and_measured(folder, capsys):
+    words = [
+        "measure",
+        MODEL,
+        "pictures",
+        "--classes",
+        "classes.txt",
+        "--side",
+        32,
+        "-m",
+        "gradient",
+        "occlusion",
+        "-o",
+        "new/out",
+    ]
+    assert run(*words, "--metrics", "deletion") == 0
+    out = folder / "new" / "out"
+    maps = load_file(out / "maps.safetensors")
+    assert set(maps) == {"gradient", "occlusion", "random"} and maps["gradient"].shape == (2, 32, 32)
+    scores = pd.read_csv(out / "scores.csv")
+    assert set(scores["method"]) == set(maps) and set(scores["metric"]) == {"deletion"}
+    assert len(list(out.glob("*.png"))) == 6 and "deletion" in capsys.readouterr().out
+    page = (out / "index.html").read_text()
+    assert "a &lt;b&gt;.png" in page and "<b>" not in page
+    for file in out.glob("*.png"):
+        assert np.asarray(Image.open(file)).std() > 1
+    assert [file.name for file in (folder / "new").iterdir()] == ["out"]
+
+
+def test_the_maps_are_those_of_the_picture_as_it_is_prepared(folder):
+    assert run("explain", MODEL, "pictures/more/c.jpg", "--classes", "classes.txt", "--side", 32, "-m", "gradient") == 0
+    picture = Image.open("pictures/more/c.jpg").convert("RGB")
+    pixels = command._read([folder / "pictures/more/c.jpg"], sl.MODELS["resnet18"].preparation.__class__(32, 37, "bilinear"))
+    assert pixels.shape == (1, 3, 32, 32) and picture.size == (40, 50)
+    model = sl.MODELS[MODEL](3, 3, True).eval()
+    torch.testing.assert_close(load_file("saliency/maps.safetensors")["gradient"], sl.METHODS["gradient"](model, pixels))
+    assert not list((folder / "saliency").glob("scores.csv"))
+
+
+def test_the_doctor_says_what_works_and_why_the_rest_does_not(folder, capsys):
+    assert run("doctor", MODEL, "--side", 32) == 0
+    said = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in said.splitlines() if line.split()[1:2] in (["works"], ["refused"])}
+    assert set(lines) == set(sl.METHODS) and "works" in lines["gradient"]
+    assert f"{sum('works' in line for line in lines.values())} of {len(sl.METHODS)} methods work" in said
+
+
+def test_the_tables_are_printed(capsys):
+    assert run("methods") == 0 and "integrated_gradients" in capsys.readouterr().out
+    assert run("metrics") == 0 and "deletion" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["explain", "resnetx", "pictures"], "model 'resnetx' is not known; did you mean"),
+        (["explain", "cnn", "pictures"], "cnn has no published weights for pictures; name your own by file:"),
+        (["explain", "text_cnn", "pictures"], "text_cnn has no published weights for pictures"),
+        (["explain", MODEL, "none"], "there is no picture or folder none"),
+        (["explain", MODEL, "data"], "there are no pictures in data"),
+        (["explain", MODEL, "pictures", "-m", "gradien"], "did you mean 'gradient'"),
+        (["explain", MODEL, "pictures", "-o", "pictures"], "pictures exists and is not empty"),
+        (["explain", MODEL, "classes.txt"], "classes.txt cannot be read as a picture"),
+        (["measure", MODEL, "pictures", "--side", "32", "--metrics", "deletoin"], "did you mean 'deletion'"),
+        (["explain", MODEL, "pictures", "--classes", "none.txt"], "none.txt"),
+    ],
+)
+def test_wrong_input_is_one_line_and_leaves_nothing(folder, capsys, words, message):
+    before = sorted(folder.rglob("*"))
+    assert run(*words) == 2
+    said = capsys.readouterr()
+    assert message in said.err and "Traceback" not in said.err and sorted(folder.rglob("*")) == before
