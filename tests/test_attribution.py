@@ -426,6 +426,25 @@ def test_gradcam_by_hand():
     torch.testing.assert_close(sl.METHODS["gradcam"](OneLayer(), images, torch.tensor([0]), layer="maps")[0], expected)
 
 
+@pytest.mark.parametrize(
+    ("weighting", "peer"),
+    [("mean", "GradCAM"), ("plus_plus", "GradCAMPlusPlus"), ("elementwise", "HiResCAM"), ("positive", "LayerCAM")],
+)
+def test_the_weightings_of_gradcam_are_those_of_pytorch_grad_cam(weighting, peer, relu_net, images):
+    pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam")
+    targets = torch.zeros(len(images), dtype=torch.long)
+    with torch.no_grad():
+        relu_net[9].weight.mul_(300)  # the peer adds 1e-6 to a denominator, which must not count
+    leaf = relu_net.eval()[:6](images).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(relu_net[6:](leaf)[:, 0].sum(), leaf)
+    features, gradient = leaf.detach().numpy(), gradient.numpy()
+    theirs = getattr(pytorch_grad_cam, peer)(relu_net, [relu_net[5]])
+    small = theirs.get_cam_image(images, relu_net[5], None, features, gradient, False)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(small)[:, None].relu(), images.shape[2:], mode="bilinear")[:, 0]
+    found = sl.METHODS["gradcam"](relu_net, images.detach(), targets, layer="5", weighting=weighting)
+    torch.testing.assert_close(found, expected.to(found), rtol=1e-3, atol=1e-5 * float(expected.max()))
+
+
 def test_gradcam_takes_a_module_or_a_name_and_lists_the_candidates(relu_net, images):
     by_name = sl.METHODS["gradcam"](relu_net, images, layer="5")
     torch.testing.assert_close(sl.METHODS["gradcam"](relu_net, images, layer=relu_net[5]), by_name)

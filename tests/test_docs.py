@@ -68,7 +68,7 @@ def test_the_readmes_code_runs(place):
     assert len(code.strip().splitlines()) <= 5
     found = {}
     exec(code, found)
-    assert found["maps"].shape == (2, 64, 64) and found["curve"].area.shape == (2,)
+    assert found["found"].maps["gradcam"].shape == (2, 64, 64) and len(found["found"].table) == 6
 
 
 def test_the_readmes_commands_exist():
