@@ -44,7 +44,7 @@ lint: env
 	ruff format --check .
 	mypy
 
-PYTEST = OMP_NUM_THREADS=1 pytest -n $(CORES) --dist worksteal
+PYTEST = SALIENCY_PLUGINS=none OMP_NUM_THREADS=1 pytest -n $(CORES) --dist worksteal
 check: lint  ## style, types and fast tests (under 2 minutes on 2 cores)
 	$(PYTEST) -m 'not slow and not browser and not killed and not slurm and not measured'
 

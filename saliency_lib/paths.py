@@ -22,6 +22,7 @@ NOTEBOOKS = ROOT / "notebooks"  # the numbered notebooks with their blessed outp
 PARAMS = _LIBRARY / "params" if _INSTALLED and CHECKOUT is None else ROOT / "params"  # recipes, flat parameter files, plans
 DATA = Path(os.environ.get("SALIENCY_DATA", ROOT / "data"))  # data sets and downloaded weights; never written by a run
 OUTPUTS = Path(os.environ.get("SALIENCY_OUTPUTS", ROOT / "outputs"))  # the store, executed notebooks, the report
+PLUGINS = Path(os.environ.get("SALIENCY_PLUGINS", ROOT / "plugins"))  # methods and more of one's own
 
 
 def inside(folder: Path, name: str) -> Path:

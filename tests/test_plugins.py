@@ -15,7 +15,7 @@ from saliency_lib.core.registry import Entry, Registry
 @pytest.fixture
 def table(monkeypatch, tmp_path):
     """A table of its own, in a project without plug-ins."""
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "PLUGINS", tmp_path / "plugins")
     monkeypatch.setattr(plugins, "_loaded", set())
     made = Registry("method", Entry)
     made.register(lambda model: 1, name="known")
@@ -91,7 +91,7 @@ RUN = """
 import sys, pytest
 from pathlib import Path
 from saliency_lib import paths
-paths.ROOT = Path(sys.argv[1])
+paths.PLUGINS = Path(sys.argv[1]) / "plugins"
 words = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--rootdir", sys.argv[1]]
 sys.exit(pytest.main([*words, "--pyargs", "saliency_lib.contract", "-k", "my_method or my_metric"]))
 """

@@ -72,8 +72,7 @@ def enter(group: str, table: Registry) -> None:
         ImportError: one cannot be imported; the message names it.
     """
     with _loading:
-        folder = paths.ROOT / "plugins"
-        for file in sorted(folder.glob("*.py")) if folder.is_dir() else ():
+        for file in sorted(paths.PLUGINS.glob("*.py")):
             if not file.name.startswith("_"):
                 _import_file(file)
         _import_package(group, table)
