@@ -2,6 +2,7 @@
 
 import argparse
 import html
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -42,7 +43,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status: 0, or 2 for wrong input, whose message is printed."""
     chosen = _parser().parse_args(words)
     try:
-        return _run(chosen)
+        status = _run(chosen)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader, for instance `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, TypeError, FileNotFoundError, FileExistsError, ModuleNotFoundError, ImportError) as error:
         print(f"saliency {chosen.kind}: {error}", file=sys.stderr)
         return 2

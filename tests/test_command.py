@@ -1,5 +1,8 @@
 """The command saliency: what it writes, and what it says of wrong input."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,6 +86,12 @@ def test_the_doctor_says_what_works_and_why_the_rest_does_not(folder, capsys):
 def test_the_tables_are_printed(capsys):
     assert run("methods") == 0 and "integrated_gradients" in capsys.readouterr().out
     assert run("metrics") == 0 and "deletion" in capsys.readouterr().out
+
+
+def test_a_reader_may_stop_early():
+    words = f"set -o pipefail; {sys.executable} -m saliency_lib.command metrics | head -1"
+    ended = subprocess.run(["bash", "-c", words], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "") and ended.stdout.endswith(" metrics\n")
 
 
 @pytest.mark.parametrize(
