@@ -9,7 +9,7 @@ help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 18
 
 # nothing is installed inside the conda environment of environment.yml
-env: $(if $(filter saliency-compendium,$(CONDA_DEFAULT_ENV)),,.venv/installed)  ## only the environment, in .venv/ (7.1 GB, a few minutes)
+env: $(if $(filter saliency-compendium,$(CONDA_DEFAULT_ENV)),,.venv/installed)  ## only the environment, in .venv/ (7.5 GB, a few minutes)
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ...")'
