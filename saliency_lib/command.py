@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 MODEL_HELP = "a name in MODELS, or a reference: timm:NAME, hf:FOLDER, file:WEIGHTS?arch=NAME, module:PACKAGE.MODULE:FUNCTION"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 USUAL = ("gradient", "integrated_gradients", "gradcam")
 
 
@@ -93,6 +92,8 @@ def _network(chosen: argparse.Namespace) -> tuple[Any, Any, list[str] | None]:
 
 
 def _files(given: Sequence[str]) -> list[Path]:
+    from saliency_lib.data.folders import SUFFIXES
+
     found: list[Path] = []
     for name in map(Path, given):
         if not name.exists():
@@ -110,7 +111,7 @@ def _read(files: Sequence[Path], preparation: Any) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     from saliency_lib.data.pictures import seen
-    from saliency_lib.data.splits import crop
+    from saliency_lib.data.splits import as_pixels, crop
 
     pixels = []
     for file in files:
@@ -123,7 +124,7 @@ def _read(files: Sequence[Path], preparation: Any) -> Any:
         fitted = crop(
             whole, preparation.side, border=border, interpolation=preparation.interpolation, stretched=preparation.stretched
         )
-        pixels.append(torch.from_numpy(np.array(fitted, np.float32) / 255).permute(2, 0, 1))
+        pixels.append(as_pixels(np.array(fitted)).permute(2, 0, 1))
     return torch.stack(pixels)
 
 
@@ -159,7 +160,6 @@ def _doctor(chosen: argparse.Namespace) -> int:
 
 def _pictures(chosen: argparse.Namespace) -> int:
     import saliency_lib as sl
-    from saliency_lib.comparison import explain_all
     from saliency_lib.core.batching import device_of, logits_of
 
     out = Path(chosen.out)
@@ -173,12 +173,10 @@ def _pictures(chosen: argparse.Namespace) -> int:
     shares = logits_of(model, images.to(device_of(model))).softmax(1).cpu()
     chances, targets = shares.max(1)
     words = [names[k] if names and k < len(names) else f"class {k}" for k in targets.tolist()]
-    table = None
-    if chosen.kind == "measure":
-        found = sl.evaluate(model, images, chosen.methods, chosen.metrics, targets=targets, seed=chosen.seed)
-        maps, table = found.maps, found.table
-    else:
-        maps = explain_all(model, images, chosen.methods, targets=targets, seed=chosen.seed)
+    measured = chosen.kind == "measure"
+    found = sl.evaluate(model, images, chosen.methods, chosen.metrics if measured else (), targets=targets, seed=chosen.seed)
+    table = found.table if measured else None
+    maps = found.maps if measured else {name: found.maps[name] for name in chosen.methods}
     _write(out, files, images, maps, [f"{word}, {share:.0%}" for word, share in zip(words, chances.tolist(), strict=True)], table)
     print(f"The maps of {len(files)} pictures by {len(maps)} methods are in {out}/; open {out / 'index.html'}")
     if table is not None:

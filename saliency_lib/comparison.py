@@ -69,7 +69,7 @@ def _methods(methods: Sequence[str] | Mapping[str, str | Explain]) -> dict[str, 
     return named if "random" in named else named | {"random": "random"}
 
 
-def _row(metric: str, areas: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def _rows(metric: str, areas: Mapping[str, np.ndarray]) -> pd.DataFrame:
     lower = METRICS[metric].lower_is_better
     rows = statistics.summary(areas, lower_is_better=lower)
     ranks = statistics.mean_ranks({metric: areas}, {metric: lower}).set_index("method")["rank"]
@@ -136,21 +136,20 @@ def evaluate(
             targets = logits_of(model, pixels).argmax(1)
     targets = as_targets(targets, pixels)
     shared = {"seed": seed, "indices": torch.arange(len(pixels))}
-    work = tqdm(total=len(named) * (1 + len(metrics)), disable=not progress, unit="step")
     maps: dict[str, Tensor] = {}
     areas: dict[str, dict[str, np.ndarray]] = {metric: {} for metric in metrics}
-    for name, method in named.items():
-        work.set_description(name)
-        explain = _explain(method, options.get(name, {}), seed)
-        maps[name] = explain(model, pixels, targets)
-        work.update()
-        for metric in metrics:
-            work.set_description(f"{metric} of {name}")
-            given = METRICS.taken(metric, shared | {"explain": explain}) | dict(options.get(metric, {}))
-            areas[metric][name] = METRICS[metric](model, pixels, maps[name], targets, **given).area.cpu().numpy()
-            work.update()
-    work.close()
-    table = pd.concat([_row(metric, rows) for metric, rows in areas.items()], ignore_index=True) if metrics else pd.DataFrame()
+    with tqdm(total=len(named) * (1 + len(metrics)), disable=not progress, unit="step") as bar:
+        for name, method in named.items():
+            bar.set_description(name)
+            explain = _explain(method, options.get(name, {}), seed)
+            maps[name] = explain(model, pixels, targets)
+            bar.update()
+            for metric in metrics:
+                bar.set_description(f"{metric} of {name}")
+                given = METRICS.taken(metric, shared | {"explain": explain}) | dict(options.get(metric, {}))
+                areas[metric][name] = METRICS[metric](model, pixels, maps[name], targets, **given).area.cpu().numpy()
+                bar.update()
+    table = pd.concat([_rows(metric, rows) for metric, rows in areas.items()], ignore_index=True) if metrics else pd.DataFrame()
     return Evaluation(pixels.cpu(), targets.cpu(), {name: value.cpu() for name, value in maps.items()}, areas, table)
 
 
@@ -164,15 +163,3 @@ def _explain(method: str | Explain, options: Mapping[str, Any], seed: int) -> Ex
         return METHODS[method](model, images, targets, **given)
 
     return explain
-
-
-def explain_all(
-    model: nn.Module, images: Tensor, methods: Sequence[str], *, targets: Tensor | None = None, seed: int = 0
-) -> dict[str, Tensor]:
-    """Return the maps (B, H, W) of several methods, on the CPU; a bar shows the time to go."""
-    pixels = check_images(images).to(device_of(model))
-    found = {}
-    for name in (bar := tqdm(methods, unit="method")):
-        bar.set_description(name)
-        found[name] = _explain(name, {}, seed)(model, pixels, targets).cpu()
-    return found

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import saliency_lib as sl
 from saliency_lib import command, paths
+from saliency_lib.networks.table import Preparation
 
 MODEL = "file:mine.safetensors?arch=cnn&classes=3"
 
@@ -68,7 +69,7 @@ def test_pictures_are_explained_and_measured(folder, capsys):
 def test_the_maps_are_those_of_the_picture_as_it_is_prepared(folder):
     assert run("explain", MODEL, "pictures/more/c.jpg", "--classes", "classes.txt", "--side", 32, "-m", "gradient") == 0
     picture = Image.open("pictures/more/c.jpg").convert("RGB")
-    pixels = command._read([folder / "pictures/more/c.jpg"], sl.MODELS["resnet18"].preparation.__class__(32, 37, "bilinear"))
+    pixels = command._read([folder / "pictures/more/c.jpg"], Preparation(32, 37))
     assert pixels.shape == (1, 3, 32, 32) and picture.size == (40, 50)
     model = sl.MODELS[MODEL](3, 3, True).eval()
     torch.testing.assert_close(load_file("saliency/maps.safetensors")["gradient"], sl.METHODS["gradient"](model, pixels))

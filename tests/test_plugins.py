@@ -19,7 +19,7 @@ def table(monkeypatch, tmp_path):
     monkeypatch.setattr(plugins, "_loaded", set())
     made = Registry("method", Entry)
     made.register(lambda model: 1, name="known")
-    plugins.welcome("methods", made)
+    plugins.accept_plugins(made)
     monkeypatch.setattr(plugins, "mine", made, raising=False)
     (tmp_path / "plugins").mkdir()
     yield made

@@ -1,5 +1,6 @@
 """Networks by reference: a file, a module, timm and Hugging Face give the network's own logits, and errors say what to do."""
 
+import hashlib
 import sys
 
 import numpy as np
@@ -12,6 +13,8 @@ from safetensors.torch import save_file
 
 import saliency_lib as sl
 from saliency_lib import paths
+from saliency_lib.data.splits import crop
+from saliency_lib.networks.table import Preparation
 
 OWN = '''
 """Networks as somebody else would write them."""
@@ -144,7 +147,7 @@ def test_other_weights_in_the_file_are_another_artefact(data):
         ("file:mine.safetensors?arch=cnn&sdt=1", ValueError, "'sdt' is not known; did you mean 'std'"),
         ("file:../mine.safetensors?arch=cnn", ValueError, "does not name something inside"),
         ("file:mine.pt?arch=cnn", ValueError, "must name a file of safetensors .* can run code"),
-        ("file:bad.safetensors?arch=cnn", ValueError, "cannot be read as safetensors"),
+        ("file:bad.safetensors?arch=cnn", ValueError, "is damaged, or no safetensors"),
         ("fil:mine.safetensors", ValueError, "kind of reference to a model 'fil' is not known; did you mean 'file'"),
         ("timm:resnet81", ValueError, "timm network 'resnet81' is not known; did you mean 'resnet"),
         ("hf:nobody/nothing", FileNotFoundError, "config.json of nobody/nothing is not in the local cache, .*`hf download"),
@@ -199,6 +202,7 @@ def test_a_network_of_timm_is_normalised_as_its_configuration_says(monkeypatch, 
     save_file(own.state_dict(), tmp_path / "model.safetensors")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: str(tmp_path / name))
     entry = sl.MODELS["timm:vit_tiny_patch16_224"]
+    assert entry.content == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     model = entry(1000, 3, True).eval()
     facts = timm.data.resolve_data_config({}, model=own)
     assert (entry.preparation.side, entry.preparation.resize) == (224, int(224 / facts["crop_pct"]))
@@ -235,7 +239,16 @@ def test_a_folder_of_hugging_face_gives_its_logits(data):
     model, pixels = entry(10, 3, True).eval(), torch.rand(2, 3, 32, 32)
     expected = own(pixel_values=(pixels - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / 0.5).logits
     torch.testing.assert_close(model(pixels), expected, rtol=1e-4, atol=1e-5)
-    assert entry.preparation.side == 32 and sl.MODELS["hf:mine"](4, 3)(pixels).shape == (2, 4)
+    assert entry.preparation == Preparation(32, 32, "bilinear", (0.1, 0.2, 0.3), (0.5,) * 3, stretched=True)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 60, 3), dtype=np.uint8))
+    read = torch.from_numpy(np.array(crop(picture, 32, 1.0, "bilinear", True))).permute(2, 0, 1)[None] / 255
+    theirs = own(**processor(picture, return_tensors="pt")).logits
+    torch.testing.assert_close(model(read), theirs, rtol=1e-3, atol=1e-3)
+    assert sl.MODELS["hf:mine"](4, 3)(pixels).shape == (2, 4)
+    file = data / "mine" / "preprocessor_config.json"
+    file.write_text(file.read_text().replace('"resample": 2', '"resample": 1'))
+    with pytest.raises(ValueError, match=r"has size .* and resample 1; it must"):
+        sl.MODELS["hf:mine"]
     (data / "mine" / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing in .*`save_pretrained`"):
         sl.MODELS["hf:mine"]

@@ -161,13 +161,14 @@ class Training(Spec):
         if {"objective", "options"} & set(self.changes):
             said |= in_full(OBJECTIVES, said["objective"], said["options"])
         own = MODELS[self.model].preparation
-        unusual = own.unusual if own and (self.recipe == "pretrained" or (said.get("start") and not self.start)) else {}
+        begins = self.recipe == "pretrained" or (said.get("start") and not self.start)  # from the model's own weights
+        unusual = own.unusual if own and begins else {}
         if self.recipe != "pretrained":
             unusual = {name: value for name, value in unusual.items() if name in ("mean", "std")}
         code = own_code(
             DATASETS[self.dataset], MODELS[self.model], *[OBJECTIVES[name] for name in [said.get("objective")] if name]
         )
-        content = {"weights": MODELS[self.model].content} if MODELS[self.model].content else {}
+        content = {"weights": MODELS[self.model].content} if begins and MODELS[self.model].content else {}
         return {"settings": said} | ({"preparation": unusual} if unusual else {}) | content | code
 
     @property

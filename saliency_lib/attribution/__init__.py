@@ -8,8 +8,8 @@ from saliency_lib.attribution import cam
 from saliency_lib.attribution import occlusion, rise, sidu, lime
 from saliency_lib.attribution import controls
 from saliency_lib.attribution.attention import TEXT_METHODS
-from saliency_lib.core.plugins import welcome
+from saliency_lib.core.plugins import accept_plugins
 
 __all__ = ["METHODS", "TEXT_METHODS", "Method"]
 
-welcome("methods", METHODS)
+accept_plugins(METHODS)

@@ -14,7 +14,7 @@ from pathlib import Path
 from saliency_lib import paths
 from saliency_lib.core.registry import Registry
 
-GROUPS = ("methods", "metrics", "objectives", "datasets", "models")  # saliency_compendium.<group>, of entry points
+GROUP = "saliency_compendium"  # of entry points: saliency_compendium.methods, .metrics, .objectives, .datasets, .models
 PACKAGE = "saliency_plugins"  # under which the files in plugins/ are imported
 _loading = threading.RLock()
 _loaded: set[str] = set()  # what has been imported, or is being imported
@@ -43,10 +43,10 @@ def _import_file(file: Path) -> None:
         ) from error
 
 
-def _import_package(group: str, table: Registry) -> None:
-    for point in entry_points(group=f"saliency_compendium.{group}"):
+def _import_packages(table: Registry) -> None:
+    for point in entry_points(group=f"{GROUP}.{table.kind}s"):
         package = point.dist.name if point.dist else point.value
-        key = f"{group} {point.name} {point.value}"
+        key = f"{table.kind} {point.name} {point.value}"
         if key in _loaded:
             continue
         _loaded.add(key)
@@ -65,7 +65,7 @@ def _import_package(group: str, table: Registry) -> None:
             )
 
 
-def enter(group: str, table: Registry) -> None:
+def _import_all(table: Registry) -> None:
     """Import the plug-ins that may have entries of a table: all files plugins/*.py, and packages that announce some.
 
     Raises:
@@ -75,9 +75,9 @@ def enter(group: str, table: Registry) -> None:
         for file in sorted(paths.PLUGINS.glob("*.py")):
             if not file.name.startswith("_"):
                 _import_file(file)
-        _import_package(group, table)
+        _import_packages(table)
 
 
-def welcome(group: str, table: Registry) -> None:
-    """Let a table take the entries of plug-ins."""
-    table.more(functools.partial(enter, group, table))
+def accept_plugins(table: Registry) -> None:
+    """Let a table look for a name that it does not have among the plug-ins."""
+    table.more(functools.partial(_import_all, table))

@@ -1,7 +1,7 @@
 """Data sets of images and of time series. Importing this fills DATASETS."""
 
 # ruff: noqa: I001  (the order of the imports is that of the table)
-from saliency_lib.core.plugins import welcome
+from saliency_lib.core.plugins import accept_plugins
 from saliency_lib.data.table import DATASETS, Dataset, Images, Split
 from saliency_lib.data import embedded, shapes, folders, downloads, series, texts, sentences
 
@@ -10,4 +10,4 @@ __all__ = [
     "shapes", "texts",
 ]  # fmt: skip
 
-welcome("datasets", DATASETS)
+accept_plugins(DATASETS)

@@ -7,8 +7,8 @@ from saliency_lib.evaluation import localisation, tokens
 from saliency_lib.evaluation import allegiance, masked_accuracy, pixel_perturbation
 from saliency_lib.evaluation import concentration, differences, information, rationales, regions, sensitivity, single_deletion
 from saliency_lib.evaluation import sanity
-from saliency_lib.core.plugins import welcome
+from saliency_lib.core.plugins import accept_plugins
 
 __all__ = ["METRICS", "Metric"]
 
-welcome("metrics", METRICS)
+accept_plugins(METRICS)

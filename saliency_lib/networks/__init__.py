@@ -1,6 +1,6 @@
 """Networks: each maps pixels in [0, 1], time series or texts to logits. Importing this fills MODELS."""
 
-from saliency_lib.core.plugins import welcome
+from saliency_lib.core.plugins import accept_plugins
 from saliency_lib.networks import convolutional, efficientnet, fast, minilm, recurrent, references, residual, texts
 from saliency_lib.networks.table import MODELS, Model
 
@@ -12,4 +12,4 @@ def _torchvision() -> None:
     from saliency_lib.networks import pretrained  # noqa: F401, here, since importing torchvision takes seconds
 
 
-welcome("models", MODELS)
+accept_plugins(MODELS)

@@ -40,6 +40,26 @@ def read_named(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{paths.relative(file)} is damaged ({error}); delete it and download or install it again") from error
 
 
+def values_sha256(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode() + state[key].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_safetensors(file: Path, remedy: str) -> dict[str, Tensor]:
+    """Read a file of safetensors.
+
+    Raises:
+        ValueError: it cannot be read; the message ends with the remedy.
+    """
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{paths.relative(file)} is damaged, or no safetensors ({error}); {remedy}") from error
+
+
 def stored(name: str, content: str, origin: str) -> dict[str, Tensor]:
     """Read data/weights/<name>.safetensors.
 
@@ -58,14 +78,8 @@ def stored(name: str, content: str, origin: str) -> dict[str, Tensor]:
             f"{place} is missing; convert the weights of the repository {origin} to that file, as data/README.md says, or "
             "train the network (recipe standard)"
         )
-    try:
-        state = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{place} is damaged ({error}); copy it again") from error
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        digest.update(key.encode() + state[key].flatten().view(torch.uint8).numpy().tobytes())
-    if not digest.hexdigest().startswith(content):
+    state = read_safetensors(file, "copy it again")
+    if not values_sha256(state).startswith(content):
         raise ValueError(
             f"{place} does not hold the weights of the repository {origin} (their digest is {content}); copy it again"
         )

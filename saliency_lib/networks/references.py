@@ -13,8 +13,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from saliency_lib import paths
@@ -23,8 +21,11 @@ from saliency_lib.core.locks import Stream
 from saliency_lib.core.optional import optional
 from saliency_lib.core.options import no_such
 from saliency_lib.networks.pixels import PixelModel, Resize, for_channels
+from saliency_lib.networks.published import read_safetensors, values_sha256
 from saliency_lib.networks.table import MODELS, Model, Preparation
 
+SAVE = "save the weights with `save_file(model.state_dict(), file)` of safetensors.torch"
+AGAIN = "delete it and get it again"
 ANY = "any"  # such weights predict the classes of any data set that has as many
 
 
@@ -38,25 +39,6 @@ def _sha256(file: Path) -> str:
 def _hashed(file: Path, *state: int) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _sha256_of(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of weights with their names."""
-    digest = hashlib.sha256()
-    for name, value in state.items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{paths.relative(file)} cannot be read as safetensors ({error}); save the weights with "
-            "`save_file(model.state_dict(), file)` of safetensors.torch"
-        ) from error
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -82,65 +64,71 @@ def _load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     target.load_state_dict(state, strict=False)
 
 
-def _wanted(reference: str, options: Mapping[str, str], known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
-    """Return the options of a reference as values."""
+def _numbers(text: str) -> tuple[float, ...]:
+    found = tuple(map(float, text.split(",")))
+    if len(found) not in (1, 3):
+        raise ValueError
+    return found
+
+
+PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {  # of the options of a file: what reads a value, and what it has to be
+    "arch": (str, "a name"),
+    "classes": (int, "a whole number"),
+    "mean": (_numbers, "one or three numbers with commas between them"),
+    "std": (_numbers, "one or three numbers with commas between them"),
+}
+
+
+def _values(reference: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options of a reference to a file as values."""
     found = {}
     for name, text in options.items():
-        if name not in known:
-            raise no_such(f"option of {reference!r}", name, known)
+        if name not in PARSERS:
+            raise no_such(f"option of {reference!r}", name, PARSERS)
+        parse, wanted = PARSERS[name]
         try:
-            found[name] = known[name](text)
+            found[name] = parse(text)
         except ValueError:
-            raise ValueError(f"{name} of {reference!r} must be {known[name].__doc__}, got {text!r}") from None
+            raise ValueError(f"{name} of {reference!r} must be {wanted}, got {text!r}") from None
     return found
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    """one or three numbers with commas between them"""  # noqa: D403, D415, part of an error message
-    found = tuple(float(part) for part in text.split(","))
-    if len(found) not in (1, 3):
-        raise ValueError(text)
-    return found
-
-
-def _whole(text: str) -> int:
-    """a whole number"""  # noqa: D401, D403, D415, part of an error message
-    return int(text)
-
-
-def _name(text: str) -> str:
-    """a name"""  # noqa: D401, D403, D415, part of an error message
-    return text
 
 
 # timm and Hugging Face: normalisation and size come from the network's own configuration.
 
 
-def _timm(reference: str, name: str, options: Mapping[str, str]) -> Model:
+def _timm(reference: str, name: str) -> Model:
     with optional("timm"):
         import timm
-    _wanted(reference, options, {})
     if name.partition(".")[0] not in timm.list_models():
         raise no_such("timm network", name, timm.list_models())
     facts: Any = timm.get_pretrained_cfg(name)
     side = (facts.input_size or (3, 224, 224))[-1]
+    whole, stretched = int(side / (facts.crop_pct or 1)), facts.crop_mode == "squash"
     preparation = Preparation(
-        side, int(side / (facts.crop_pct or 1)), facts.interpolation or "bicubic", tuple(facts.mean), tuple(facts.std)
+        side, whole, facts.interpolation or "bicubic", tuple(facts.mean), tuple(facts.std), stretched=stretched
     )
+    file = facts.hf_hub_filename or "model.safetensors"
 
     def build(classes: int = 10, channels: int = 3, pretrained: bool = False) -> PixelModel:
-        file = _cached(facts.hf_hub_id, facts.hf_hub_filename or "model.safetensors") if pretrained else None
-        head = 1000 if pretrained else classes
-        network = timm.create_model(name, pretrained=False, num_classes=head)
-        if file is not None:
-            _load(network, _read(file), str(facts.hf_hub_id))
+        network = timm.create_model(name, pretrained=False, num_classes=1000 if pretrained else classes)
+        if pretrained:
+            _load(network, read_safetensors(_cached(facts.hf_hub_id, file), AGAIN), str(facts.hf_hub_id))
         fixed = bool(facts.fixed_input_size)
         mean, std = for_channels(preparation.mean, preparation.std, channels)
         return PixelModel(network, mean, std, Resize(3, side if fixed else 1, fixed))
 
     origin = f"timm {facts.hf_hub_id}" if facts.hf_hub_id and facts.num_classes == 1000 else None
     build.__doc__ = f"Build timm's {name} for images of {side} pixels, normalised as its configuration says."
-    return MODELS.entry(build, reference, weights=origin, preparation=preparation)
+    there = _in_cache(facts.hf_hub_id, file) if origin else None
+    return MODELS.entry(build, reference, weights=origin, preparation=preparation, content=_sha256(there) if there else "")
+
+
+def _in_cache(repository: str, name: str) -> Path | None:
+    with optional("hf"):
+        import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(repository, name)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _cached(repository: str, name: str) -> Path:
@@ -149,15 +137,13 @@ def _cached(repository: str, name: str) -> Path:
     Raises:
         FileNotFoundError: it is not there.
     """
-    import huggingface_hub
-
-    found = huggingface_hub.try_to_load_from_cache(repository, name)
-    if not isinstance(found, str):
+    found = _in_cache(repository, name)
+    if found is None:
         raise FileNotFoundError(
             f"{name} of {repository} is not in the local cache, and nothing is downloaded here; run `hf download {repository} "
             f"{name}` first, or train the network from random weights (recipe standard)"
         )
-    return Path(found)
+    return found
 
 
 class _Logits(nn.Module):
@@ -172,10 +158,9 @@ class _Logits(nn.Module):
         return self.network(pixel_values=images).logits
 
 
-def _hugging_face(reference: str, name: str, options: Mapping[str, str]) -> Model:
+def _hugging_face(reference: str, name: str) -> Model:
     with optional("hf"):
         import transformers
-    _wanted(reference, options, {})
     own = paths.inside(paths.DATA, name)
     folder = own if own.is_dir() else _cached(name, "config.json").parent
     files = [folder / part for part in ("config.json", "preprocessor_config.json", "model.safetensors")]
@@ -188,10 +173,15 @@ def _hugging_face(reference: str, name: str, options: Mapping[str, str]) -> Mode
     facts = transformers.AutoImageProcessor.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, use_fast=False
     ).to_dict()
-    size = facts.get("crop_size") or facts.get("size") or {}
-    side = size.get("height") or size.get("shortest_edge") or 224
-    whole = (facts.get("size") or {}).get("shortest_edge") or side
-    preparation = Preparation(side, whole, "bicubic", tuple(facts["image_mean"]), tuple(facts["image_std"]))
+    whole, cropped = facts.get("size") or {}, facts.get("crop_size") if facts.get("do_center_crop") else None
+    longest = whole.get("shortest_edge") or whole.get("height")
+    side, way = (cropped or whole).get("height") or longest, {2: "bilinear", 3: "bicubic"}.get(facts.get("resample"))
+    if not (longest and side and way) or whole.get("width", longest) != longest:
+        raise ValueError(
+            f"{reference}: the image processor has size {whole}, crop_size {cropped} and resample {facts.get('resample')}; it "
+            "must resize pictures to a square or by the shorter side, bilinearly (2) or bicubically (3)"
+        )
+    preparation = Preparation(side, longest, way, tuple(facts["image_mean"]), tuple(facts["image_std"]), "height" in whole)
 
     def build(classes: int = 10, channels: int = 3, pretrained: bool = False) -> PixelModel:
         kind = transformers.AutoModelForImageClassification
@@ -213,13 +203,12 @@ def _hugging_face(reference: str, name: str, options: Mapping[str, str]) -> Mode
 
 
 def _file(reference: str, name: str, options: Mapping[str, str]) -> Model:
-    known = {"arch": _name, "classes": _whole, "mean": _numbers, "std": _numbers}
-    wanted = _wanted(reference, options, known)
+    wanted = _values(reference, options)
     file = paths.inside(paths.DATA, name)
     if file.suffix != ".safetensors":
         raise ValueError(
             f"{reference!r} must name a file of safetensors in {paths.relative(paths.DATA)}/, since other formats can run code "
-            "when they are read; convert yours with `save_file(model.state_dict(), file)` of safetensors.torch"
+            f"when they are read; {SAVE}"
         )
     if not file.is_file():
         raise FileNotFoundError(f"{paths.relative(file)} is missing; put the weights there")
@@ -230,7 +219,7 @@ def _file(reference: str, name: str, options: Mapping[str, str]) -> Model:
     def build(classes: int = 10, channels: int = 3, pretrained: bool = False) -> nn.Module:
         model = architecture(wanted.get("classes", classes) if pretrained else classes, channels)
         if pretrained:
-            _load(model, _read(file), paths.relative(file))
+            _load(model, read_safetensors(file, SAVE), paths.relative(file))
         if isinstance(model, PixelModel) and {"mean", "std"} & set(wanted):
             mean, std = (wanted.get(kind) or tuple(getattr(model.normalise, kind).flatten().tolist()) for kind in ("mean", "std"))
             model = PixelModel(model.network, mean, std, model.resize)
@@ -242,8 +231,7 @@ def _file(reference: str, name: str, options: Mapping[str, str]) -> Model:
     return MODELS.entry(build, reference, **facts)
 
 
-def _module(reference: str, name: str, options: Mapping[str, str]) -> Model:
-    _wanted(reference, options, {})
+def _module(reference: str, name: str) -> Model:
     package, _, called = name.partition(":")
     if not package or not called.isidentifier():
         raise ValueError(f"{reference!r} must be module:<package.module>:<function>")
@@ -277,16 +265,11 @@ def _module(reference: str, name: str, options: Mapping[str, str]) -> Model:
     build.__doc__ = function.__doc__ or f"Build the network that {name} returns."
     with Stream(0).drawn():
         state = build(pretrained=True).state_dict()
-    facts: dict[str, Any] = {"weights": f"module {name}", "predicts": ANY, "channels": (1, 3), "content": _sha256_of(state)}
+    facts: dict[str, Any] = {"weights": f"module {name}", "predicts": ANY, "channels": (1, 3), "content": values_sha256(state)}
     return MODELS.entry(build, reference, written=function, **facts)
 
 
-SCHEMES: dict[str, Callable[[str, str, Mapping[str, str]], Model]] = {
-    "timm": _timm,
-    "hf": _hugging_face,
-    "file": _file,
-    "module": _module,
-}
+SCHEMES: dict[str, Callable[..., Model]] = {"timm": _timm, "hf": _hugging_face, "file": _file, "module": _module}
 
 
 @MODELS.fallback
@@ -301,8 +284,10 @@ def by_reference(name: str) -> Model | None:
         return None
     if scheme not in SCHEMES:
         raise no_such("kind of reference to a model", scheme, SCHEMES)
+    if scheme != "file":
+        return SCHEMES[scheme](name, rest)
     place, _, query = rest.partition("?")
-    return SCHEMES[scheme](name, place, dict(parse_qsl(query, keep_blank_values=True)))
+    return _file(name, place, dict(parse_qsl(query, keep_blank_values=True)))
 
 
 def check_classes(model: nn.Module, shape: tuple[int, ...], classes: int, name: str) -> None:
