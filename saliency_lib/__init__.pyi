@@ -26,7 +26,7 @@ from .artefacts.specs import from_dict as from_dict
 from .artefacts.store import find as find
 from .artefacts.trainings import Training as Training
 from .attribution import METHODS as METHODS
-from .attribution import TEXT_METHODS as TEXT_METHODS
+from .attribution import PARTICULAR_METHODS as PARTICULAR_METHODS
 from .attribution.adapters import as_maps as as_maps
 from .attribution.adapters import compute as compute
 from .attribution.adapters import explain_func as explain_func

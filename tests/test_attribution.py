@@ -228,7 +228,7 @@ def test_one_channel_one_pixel_and_one_class_are_no_special_case(name, channels,
     images = torch.rand(2, channels, side, side)
     options = quick(name) | SMALL.get(name, {})
     if name in ("gradcam", "sidu") and side == 1:
-        with pytest.raises(ValueError, match="no layer of this model has a spatial output"):
+        with pytest.raises(ValueError, match="no layer of this model has features at positions"):
             sl.METHODS[name](model, images, **options)
         return
     maps = sl.METHODS[name](model, images, **options)
@@ -449,7 +449,7 @@ def test_gradcam_takes_a_module_or_a_name_and_lists_the_candidates(relu_net, ima
     by_name = sl.METHODS["gradcam"](relu_net, images, layer="5")
     torch.testing.assert_close(sl.METHODS["gradcam"](relu_net, images, layer=relu_net[5]), by_name)
     torch.testing.assert_close(sl.METHODS["gradcam"](relu_net, images), by_name)  # the last but the adaptive pool
-    with pytest.raises(ValueError, match=r"layer with a spatial output 'layer4' is not known; one of: 0, 1, 2, 3, 4, 5"):
+    with pytest.raises(ValueError, match=r"layer with features at positions 'layer4' is not known; one of: 0, 1, 2, 3, 4, 5"):
         sl.METHODS["gradcam"](relu_net, images, layer="layer4")
     with pytest.raises(ValueError, match="is not a module of this model"):
         sl.METHODS["gradcam"](relu_net, images, layer=nn.ReLU())
@@ -496,7 +496,7 @@ def test_gradcam_refuses_a_layer_without_positions(images):
         sl.METHODS["gradcam"](branched, images, layer="side")
     with pytest.raises(ValueError, match="must be a tensor, got tuple"):
         sl.METHODS["gradcam"](branched, images, layer=branched.pair)
-    with pytest.raises(ValueError, match="no layer of this model has a spatial output"):
+    with pytest.raises(ValueError, match="no layer of this model has features at positions"):
         sl.METHODS["gradcam"](nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), images)
 
 

@@ -1,4 +1,4 @@
-"""The layer that class activation maps are made of: every path crosses it, and its channels come first."""
+"""The layer that class activation maps are made of: every path crosses it, and it has features at positions."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 import saliency_lib as sl
-from saliency_lib.attribution.layers import crossings, find_layer, spatial_layers, vertex_of
+from saliency_lib.attribution.layers import Layout, crossings, find_layer, layout_of, spatial_layers, vertex_of
 
 
 def name_of(model, images):
@@ -117,32 +117,127 @@ def test_paths_cross_what_lies_before_and_after_a_shortcut_but_not_what_it_skips
 
 def test_a_model_whose_paths_meet_without_positions_needs_a_named_layer(images):
     with pytest.raises(
-        ValueError, match=r"no layer of this model has a spatial output .* that every path .* one of: left, right"
+        ValueError, match=r"no layer of this model has features at positions that every path .* one of: left, right"
     ):
         sl.METHODS["gradcam"](Towers(), images)
     assert sl.METHODS["gradcam"](Towers(), images, layer="left").shape == (5, 16, 16)
 
 
-@pytest.mark.parametrize("method", ("gradcam", "sidu"))
-@pytest.mark.parametrize("layer", ("features.1", "features.3", "norm"))
-def test_a_layer_with_channels_last_is_refused_by_name(layer, method):
+def permuted_by_hand(model, images, layer, targets):
+    """Grad-CAM of a layer with its channels last, by the formula."""
+    kept = []
+    handle = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    score = model(images).gather(1, targets[:, None]).sum()
+    handle.remove()
+    weights = torch.autograd.grad(score, kept[-1])[0].mean((1, 2), keepdim=True)
+    small = (weights * kept[-1]).sum(3).relu().detach()
+    return nn.functional.interpolate(small[:, None], images.shape[2:], mode="bilinear")[:, 0]
+
+
+@pytest.mark.parametrize("layer", ("features.1", "features.3", "norm", "permute"))
+def test_channels_that_come_last_are_moved_first(layer):
+    model, images, targets = tiny_swin(), torch.rand(2, 3, 32, 32), torch.tensor([0, 2])
+    first = model.get_submodule("norm" if layer == "permute" else layer)
+    expected = permuted_by_hand(model, images, first, targets)
+    torch.testing.assert_close(sl.METHODS["gradcam"](model, images, targets, layer=layer), expected)
+
+
+@pytest.mark.parametrize("variant", ("original", "pytorch_sidu"))
+def test_sidu_takes_channels_that_come_last_as_those_that_come_first(variant):
     model, images = tiny_swin(), torch.rand(2, 3, 32, 32)
-    with pytest.raises(ValueError, match=rf"layer '{layer}' is \(B, h, w, channels\).*choose .*features.0.0, permute"):
-        sl.METHODS[method](model, images, layer=layer)
+    maps = [sl.METHODS["sidu"](model, images, layer=layer, variant=variant, threshold=0.0) for layer in ("norm", "permute")]
+    assert torch.equal(*maps) and maps[0].std() > 0
 
 
-def test_the_default_layer_has_its_channels_first():
-    assert name_of(tiny_swin(), torch.rand(1, 3, 32, 32)) == "permute"
-    assert list(spatial_layers(tiny_swin(), torch.rand(1, 3, 32, 32))) == ["features.0.0", "permute"]
+def test_the_default_layer_is_the_last_and_layers_inside_windows_have_no_positions():
+    model, images = tiny_swin(), torch.rand(1, 3, 32, 32)
+    assert name_of(model, images) == "permute"
+    kinds = {name: layout.kind for name, (layout, _) in spatial_layers(model, images).items()}
+    assert (
+        kinds["features.0.0"] == kinds["permute"] == "channels_first" and kinds["norm"] == kinds["features.1"] == "channels_last"
+    )
+    assert "features.1.0.attn.qkv" not in kinds
 
 
 @pytest.mark.parametrize("height, width, side", [(16, 16, None), (16, 24, None), (12, 40, None), (20, 20, 32)])
 @pytest.mark.parametrize("channels", (4, 8, 10))
 def test_channels_last_are_told_by_a_taller_image_or_by_the_proportions(channels, height, width, side):
     model, images = ChannelsLast(channels, side), torch.rand(2, 3, height, width)
-    assert name_of(model, images) == "first"
-    with pytest.raises(ValueError, match=r"layer 'norm' is \(B, h, w, channels\)"):
-        sl.METHODS["gradcam"](model, images, layer=model.norm)
+    rows, columns = (side // 2, side // 2) if side else (height // 2, width // 2)
+    found = spatial_layers(model, images)
+    assert found["first"][0] == Layout("channels_first", rows, columns)
+    assert found["norm"][0] == Layout("channels_last", rows, columns)
+    assert layout_of(model, model.norm, torch.rand(2, rows, columns, channels), images) == found["norm"][0]
+
+
+class Tokens(nn.Module):
+    """A class token, or none, before 4x4 patches, two layers that mix the tokens, and what the head reads: one, or the mean."""
+
+    def __init__(self, extra, pooled):
+        super().__init__()
+        self.patches, self.extra, self.pooled = nn.Conv2d(3, 6, 4, 4), nn.Parameter(torch.randn(1, extra, 6)), pooled
+        self.first, self.second = Mixing(6, 16 + extra), Mixing(6, 16 + extra)
+        self.norm, self.head = nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, images):
+        tokens = torch.cat([self.extra.expand(len(images), -1, -1), self.patches(images).flatten(2).mT], 1)
+        tokens = self.norm(self.second(self.first(tokens)))
+        return self.head(tokens[:, self.extra.shape[1] :].mean(1) if self.pooled else tokens[:, 0])
+
+
+class Mixing(nn.Module):
+    """Tokens plus a linear mix of all of them."""
+
+    def __init__(self, width, tokens):
+        super().__init__()
+        self.inner, self.mix = nn.Linear(width, width), nn.Linear(tokens, tokens)
+
+    def forward(self, tokens):
+        return tokens + self.mix(self.inner(tokens).mT).mT
+
+
+@pytest.mark.parametrize(
+    "extra, pooled, expected", [(1, False, "first"), (5, False, "first"), (1, True, "norm"), (0, True, "norm")]
+)
+def test_tokens_have_positions_and_the_default_layer_is_the_last_whose_positions_the_logits_see(extra, pooled, expected):
+    model, images = Tokens(extra, pooled), torch.rand(2, 3, 16, 16)
+    assert name_of(model, images) == expected
+    layout, complete = spatial_layers(model, images)[expected]
+    assert layout == Layout("tokens", 4, 4, extra) and complete
+    assert not spatial_layers(model, images)["first.inner"][1]  # the tokens themselves bypass it
+
+
+def test_tokens_of_an_oblong_image_keep_its_proportions_and_the_order_of_the_rows():
+    layout, values = Layout("tokens", 2, 3, 1), torch.arange(7.0).view(1, 7, 1)
+    assert layout.maps(values).tolist() == [[[[1, 2, 3], [4, 5, 6]]]]
+
+
+def test_series_whose_steps_happen_to_make_a_square_have_no_positions():
+    assert not spatial_layers(sl.MODELS["lstm"](2), torch.rand(1, 1, 50, 50))  # 50 steps are not 7 x 7 and a class token
+
+
+@pytest.mark.parametrize("method", ("gradcam", "sidu"))
+def test_a_layer_without_positions_is_refused(method):
+    with pytest.raises(ValueError, match=r"features at positions, \(B, K, h, w\).* got \(2, 3\); choose another layer"):
+        sl.METHODS[method](tiny_swin(), torch.rand(2, 3, 32, 32), layer="head")
+    model = tiny_swin()
+    model.unused = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="does not use this layer"):
+        sl.METHODS[method](model, torch.rand(2, 3, 32, 32), layer="unused")
+
+
+def test_grad_cam_of_a_transformer_equals_that_of_pytorch_grad_cam_for_the_same_layer():
+    reference = pytest.importorskip("pytorch_grad_cam")
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    model, images = sl.MODELS["cifar_vit"]().eval(), torch.rand(2, 3, 32, 32)
+    cam = reference.GradCAM(
+        model, [model.network.layers[2]], reshape_transform=lambda one: one[:, 1:].reshape(len(one), 8, 8, -1).permute(0, 3, 1, 2)
+    )
+    theirs = torch.from_numpy(cam(images, [ClassifierOutputTarget(k) for k in (3, 7)]))
+    ours = sl.METHODS["gradcam"](model, images, torch.tensor([3, 7]))
+    least, most = (getattr(ours.flatten(1), one)(1).view(-1, 1, 1) for one in ("amin", "amax"))
+    torch.testing.assert_close((ours - least) / (most - least), theirs, atol=0.02, rtol=0)  # theirs adds 1e-7 when it rescales
 
 
 def test_a_layer_with_as_many_channels_as_rows_is_accepted():

@@ -550,7 +550,7 @@ def test_one_pixel_is_explained_or_refused_with_a_way_out(linear):
     assert torch.isfinite(RISE(model, pixel, cells=1, masks=10)).all()
     torch.testing.assert_close(RISE(model, pixel, masks=10), RISE(model, pixel, cells=1, masks=10))  # a text of one token
     assert torch.isfinite(LIME(model, pixel, samples=10)).all()
-    with pytest.raises(ValueError, match="no layer of this model has a spatial output"):
+    with pytest.raises(ValueError, match="no layer of this model has features at positions"):
         SIDU(model, pixel)
 
 
@@ -566,7 +566,7 @@ def test_one_pixel_is_explained_or_refused_with_a_way_out(linear):
         ("rise", {"fill": "gray"}, "fill of .* 'gray' is not known; did you mean 'grey'"),
         ("rise", {"score": "loss"}, "score of .* 'loss' is not known"),
         ("sidu", {"variant": "pytorch-sidu"}, "did you mean 'pytorch_sidu'"),
-        ("sidu", {"layer": "conv1"}, "layer with a spatial output 'conv1' is not known"),
+        ("sidu", {"layer": "conv1"}, "layer with features at positions 'conv1' is not known"),
         ("sidu", {"sigma": 0}, "sigma of .* must be a number above 0, got 0"),
         ("sidu_grids", {"masks": -1}, "masks of .* must be a whole number from 1 to .*, got -1"),
         ("sidu_grids", {"sigma": -1.0}, "sigma of .* must be a number above 0, got -1.0"),

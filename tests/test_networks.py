@@ -53,7 +53,7 @@ def test_the_default_layer_of_a_resnet_is_its_last_stage_and_of_small_images_one
     torch.testing.assert_close(by_default, sl.METHODS["gradcam"](model, images, layer="layer4"))
     small = images[..., :32, :32]
     torch.testing.assert_close(sl.METHODS["gradcam"](model, small), sl.METHODS["gradcam"](model, small, layer="layer2"))
-    with pytest.raises(ValueError, match=r"layer with a spatial output 'layer5' is not known; did you mean 'layer\d'"):
+    with pytest.raises(ValueError, match=r"layer with features at positions 'layer5' is not known; did you mean 'layer\d'"):
         sl.METHODS["gradcam"](model, images, layer="layer5")
 
 

@@ -165,7 +165,7 @@ def test_maps_of_series_are_those_of_their_images_to_the_bit(name, network, seri
     before = state(network)
     recurrent = any(isinstance(module, nn.LSTM) for module in network.modules())
     if recurrent and (by_rule(name) or name in ("gradcam", "sidu")):
-        with pytest.raises(ValueError, match=r"the rule does not support lstm|no layer of this model has a spatial output"):
+        with pytest.raises(ValueError, match=r"the rule does not support lstm|no layer of this model has features at positions"):
             sl.METHODS[name](network, series, **quick(name))
         return
     maps = sl.METHODS[name](network, series, **quick(name))

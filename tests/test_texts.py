@@ -15,7 +15,8 @@ LENGTHS = (5, 9, 9, 3)  # tokens of the texts below
 BY_RULES = {"guided_backprop", "gnl_integrated_gradients", "deeplift", "deeplift_shap", "guided_smoothgrad"}
 BY_LAYERS = {"gradcam", "sidu"}  # which need a layer that every path crosses
 ATTENTIVE = {"attention", "attention_rollout"}
-ALL = sorted({*sl.METHODS, *sl.TEXT_METHODS} - BY_LAYERS)
+TRANSFORMERS = {"attn_lrp", "gradient_rollout"}
+ALL = sorted({*sl.METHODS, *sl.PARTICULAR_METHODS} - BY_LAYERS)
 RATIONALES = ("auprc", "token_f1", "iou_f1")
 TOKEN_METRICS = ("comprehensiveness", "sufficiency", "srg", "deletion", "insertion", "masked_accuracy", *RATIONALES)
 
@@ -23,7 +24,7 @@ TOKEN_METRICS = ("comprehensiveness", "sufficiency", "srg", "deletion", "inserti
 def network_for(method: str) -> torch.nn.Module:
     """A random network of texts that the method takes."""
     torch.manual_seed(3)
-    name = "text_lstm" if method in ATTENTIVE else "text_cnn"
+    name = "text_lstm" if method in ATTENTIVE else "text_transformer" if method in TRANSFORMERS else "text_cnn"
     return sl.MODELS[name](classes=3).eval()
 
 
@@ -254,10 +255,12 @@ def test_rare_words_are_those_that_the_text_repeats_least():
     torch.testing.assert_close(found[0, 0], -torch.tensor([0.75, 0.75, 0.25, 0.75]).log())
 
 
-def test_methods_of_texts_are_found_by_name_and_not_listed():
-    assert set(sl.TEXT_METHODS) == {"attention", "attention_rollout", "rarity"} and not set(sl.TEXT_METHODS) & set(sl.METHODS)
+def test_methods_of_some_networks_are_found_by_name_and_not_listed():
+    assert set(sl.PARTICULAR_METHODS) == {"attention", "attention_rollout", "attn_lrp", "gradient_rollout", "rarity"} and not set(
+        sl.PARTICULAR_METHODS
+    ) & set(sl.METHODS)
     assert sl.Explanation(sl.Training("sentences", "text_lstm"), "attention").method == "attention"
-    with pytest.raises(ValueError, match="no attention over words"):
+    with pytest.raises(ValueError, match="no attention between tokens"):
         sl.METHODS["attention"](network_for("gradient"), texts())
 
 

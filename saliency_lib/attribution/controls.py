@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_lib.attribution.table import METHODS
+from saliency_lib.attribution.table import METHODS, PARTICULAR_METHODS
 from saliency_lib.core.batching import without_autocast
 from saliency_lib.core.checks import check_images
 from saliency_lib.core.options import Seed
@@ -36,3 +36,18 @@ def edges(model: nn.Module, images: Tensor, targets: Tensor | None = None) -> Te
     grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     with without_autocast(images):
         return F.conv2d(grey, kernels).square().mean(1).sqrt()
+
+
+@PARTICULAR_METHODS.register(family="control", passes="none", paper="control")
+def rarity(model: nn.Module, images: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Return how rare each word is in its text: minus the logarithm of its share of the words. It does not look at the model.
+
+    Args:
+        images: (B, 1, 1, T) texts.
+
+    Returns:
+        (B, 1, T), not negative.
+    """
+    words = check_images(images)[:, :, 0].transpose(1, 2)
+    same = (words[:, None] == words[:, :, None]).all(3).to(images.dtype)
+    return -same.mean(2).log()[:, None]

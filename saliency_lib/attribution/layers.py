@@ -1,4 +1,4 @@
-"""The layer that an activation map is made of: all that the logits see of an image passes through it, channels first."""
+"""The layer that an activation map is made of: all that the logits see of an image passes through its positions."""
 
 import math
 from collections import Counter
@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from saliency_lib.core.batching import frozen
+from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks
 from saliency_lib.core.checks import check_logits, check_model
 from saliency_lib.core.options import no_such
 
 POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Identity)
+MOST_EXTRA_TOKENS = 8  # before those of the positions: class, distillation, registers
 Vertex = tuple[Node, int]  # of the autograd graph: a node and the number of one of its outputs
 
 
@@ -24,6 +25,27 @@ class Output(NamedTuple):
 
     shape: tuple[int, ...]
     vertex: Vertex | None
+
+
+class Layout(NamedTuple):
+    """How a layer's output holds features at positions.
+
+    Args:
+        kind: `channels_first` (B, K, h, w), `channels_last` (B, h, w, K), or `tokens` (B, N, K) in the order of the rows.
+        height, width: h and w.
+        extra: how many of the N tokens come first and have no position, such as a class token.
+    """
+
+    kind: str
+    height: int
+    width: int
+    extra: int = 0
+
+    def maps(self, output: Tensor) -> Tensor:
+        """Return the layer's output, or its gradient, as (B, K, h, w)."""
+        if self.kind == "tokens":
+            return output[:, self.extra :].mT.unflatten(2, (self.height, self.width))
+        return output.permute(0, 3, 1, 2) if self.kind == "channels_last" else output
 
 
 def vertex_of(tensor: Tensor) -> Vertex | None:
@@ -114,37 +136,71 @@ def channels_last(model: nn.Module, image: Tensor, shapes: Mapping[str, tuple[in
     return {name for name in doubtful if height_comes_first(name)}
 
 
-def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int, bool]]:
+def _of_tokens(shape: tuple[int, ...], grids: set[tuple[int, int]]) -> Layout | None:
+    """Return the layout of an output (1, N, K) if N is the number of positions of a grid (h, w), or a little more.
+
+    As in Swin, tokens without extra ones may also have been merged, by two along each side, any number of times.
+    """
+    for height, width in sorted(grids, reverse=True):
+        if 0 <= (extra := shape[1] - height * width) <= MOST_EXTRA_TOKENS:
+            return Layout("tokens", height, width, extra)
+        while height % 2 == width % 2 == 0:
+            height, width = height // 2, width // 2
+            if shape[1] == height * width:
+                return Layout("tokens", height, width)
+    return None
+
+
+def spatial_layers(model: nn.Module, images: Tensor) -> dict[str, tuple[Layout, bool]]:
     """Find the layers that an activation map can be made of, in the order in which they finish.
 
     Args:
         images: (B, C, H, W); the first is sent through the model, and once more at twice the height if `channels_last` needs it.
 
     Returns:
-        For each module whose last output is (B, channels, h, w) with more than one position, by dotted name: h, w, and whether
-        every path from the image to the logits crosses that output. If there is no path (the logits are constant or have no
-        gradient), every one counts.
+        For each module whose last output has features at more than one position, by dotted name: its layout, and whether every
+        path from the image to the logits crosses that output and the logits see its positions (those of a class token alone do
+        not see what its layer gives the others). If there is no path (the logits are constant or have no gradient), every one
+        counts. Tokens (1, N, K) have positions if an output with four axes has their grid, such as that of a patch embedding.
     """
     with frozen(model), torch.inference_mode(False), torch.enable_grad():
         image = images[:1].detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         logits, outputs = outputs_of(model, image.clone())  # a leaf must not be overwritten, as an in-place layer would
         end, start = vertex_of(check_logits(logits)), vertex_of(image)
-    crossed = crossings(end, start) if end and start else None
-    shapes = {name: shape for name, (shape, _) in outputs.items() if len(shape) == 4 and min(shape) > 0}
-    last = channels_last(model, image.detach(), shapes)
-    return {
-        name: (shape[2], shape[3], crossed is None or outputs[name].vertex in crossed)
-        for name, shape in shapes.items()
-        if name not in last and shape[2] * shape[3] > 1
-    }
+        crossed = crossings(end, start) if end and start else None
+        found = _layouts(model, image.detach(), {name: shape for name, (shape, _) in outputs.items() if min(shape) > 0})
+        passed = {name for name in found if crossed is None or outputs[name].vertex in crossed}
+        tokens = [name for name in found if found[name].kind == "tokens" and name in passed] if crossed else []
+        ends = [GradientEdge(*vertex) for name in tokens if (vertex := outputs[name].vertex)]
+        slopes = torch.autograd.grad(logits.amax(1).sum(), ends) if ends else ()
+    unseen = {name for name, slope in zip(tokens, slopes, strict=True) if slope.any() and not found[name].maps(slope).any()}
+    return {name: (layout, name in passed - unseen) for name, layout in found.items()}
+
+
+def _layouts(model: nn.Module, image: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Layout]:
+    """Return the layouts of those outputs of a model for one image, by the module's dotted name, that have several positions."""
+    whole = {name: shape for name, shape in shapes.items() if len(shape) == 4 and shape[0] == 1}
+    last = channels_last(model, image, whole)
+    found: dict[str, Layout] = {}
+    for name, shape in shapes.items():
+        if name in whole:
+            kind, (height, width) = ("channels_last", shape[1:3]) if name in last else ("channels_first", shape[2:])
+            found[name] = Layout(kind, height, width)
+        elif len(shape) == 3 and shape[0] == 1:
+            grids = {layout[1:3] for layout in found.values() if layout.height * layout.width > 1}
+            if layout := _of_tokens(shape, grids):
+                found[name] = layout
+    return {name: layout for name, layout in found.items() if layout.height * layout.width > 1}
 
 
 def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) -> nn.Module:
     """Return the module that `layer` names.
 
-    None is the last module that every path from the image to the logits crosses, that has at least 4x4 positions and does not
-    pool to a fixed size. A module inside a branch would miss what the other branches carry. On small images the last layers of a
-    network have few positions, too few for a map. If no layer has 4x4, the last with more than one position is used.
+    None is the last module that every path from the image to the logits crosses, that has at least 4x4 positions which the logits
+    see, and does not pool to a fixed size. A module inside a branch would miss what the other branches carry. On small images the
+    last layers of a network have few positions, too few for a map. If no layer has 4x4, the last with more than one position is
+    used. In a vision transformer it is the last block before the attention that the class token reads from, or the last norm if
+    the tokens are averaged.
 
     A name may be the network's own (`layer4`) if the model wraps it (`network.layer4`). The images may be on another device than
     the model, or of another precision.
@@ -163,20 +219,21 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
             return modules[name]  # its output is checked when it is computed
     candidates = spatial_layers(model, images[:1].to(next(model.parameters(), images)))
     if layer is not None:
-        raise no_such("layer with a spatial output", layer, [name.removeprefix("network.") for name in candidates])
+        raise no_such("layer with features at positions", layer, [name.removeprefix("network.") for name in candidates])
     unpooled = {name: found for name, found in candidates.items() if not isinstance(modules[name], POOLS)}
     if not unpooled:
         raise ValueError(
-            f"no layer of this model has a spatial output (B, channels, h, w) for images {tuple(images.shape)}; "
+            f"no layer of this model has features at positions for images {tuple(images.shape)}; "
             "use larger images, or a method that needs no layer"
         )
-    names = [name for name, (_, _, crossed) in unpooled.items() if crossed]
+    names = [name for name, (_, complete) in unpooled.items() if complete]
     if not names:
         raise ValueError(
-            "no layer of this model has a spatial output (B, channels, h, w) that every path from the image to the logits "
-            f"crosses; choose the layer of one branch, one of: {', '.join(unpooled)}"
+            "no layer of this model has features at positions that every path from the image to the logits crosses; "
+            f"choose the layer of one branch, one of: {', '.join(unpooled)}"
         )
-    return modules[next((name for name in reversed(names) if min(candidates[name][:2]) >= 4), names[-1])]
+    enough = [name for name in names if min(candidates[name][0][1:3]) >= 4]
+    return modules[(enough or names)[-1]]
 
 
 class _Reached(Exception):
@@ -209,21 +266,63 @@ def leaf_at(module: nn.Module, *, stop: bool = False) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def spatial_output(model: nn.Module, module: nn.Module, images: Tensor, leaves: list[Tensor]) -> Tensor:
-    """Return the last output that `leaf_at` collected from a module of the model.
+def last_output(leaves: list[Tensor]) -> Tensor:
+    """Return the last output that `leaf_at` collected.
 
     Raises:
-        ValueError: it is not (B, channels, h, w).
+        ValueError: there is none.
     """
-    if not leaves or leaves[-1].ndim != 4:
-        got = tuple(leaves[-1].shape) if leaves else "no output"
-        raise ValueError(f"the layer's output must be (B, channels, h, w), got {got}; choose another layer")
-    features = leaves[-1]
-    name = next(name for name, part in model.named_modules() if part is module)
-    if channels_last(model, images[:1], {name: features.shape}):
-        layer, *others = (other.removeprefix("network.") for other in (name, *spatial_layers(model, images)))
-        raise ValueError(
-            f"the layer's output must be (B, channels, h, w); that of layer {layer!r} is (B, h, w, channels), "
-            f"{tuple(features.shape)}; choose another layer, one of: {', '.join(others)}"
-        )
-    return features
+    if not leaves:
+        raise ValueError("the model does not use this layer; choose another layer")
+    return leaves[-1]
+
+
+def layout_of(model: nn.Module, module: nn.Module, output: Tensor, images: Tensor) -> Layout:
+    """Return how the output of one of the model's modules holds features at positions.
+
+    Args:
+        output: the module's, of some of the images (B, C, H, W).
+
+    Raises:
+        ValueError: it holds none.
+    """
+    shape = tuple(output.shape)
+    if output.ndim == 4 and min(shape) > 0:
+        name = next(name for name, part in model.named_modules() if part is module)
+        first = not channels_last(model, images[:1], {name: shape})
+        return Layout("channels_first", *shape[2:]) if first else Layout("channels_last", *shape[1:3])
+    candidates = spatial_layers(model, images[:1]) if output.ndim == 3 else {}
+    for name, (layout, _) in candidates.items():
+        if model.get_submodule(name) is module:
+            return layout
+    raise ValueError(
+        f"the layer's output must be features at positions, (B, K, h, w), (B, h, w, K) or tokens (B, N, K), got {shape}; "
+        "choose another layer"
+    )
+
+
+def features_at(
+    model: nn.Module, module: nn.Module, images: Tensor, batch_size: int | None
+) -> tuple[Tensor, Tensor, Layout, bool]:
+    """Run a frozen model on images and record the last output of one of its modules.
+
+    Returns:
+        The logits (B, K), the module's features (B, N, h, w), how its output holds them, and whether the model uses the module
+        once, so that a forward pass can end there.
+    """
+    found: list[tuple[Tensor, Tensor]] = []
+    layouts: list[Layout] = []
+    uses: set[int] = set()
+
+    def add(start: int, stop: int) -> None:
+        with torch.no_grad(), leaf_at(module) as leaves:
+            logits = model(arranged(images[start:stop]))
+        output = last_output(leaves).detach()
+        if not layouts:
+            layouts.append(layout_of(model, module, output, images))
+        uses.add(len(leaves))
+        found.append((logits, layouts[0].maps(output)))
+
+    in_chunks(add, len(images), chunk_size(images, batch_size))
+    logits, features = zip(*found, strict=True)
+    return torch.cat(logits), torch.cat(features), layouts[0], uses == {1}

@@ -1,6 +1,7 @@
-"""LIME on images: superpixels as masks, weighted by a ridge regression."""
+"""LIME and KernelSHAP on images: superpixels as masks, weighted by a regression."""
 
 import threading
+from collections.abc import Callable
 from typing import Annotated, Any
 from unittest import mock
 
@@ -14,7 +15,7 @@ from saliency_lib.core.batching import chunk_size, frozen, logits_of, resolve_ta
 from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.optional import optional
-from saliency_lib.core.options import Count, Names, Positive, Seed
+from saliency_lib.core.options import MOST, Count, Names, Positive, Range, Seed
 from saliency_lib.core.segments import Segments, mean_colours, numbered
 from saliency_lib.core.streams import Indices, generator, row_indices, seed_of, sent
 
@@ -60,6 +61,45 @@ def perturbations(samples: int, parts: int, seed: int, number: int, paired: bool
     return rows
 
 
+def local_ridge(rows: Tensor, values: Tensor) -> Tensor:
+    """Return LIME's coefficients (n,): a ridge regression of values (S,) on rows (S, n), weighted by their proximity."""
+    return ridge(rows, values, proximity(rows))
+
+
+def coalitions(samples: int, parts: int, seed: int, number: int, paired: bool = True) -> Tensor:
+    """Draw which regions an image keeps, (samples, parts), as KernelSHAP's weights ask: all, none, and pairs of opposite rows.
+
+    A row keeps k of n regions with a probability in proportion to 1 / (k (n - k)), any k of them.
+    """
+    source = generator(torch.device("cpu"), "kernel_shap", seed, number)
+    rows = torch.zeros(samples, parts, dtype=torch.bool)
+    rows[0] = True
+    pairs = (samples - 1) // 2
+    if parts > 1 and pairs:
+        kept = torch.arange(1, parts, dtype=torch.float64)
+        sizes = 1 + torch.multinomial(1 / (kept * (parts - kept)), pairs, replacement=True, generator=source)
+        order = torch.rand(pairs, parts, generator=source, dtype=torch.float64).argsort(1).argsort(1)
+        half = order < sizes[:, None]
+        rows[2 : 2 + 2 * pairs : 2] = half[: len(rows[2::2])]
+        rows[3 : 3 + 2 * pairs : 2] = ~half[: len(rows[3::2])]
+    return rows
+
+
+def shapley(rows: Tensor, values: Tensor) -> Tensor:
+    """Return the coefficients (n,) with the least squares of the rows (S, n) but the first two, whose difference is their sum.
+
+    Source: Lundberg, Lee 2017, theorem 2: with weights 1 / (k (n - k)) these are the Shapley values, and the rows are drawn with
+    these weights. A term of 1e-9 keeps the matrix invertible where few rows are drawn.
+    """
+    whole, none = values[0], values[1]
+    inner, gains = rows[2:], values[2:] - none
+    count = rows.shape[1]
+    matrix = inner.T @ inner / max(len(inner), 1) + 1e-9 * torch.eye(count, dtype=rows.dtype, device=rows.device)
+    right = torch.stack([inner.T @ gains / max(len(inner), 1), rows.new_ones(count)], 1)
+    free, ones = torch.linalg.solve_ex(matrix, right).result.unbind(1)
+    return free + ones * ((whole - none) - free.sum()) / ones.sum()
+
+
 def fitted(
     model: nn.Module,
     images: Tensor,
@@ -73,8 +113,10 @@ def fitted(
     numbers: list[int],
     paired: bool,
     batch_size: int | None,
+    draw: Callable[[int, int, int, int, bool], Tensor] = perturbations,
+    solve: Callable[[Tensor, Tensor], Tensor] = local_ridge,
 ) -> Tensor:
-    """Fit LIME's coefficients (B, n); they are 0 for regions that an image does not have.
+    """Fit LIME's coefficients (B, n), or others by `draw` and `solve`; they are 0 for regions that an image does not have.
 
     Args:
         images: (B, C, H, W).
@@ -83,11 +125,13 @@ def fitted(
         hidden: (B, C, H, W), the values that replace a hidden region.
         numbers: the images' numbers in their data set.
         paired: see `perturbations`.
+        draw: like `perturbations`.
+        solve: `solve(rows, values)` returns the coefficients (n,) of rows (S, n) with the scores (S,).
     """
     counts = (regions.flatten(1).amax(1) + 1).tolist()
     rows = torch.zeros(len(images), samples, max(counts), dtype=torch.bool)
     for row, number, parts in zip(rows, numbers, counts, strict=True):
-        row[:, :parts] = perturbations(samples, parts, seed, number, paired)
+        row[:, :parts] = draw(samples, parts, seed, number, paired)
     rows, places = sent(rows, images.device), regions.flatten(1)
 
     def at(which: Tensor, draws: Tensor) -> Tensor:
@@ -97,8 +141,7 @@ def fitted(
     values = mask_scores(model, images, targets, Masks(samples, at), fill=hidden, score=score, batch_size=batch_size).double()
     coefficients = values.new_zeros(len(images), max(counts))
     for row, parts in enumerate(counts):
-        kept = rows[row, :, :parts].double()
-        coefficients[row, :parts] = ridge(kept, values[row], proximity(kept))
+        coefficients[row, :parts] = solve(rows[row, :, :parts].double(), values[row])
     return coefficients
 
 
@@ -236,3 +279,48 @@ def lime(
         )
         found = BACKENDS[backend](model, images, targets, regions, hidden, **options)
     return settings["finish"](found).gather(1, regions.flatten(1)).view(regions.shape).to(images.dtype)
+
+
+@METHODS.register(family="mask", passes="1,000 F", paper="Lundberg, Lee 2017", forward_only=True)
+def kernel_shap(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    *,
+    samples: Annotated[int, Range(4, MOST)] = 1000,
+    segments: Segments | None = None,
+    fill: Fill | None = None,
+    score: ClassScore = "logit",
+    seed: Seed = 0,
+    indices: Indices = None,
+    batch_size: Positive | None = None,
+) -> Tensor:
+    """Estimate each superpixel's Shapley value: its mean gain of the score over all orders in which superpixels could be added.
+
+    It is LIME's regression with KernelSHAP's weights: rows are drawn as in `coalitions`, and the values add up to the score's
+    change from the image without any segment to the whole image.
+
+    Args:
+        samples: the number of rows, one forward pass each.
+        segments, fill, score, seed, indices: as in lime.
+
+    Returns:
+        (B, H, W), signed, in units of the score: the value of the pixel's segment.
+
+    Raises:
+        ValueError: as in lime.
+
+    Source: Lundberg, Lee 2017, theorem 2. Differs: rows come in pairs, as in Covert, Lee 2021, with which the values are exact
+    where segments interact only two by two, up to the number of rows that this needs.
+    """
+    images = check_images(images)
+    regions = numbered(images, segments, seed)
+    fill = "mean" if fill is None and images.shape[2] == 1 else fill
+    with frozen(model):
+        targets = resolve_targets(model, images, targets, batch_size)
+        hidden = mean_colours(images, regions) if fill is None else filled(fill, model, images, indices=indices, seed=seed)
+        options: dict[str, Any] = dict(samples=samples, score=score, seed=seed, batch_size=batch_size)
+        numbers = row_indices(images, indices)
+        given: dict[str, Any] = dict(numbers=numbers, paired=True, draw=coalitions, solve=shapley)
+        found = fitted(model, images, targets, regions, hidden, **options, **given)
+    return found.gather(1, regions.flatten(1)).view(regions.shape).to(images.dtype)

@@ -5,36 +5,15 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.attribution.layers import find_layer, layered, leaf_at, spatial_output
+from saliency_lib.attribution.layers import Layout, features_at, find_layer, layered, leaf_at
 from saliency_lib.attribution.masks import Masks, interpolation, readings, variant_settings, weighted_sum
 from saliency_lib.attribution.rise import random_grids
 from saliency_lib.attribution.table import METHODS
-from saliency_lib.core.batching import arranged, chunk_size, classes_of, frozen, in_chunks, logits_of
+from saliency_lib.core.batching import classes_of, frozen, logits_of
 from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Above0, Count, Names, Number, Positive, Seed, ShareAbove0
 from saliency_lib.core.streams import Indices, sent
-
-
-def features_at(model: nn.Module, module: nn.Module, images: Tensor, batch_size: int | None) -> tuple[Tensor, Tensor, bool]:
-    """Run a frozen model on images and record the last output of one of its modules.
-
-    Returns:
-        The logits (B, K), the module's output (B, N, h, w), and whether the model uses the module once, so that a forward
-        pass can end there.
-    """
-    found: list[tuple[Tensor, Tensor]] = []
-    uses: set[int] = set()
-
-    def add(start: int, stop: int) -> None:
-        with torch.no_grad(), leaf_at(module) as leaves:
-            logits = model(arranged(images[start:stop]))
-        found.append((logits, spatial_output(model, module, images, leaves).detach()))
-        uses.add(len(leaves))
-
-    in_chunks(add, len(images), chunk_size(images, batch_size))
-    logits, features = zip(*found, strict=True)
-    return torch.cat(logits), torch.cat(features), uses == {1}
 
 
 def feature_masks(features: Tensor, image: Tensor, threshold: float, edge: str = "mirror") -> tuple[Masks, Tensor]:
@@ -95,7 +74,15 @@ def prediction_weights(
 
 
 def feature_weights(
-    model: nn.Module, image: Tensor, module: nn.Module, before: Tensor, masks: Masks, sigma: float, once: bool, **options: Any
+    model: nn.Module,
+    image: Tensor,
+    module: nn.Module,
+    before: Tensor,
+    layout: Layout,
+    masks: Masks,
+    sigma: float,
+    once: bool,
+    **options: Any,
 ) -> Tensor:
     """Weight each mask of one image as pytorch_sidu does, using a layer's output and no class.
 
@@ -105,7 +92,8 @@ def feature_weights(
     Args:
         image: (1, C, H, W).
         module: the layer.
-        before: (N, h, w), its output for the image.
+        before: (N, h, w), its features for the image.
+        layout: how its output holds them.
         once: whether the model uses the layer once, so that the forward pass can end there.
         options: `substrate` and `batch_size` of `readings`.
 
@@ -116,7 +104,7 @@ def feature_weights(
     def read(copies: Tensor, rows: Tensor) -> Tensor:
         with leaf_at(module, stop=once) as leaves:
             model(copies)
-        after = leaves[-1].detach()
+        after = layout.maps(leaves[-1].detach())
         channels = after.flatten(2)
         return similarity((after - before).abs().mean(1), sigma).mean((1, 2)) * torch.cdist(channels, channels).mean((1, 2))
 
@@ -166,8 +154,7 @@ def sidu(
         (B, H, W), not negative; 0 if the predictions of all masked copies are the same.
 
     Raises:
-        ValueError: the layer is unknown, has no spatial output or has its channels last, sigma is not above 0, or the variant is
-            unknown.
+        ValueError: the layer is unknown or has no features at positions, sigma is not above 0, or the variant is unknown.
 
     Source: Muddamsetty, Jahromi, Moeslund 2020, sections 2.1-2.2; numbers of the released code.
     Differs: the similarity is that of one class, as in the released code; the paper uses the norm over all classes. Equal
@@ -186,7 +173,7 @@ def sidu(
     maps: list[Tensor] = []
     with frozen(model), frozen(network):
         substrate = filled(settings["fill"], model, images, indices=indices, seed=seed)
-        logits, features, once = features_at(network, module, images, batch_size)
+        logits, features, layout, once = features_at(network, module, images, batch_size)
         if network is not model:
             logits = logits_of(model, images, batch_size)
         targets = classes_of(logits, targets)
@@ -198,7 +185,7 @@ def sidu(
             if variant == "original":
                 weights = 2 * prediction_weights(model, image, targets[row], logits[row], masks, times, sigma, **options)
             else:
-                weights = feature_weights(network, image, module, features[row], masks, sigma, once, **options)
+                weights = feature_weights(network, image, module, features[row], layout, masks, sigma, once, **options)
             maps.append(weighted_sum(masks, times * weights, image, batch_size) / times.sum())
     return torch.cat(maps)
 

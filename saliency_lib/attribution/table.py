@@ -51,3 +51,12 @@ class Method(Entry):
 
 
 METHODS: Registry[Method] = Registry("method", Method)
+# Methods that some networks alone allow: those with attention, or those of texts. METHODS finds them by name, but does not list
+# them, so that "all methods" are those which every network of images allows.
+PARTICULAR_METHODS: Registry[Method] = Registry("method of some networks", Method)
+
+
+@METHODS.fallback
+def particular(name: str) -> Method | None:
+    """Return the method of some networks with this name, or None."""
+    return PARTICULAR_METHODS.get(name)

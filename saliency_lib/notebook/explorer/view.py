@@ -12,8 +12,7 @@ from torch import Tensor
 
 from saliency_lib.artefacts.inputs import load, preparation_of, vocabulary_of
 from saliency_lib.artefacts.specs import Training
-from saliency_lib.attribution.attention import TEXT_METHODS
-from saliency_lib.attribution.table import METHODS
+from saliency_lib.attribution.table import METHODS, PARTICULAR_METHODS
 from saliency_lib.data.table import DATASETS
 from saliency_lib.data.texts import read_sentence
 from saliency_lib.figures.style import display_name
@@ -230,7 +229,7 @@ class Explorer:
         """Show the widgets and the methods that images or texts need."""
         for widget, is_needed in ((self.upload, not texts), (self.opacity, not texts), (self.sentence, texts)):
             widget.layout.display = "" if is_needed else "none"
-        names = (*METHODS, *TEXT_METHODS) if texts else tuple(METHODS)
+        names = (*METHODS, *PARTICULAR_METHODS) if texts else tuple(METHODS)
         if self.methods.options != names:
             self.methods.options, self.methods.value = names, self._methods[texts]
 
