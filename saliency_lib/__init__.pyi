@@ -54,6 +54,7 @@ from .networks import MODELS as MODELS
 from .networks.engines import optimise as optimise
 from .networks.pixels import PixelModel as PixelModel
 from .networks.wrappers import LogProbabilities as LogProbabilities
+from .networks.wrappers import Scalar as Scalar
 from .networks.wrappers import Shifted as Shifted
 from .training import OBJECTIVES as OBJECTIVES
 

@@ -1,16 +1,22 @@
-"""The command `saliency`: explain pictures, measure maps and see which methods a network allows, without a notebook."""
+"""The command `saliency`: explain pictures, measure maps, compare networks and methods, without a notebook."""
 
 import argparse
-import html
 import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 MODEL_HELP = "a name in MODELS, or a reference: timm:NAME, hf:FOLDER, file:WEIGHTS?arch=NAME, module:PACKAGE.MODULE:FUNCTION"
 USUAL = ("gradient", "integrated_gradients", "gradcam")
+KINDS = {  # the commands that take pictures
+    "explain": "draw the maps of pictures: PNG files and a page",
+    "measure": "explain, and measure the maps: also a CSV file with intervals and verdicts",
+    "compare": "explain and measure the same pictures on several networks: a page with their maps side by side, one CSV file",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -19,22 +25,27 @@ def _parser() -> argparse.ArgumentParser:
     kinds.add_parser("methods", help="list the methods, their families and what they cost")
     kinds.add_parser("metrics", help="list the metrics")
     doctor = kinds.add_parser("doctor", help="run every method once and say which work on a network, and why others do not")
-    explain = kinds.add_parser("explain", help="draw the maps of pictures: PNG files and a page")
-    measure = kinds.add_parser("measure", help="explain, and measure the maps: also a CSV file with intervals and verdicts")
-    for one in (doctor, explain, measure):
-        one.add_argument("model", help=MODEL_HELP)
-        one.add_argument("--classes", metavar="FILE", help="the names of the classes, one per line; else ImageNet's, or numbers")
-        one.add_argument("--side", type=int, help="side of the pictures in pixels; else the network's own, or 224")
-    for one in (explain, measure):
-        one.add_argument("pictures", nargs="+", help="picture files, or folders of them")
+    doctor.add_argument("model", help=MODEL_HELP)
+    on_pictures = {kind: kinds.add_parser(kind, help=about, description=about) for kind, about in KINDS.items()}
+    for kind, one in on_pictures.items():
+        if kind == "compare":
+            models = f"two or more networks, after the pictures; each is {MODEL_HELP}"
+            one.add_argument("--models", nargs="+", required=True, metavar="MODEL", help=models)
+        else:
+            one.add_argument("model", help=MODEL_HELP)
+        many = "*" if kind == "compare" else "+"  # of `compare`, --models takes pictures that come after it
+        one.add_argument("pictures", nargs=many, help="picture files, or folders of them")
         one.add_argument("-m", "--methods", nargs="+", default=list(USUAL), metavar="NAME", help=f"default: {' '.join(USUAL)}")
+        if kind != "explain":
+            usual = ["deletion", "insertion"]
+            one.add_argument("--metrics", nargs="+", default=usual, metavar="NAME", help=f"default: {' '.join(usual)}")
         one.add_argument(
             "-o", "--out", default="saliency", metavar="FOLDER", help="a new folder for the results; default: saliency"
         )
         one.add_argument("--seed", type=int, default=0, help="fixes the random numbers; default: 0")
-    measure.add_argument(
-        "--metrics", nargs="+", default=["deletion", "insertion"], metavar="NAME", help="default: deletion insertion"
-    )
+    for one in (doctor, *on_pictures.values()):
+        one.add_argument("--classes", metavar="FILE", help="the names of the classes, one per line; else ImageNet's, or numbers")
+        one.add_argument("--side", type=int, help="side of the pictures in pixels; else the network's own, or 224")
     return parser
 
 
@@ -67,38 +78,48 @@ def _run(chosen: argparse.Namespace) -> int:
 # What a command starts from.
 
 
-def _network(chosen: argparse.Namespace) -> tuple[Any, Any, list[str] | None]:
-    """Return the model with its weights, how pictures are prepared for it, and the names of its classes if they are known."""
+@dataclass(frozen=True)
+class _Network:
+    """A network with its weights, how pictures are prepared for it, and the names of its classes if they are known."""
+
+    name: str
+    model: Any
+    preparation: Any
+    classes: Sequence[str]
+
+    def word(self, label: int) -> str:
+        return self.classes[label] if label < len(self.classes) else f"class {label}"
+
+
+def _network(name: str, classes: str | None, side: int | None) -> _Network:
     import saliency_lib as sl
     from saliency_lib.artefacts.inputs import device
-    from saliency_lib.data.classes import imagenet_classes
+    from saliency_lib.data.classes import imagenet_classes, read_classes
     from saliency_lib.networks.table import Preparation
 
-    entry = sl.MODELS[chosen.model]
+    entry = sl.MODELS[name]
     if not entry.weights or entry.texts:
-        raise ValueError(
-            f"{chosen.model} has no published weights for pictures; name your own by file:WEIGHTS.safetensors?arch={chosen.model}"
-        )
-    names = Path(chosen.classes).read_text().split("\n") if chosen.classes else None
-    names = [name.strip() for name in names if name.strip()] if names else None
-    model = entry(len(names) if names else entry.known, 3, True).to(device()).eval()
+        raise ValueError(f"{name} has no published weights for pictures; name your own by file:WEIGHTS.safetensors?arch={name}")
+    names = tuple(read_classes(Path(classes)).values()) if classes else ()
+    model = entry(len(names) or entry.known, 3, True).to(device()).eval()
     preparation = entry.preparation or Preparation()
-    if chosen.side:
-        side = chosen.side
+    if side:
         preparation = Preparation(side, round(side * preparation.resize / preparation.side), preparation.interpolation)
-    if names is None and entry.predicts in ("imagenet", "any") and entry.known == 1000:
-        names = list(imagenet_classes())
-    return model, preparation, names
+    if not names and entry.predicts in ("imagenet", "any") and entry.known == 1000:
+        names = imagenet_classes()
+    return _Network(name, model, preparation, names)
 
 
 def _files(given: Sequence[str]) -> list[Path]:
     from saliency_lib.data.folders import SUFFIXES
+    from saliency_lib.data.masks import MASKS
 
     found: list[Path] = []
     for name in map(Path, given):
         if not name.exists():
             raise FileNotFoundError(f"there is no picture or folder {name}")
-        found += sorted(file for file in name.rglob("*") if file.suffix.lower() in SUFFIXES) if name.is_dir() else [name]
+        inside = sorted(file for file in name.rglob("*") if file.suffix.lower() in SUFFIXES)
+        found += [file for file in inside if not file.is_relative_to(name / MASKS)] if name.is_dir() else [name]
     if not found:
         raise FileNotFoundError(f"there are no pictures in {' '.join(given)}; they end with {', '.join(sorted(SUFFIXES))}")
     return found
@@ -106,26 +127,11 @@ def _files(given: Sequence[str]) -> list[Path]:
 
 def _read(files: Sequence[Path], preparation: Any) -> Any:
     """Return pictures as pixels (B, 3, S, S), prepared as for the network's own evaluation."""
-    import numpy as np
-    import torch
-    from PIL import Image, UnidentifiedImageError
+    from saliency_lib.data.splits import crop, file_split
 
-    from saliency_lib.data.pictures import seen
-    from saliency_lib.data.splits import as_pixels, crop
-
-    pixels = []
-    for file in files:
-        try:
-            with Image.open(file) as picture:
-                whole = seen(picture).convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{file} cannot be read as a picture ({error}); leave it out") from error
-        border = preparation.resize / preparation.side
-        fitted = crop(
-            whole, preparation.side, border=border, interpolation=preparation.interpolation, stretched=preparation.stretched
-        )
-        pixels.append(as_pixels(np.array(fitted)).permute(2, 0, 1))
-    return torch.stack(pixels)
+    own = {"interpolation": preparation.interpolation, "stretched": preparation.stretched}
+    resize = partial(crop, border=preparation.resize / preparation.side, **own)
+    return file_split(files, [0] * len(files), (), 3, resize).read(range(len(files)), preparation.side)["images"]
 
 
 # The commands.
@@ -136,7 +142,8 @@ def _doctor(chosen: argparse.Namespace) -> int:
 
     import saliency_lib as sl
 
-    model, preparation, _ = _network(chosen)
+    network = _network(chosen.model, chosen.classes, chosen.side)
+    model, preparation = network.model, network.preparation
     image = torch.rand(1, 3, preparation.side, preparation.side, generator=torch.Generator().manual_seed(0))
     image = image.to(next(model.parameters(), image))
     print(f"{chosen.model}: {sum(p.numel() for p in model.parameters()):,} parameters, pictures of {preparation.side} pixels\n")
@@ -158,82 +165,87 @@ def _doctor(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _pictures(chosen: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class _Found:
+    """What a network found in some pictures: their pixels, what it says of each, and its evaluation."""
+
+    network: _Network
+    images: Any
+    words: Sequence[str]
+    evaluation: Any
+
+
+def _found(network: _Network, files: Sequence[Path], chosen: argparse.Namespace) -> _Found:
     import saliency_lib as sl
     from saliency_lib.core.batching import device_of, logits_of
+    from saliency_lib.core.scores import probabilities
 
-    out = Path(chosen.out)
+    images = _read(files, network.preparation)
+    logits = logits_of(network.model, images.to(device_of(network.model))).cpu()
+    chances, targets = probabilities(logits).max(1)
+    words = [f"{network.word(k)}, {share:.0%}" for k, share in zip(targets.tolist(), chances.tolist(), strict=True)]
+    if logits.shape[1] == 1:
+        words = [f"{number:.6g}" for number in chances.tolist()]
+    metrics = getattr(chosen, "metrics", ())
+    try:
+        evaluation = sl.evaluate(network.model, images, chosen.methods, metrics, targets=targets, seed=chosen.seed)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{network.name}: {error}") from error
+    return _Found(network, images, words, evaluation)
+
+
+def _pictures(chosen: argparse.Namespace) -> int:
+    import pandas as pd
+
+    import saliency_lib as sl
+    from saliency_lib.page import Cell, write_page
+
+    out, comparing = Path(chosen.out), chosen.kind == "compare"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not empty; name another folder by --out")
-    for name in chosen.methods:
-        sl.METHODS[name]
+    names = chosen.models if comparing else [chosen.model]
+    if comparing and (len(names) < 2 or len(set(names)) < len(names)):
+        raise ValueError(f"--models must name two or more different networks, got {' '.join(names)}")
+    for known, wanted in ((sl.METHODS, chosen.methods), (sl.METRICS, getattr(chosen, "metrics", ()))):
+        for name in wanted:
+            known[name]
+    if not chosen.pictures:
+        raise ValueError("no pictures are named; name them before --models")
     files = _files(chosen.pictures)
-    model, preparation, names = _network(chosen)
-    images = _read(files, preparation)
-    shares = logits_of(model, images.to(device_of(model))).softmax(1).cpu()
-    chances, targets = shares.max(1)
-    words = [names[k] if names and k < len(names) else f"class {k}" for k in targets.tolist()]
-    measured = chosen.kind == "measure"
-    found = sl.evaluate(model, images, chosen.methods, chosen.metrics if measured else (), targets=targets, seed=chosen.seed)
-    table = found.table if measured else None
-    maps = found.maps if measured else {name: found.maps[name] for name in chosen.methods}
-    _write(out, files, images, maps, [f"{word}, {share:.0%}" for word, share in zip(words, chances.tolist(), strict=True)], table)
-    print(f"The maps of {len(files)} pictures by {len(maps)} methods are in {out}/; open {out / 'index.html'}")
+    networks = [_network(name, chosen.classes, chosen.side) for name in names]
+    found = [_found(network, files, chosen) for network in networks]
+    methods = chosen.methods if chosen.kind == "explain" else list(found[0].evaluation.maps)
+
+    def cell(about: str, one: _Found, method: str, row: int) -> Cell:
+        name = "-".join([files[row].stem, method, *([one.network.name] if comparing else [])])
+        return Cell(name, about, one.images[row], one.evaluation.maps[method][row])
+
+    if comparing:
+        sections = {
+            method: [
+                (file.name, [cell(f"{one.network.name}: {one.words[row]}", one, method, row) for one in found])
+                for row, file in enumerate(files)
+            ]
+            for method in methods
+        }
+        tensors = {f"{one.network.name} {method}": one.evaluation.maps[method] for one in found for method in methods}
+    else:
+        (one,) = found
+        rows = [
+            (f"{file.name}: {word}", [cell(method, one, method, row) for method in methods])
+            for row, (file, word) in enumerate(zip(files, one.words, strict=True))
+        ]
+        sections, tensors = {"": rows}, {method: one.evaluation.maps[method] for method in methods}
+    tables = {one.network.name: one.evaluation.table for one in found}
+    compared = pd.concat(tables, names=["model"]).reset_index("model") if comparing else tables[names[0]]
+    table = None if chosen.kind == "explain" else compared
+    write_page(out, sections, tensors, table)
+    on = f" on {len(found)} networks" if comparing else ""
+    print(f"The maps of {len(files)} pictures by {len(methods)} methods{on} are in {out}/; open {out / 'index.html'}")
     if table is not None:
         print(table.to_string(index=False, float_format="%.3f"))
     return 0
 
-
-def _write(out: Path, files: Sequence[Path], images: Any, maps: Any, words: Sequence[str], table: Any) -> None:
-    """Write an overlay per picture and method, the maps, the table and a page; the folder appears whole or not at all."""
-    import tempfile
-
-    from matplotlib.figure import Figure
-    from safetensors.torch import save_file
-
-    from saliency_lib.figures.maps import draw_map
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as draft:
-        folder, rows = Path(draft) / "whole", []
-        folder.mkdir()
-        for number, (file, word) in enumerate(zip(files, words, strict=True)):
-            cells = []
-            for name, values in maps.items():
-                figure = Figure(figsize=(3, 3))
-                axes = figure.add_axes((0, 0, 1, 1))
-                draw_map(axes, values[number].float().numpy(), image=images[number].numpy(), opacity=0.7)
-                picture = f"{number:04d}-{file.stem}-{name}.png"
-                figure.savefig(folder / picture, dpi=100)
-                alt = html.escape(f"map of {file.name} by {name}", quote=True)
-                link = html.escape(picture, quote=True)
-                cells.append(
-                    f'<figure><img src="{link}" alt="{alt}" loading="lazy"><figcaption>{html.escape(name)}</figcaption></figure>'
-                )
-            rows.append(f"<h2>{html.escape(file.name)}: {html.escape(word)}</h2><div>{''.join(cells)}</div>")
-        save_file({name: values.contiguous() for name, values in maps.items()}, folder / "maps.safetensors")
-        scores = ""
-        if table is not None:
-            table.to_csv(folder / "scores.csv", index=False)
-            scores = table.to_html(index=False, float_format="{:.3f}".format)
-        (folder / "index.html").write_text(PAGE.format(scores=scores, rows="\n".join(rows)))
-        if out.exists():
-            out.rmdir()  # it is empty
-        folder.rename(out)
-
-
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Saliency maps</title>
-<style>
-body {{ font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }}
-div {{ display: flex; flex-wrap: wrap; gap: .5rem }} figure {{ margin: 0 }} img {{ width: 200px; max-width: 100% }}
-figcaption {{ font-size: .85rem }} table {{ border-collapse: collapse }} td, th {{ padding: .2rem .6rem; text-align: left }}
-</style></head><body><h1>Saliency maps</h1>
-<p>Red is evidence for the predicted class and blue against it; maps without signs go from dark to light.</p>
-{scores}
-{rows}
-</body></html>
-"""
 
 if __name__ == "__main__":
     sys.exit(main())

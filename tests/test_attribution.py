@@ -290,7 +290,7 @@ def test_under_autocast_the_maps_keep_the_images_precision(name, net, images):
     ("model", "message"),
     [
         (lambda images: images.flatten(1), "the model must be a torch.nn.Module, got function; wrap a function in a module"),
-        (Tupled(), r"the model must return logits \(B, K\), got tuple; wrap it in a module"),
+        (Tupled(), r"the model must return logits \(B, K\), got tuple of .*; wrap it in a module"),
     ],
 )
 @pytest.mark.parametrize("name", ["gradient", "gradcam", "rise", "lime", "deeplift"])

@@ -540,7 +540,7 @@ def test_one_class_and_one_channel_give_finite_maps(name):
     maps = sl.METHODS[name](model, torch.rand(2, 1, 11, 17))
     assert maps.shape == (2, 11, 17) and torch.isfinite(maps).all()
     if name.startswith("sidu"):
-        assert maps.abs().max() == 0  # a lone class always has probability 1
+        assert maps.min() >= 0 and maps.max() > 0  # a lone output takes the place of the probability
 
 
 def test_one_pixel_is_explained_or_refused_with_a_way_out(linear):

@@ -50,7 +50,7 @@ def said(call):
 def test_silent_misuse_is_said_once_with_the_remedy(name, misuse, images):
     model, given, expected = {
         "softmax": (Small(end=lambda logits: logits.softmax(1)), images, "remove the softmax"),
-        "one logit": (Small(1), images, "torch.cat"),
+        "one logit": (Small(1, torch.exp), images, "torch.cat"),
         "normalised": (Small(), 4 * images - 2, r"pass pixels in [0, 1]"),
     }[misuse]
     caught = [warning for warning in said(calls(model, given)[name]) if expected in str(warning.message)]

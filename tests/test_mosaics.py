@@ -59,6 +59,13 @@ def test_relevance_mass_on_the_cells_is_the_grid_pointing_game(flat):
     torch.testing.assert_close(mass.area, torch.stack(by_hand))
 
 
+def test_an_image_whose_class_is_not_known_has_the_predicted_one(flat):
+    predicted = Brightest()(flat.images).argmax(1)
+    known, unknown = (sl.grid_mosaics(replace(flat, labels=labels), Brightest()) for labels in (predicted, torch.full((30,), -1)))
+    assert torch.equal(known.images, unknown.images) and torch.equal(known.labels, unknown.labels)
+    assert torch.equal(unknown.labels, predicted[unknown.indices - 100])
+
+
 def test_too_few_classes_are_refused(flat):
     with pytest.raises(ValueError, match="mosaics of 3x3 cells need images of 9 classes, but the model is sure of 5; pass more"):
         sl.grid_mosaics(flat, Brightest(), side=3)

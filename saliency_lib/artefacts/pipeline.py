@@ -31,7 +31,7 @@ from saliency_lib.artefacts.results import Explained, Scored, Trained
 from saliency_lib.artefacts.specs import Explanation, Samples, Score, Spec, Training
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.files import write_tensors
-from saliency_lib.data.table import Images
+from saliency_lib.data.table import DATASETS, Images
 from saliency_lib.evaluation.curve import Curve, concatenated
 from saliency_lib.evaluation.generative import activation_maximisation
 from saliency_lib.evaluation.table import METRICS
@@ -102,7 +102,7 @@ def _train(spec: Training, folder: Path) -> dict[str, Any]:
     clock = Timed()
     if published:
         model = model.to(device()).eval()
-        facts["test_accuracy"] = accuracy(model, test.images, test.labels)
+        facts["test_accuracy"] = accuracy(model, test.images, test.labels) if DATASETS[spec.dataset].labelled else None
         return facts | {"data": [described(*one) for one in used.items()], **clock.ended()}
     (images,) = rest
     checkpoint = store.checkpoint(spec)

@@ -30,15 +30,29 @@ class Trained:
 
     @property
     def accuracy(self) -> float:
-        """Return the share of the test images that are classified correctly, in [0, 1]."""
-        return self.artefact.facts["test_accuracy"]
+        """Return the share of the test images that are classified correctly, in [0, 1].
+
+        Raises:
+            ValueError: the classes of the test images are not known.
+        """
+        known = self.artefact.facts["test_accuracy"]
+        if known is None:
+            raise ValueError(
+                f"the classes of the test images of {self.artefact.folder.name} are not known; put them into class folders"
+            )
+        return known
+
+    @property
+    def _said(self) -> str:
+        known = self.artefact.facts["test_accuracy"]
+        return "not known" if known is None else f"{known:.3f}"
 
     def __repr__(self) -> str:
-        return f"Trained({self.artefact.folder.name}, test accuracy {self.accuracy:.3f})"
+        return f"Trained({self.artefact.folder.name}, test accuracy {self._said})"
 
     def _repr_html_(self) -> str:
         facts = {
-            "test accuracy": f"{self.accuracy:.3f} on {self.artefact.facts['test_images']} images",
+            "test accuracy": f"{self._said} on {self.artefact.facts['test_images']} images",
             "epochs": len(self.history) or "published weights",
             "parameters": f"{sum(parameter.numel() for parameter in self.model.parameters()):,}",
             "made in": f"{self.artefact.facts['seconds']} s on {self.artefact.facts['device']}",

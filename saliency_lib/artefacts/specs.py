@@ -17,7 +17,7 @@ from saliency_lib.artefacts.specification import (
     registered,
     specification,
 )
-from saliency_lib.artefacts.trainings import Training
+from saliency_lib.artefacts.trainings import Training, slug_of
 from saliency_lib.attribution.table import METHODS, Method
 from saliency_lib.core.options import no_such
 from saliency_lib.data.table import DATASETS
@@ -53,6 +53,15 @@ def _engine_of(method: Method, asked: str | None) -> str | None:
     if method.forward_only:
         return asked
     return "folded" if method.family in FOLDED and asked in ("auto", "folded") else None
+
+
+def _check_labels(targets: str, dataset: str) -> None:
+    """Check that a data set has labels if the targets are to be the labels."""
+    if targets == "label" and not DATASETS[dataset].labelled:
+        raise ValueError(
+            f"the classes of the pictures of {dataset!r} are not known, so they cannot be the targets; use targets='predicted', "
+            "or put the pictures into class folders"
+        )
 
 
 @specification
@@ -94,6 +103,7 @@ class Explanation(Spec):
             raise no_such(f"split of dataset {self.dataset!r}", self.split, splits)
         if self.stop is not None and self.stop <= self.start:
             raise ValueError(f"stop must be greater than start, which is {self.start}, got {self.stop}")
+        _check_labels(self.targets, str(self.dataset))
         object.__setattr__(self, "engine", _engine_of(METHODS[self.method], _fitting(self.training, self.engine)))
 
     def implied(self) -> dict[str, Any]:
@@ -106,7 +116,7 @@ class Explanation(Spec):
         """Return the training, the images and the method."""
         stride = f"-by{self.stride}" if self.stride > 1 else ""
         images = f"{self.split}{self.start}-{'end' if self.stop is None else self.stop}{stride}"
-        data = "" if self.dataset == self.training.dataset else f"{self.dataset}-"
+        data = "" if self.dataset == self.training.dataset else f"{slug_of(str(self.dataset))}-"
         return f"{self.training.slug}-{data}{images}-{self.method}{_by(self.engine)}"
 
     def shards(self, count: int) -> "list[Explanation]":
@@ -147,6 +157,7 @@ class Score(Spec):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", self.targets or self.explanation.targets)
+        _check_labels(str(self.targets), str(self.explanation.dataset))
         check_options(METRICS, self.metric, self.options)
         object.__setattr__(self, "engine", _fitting(self.judge or self.explanation.training, self.engine))
         explains = "explain" in METRICS.options(self.metric)
@@ -195,6 +206,9 @@ class Samples(Spec):
     rate: NotNegative = 0.1
     decay: NotNegative = 0.01
     seed: Number = 0
+
+    def __post_init__(self) -> None:
+        _check_labels("label", self.training.dataset)
 
     @property
     def slug(self) -> str:

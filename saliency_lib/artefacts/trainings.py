@@ -1,16 +1,21 @@
 """The specification of a trained model."""
 
-import re
 from dataclasses import field
 from typing import Annotated, Any
 
 from saliency_lib.artefacts.recipes import Scale, recipes, settings_of
 from saliency_lib.artefacts.specification import Number, Options, Spec, in_full, own_code, registered, specification
 from saliency_lib.core.options import no_such
+from saliency_lib.core.references import slug
 from saliency_lib.data.table import DATASETS
 from saliency_lib.networks.table import MODELS
 from saliency_lib.training.settings import DEFAULTS, Selection, Settings
 from saliency_lib.training.table import OBJECTIVES
+
+
+def slug_of(dataset: str) -> str:
+    """Return the name of a data set as a part of the name of an artefact; a reference has slashes and colons."""
+    return slug(dataset) if ":" in dataset else dataset
 
 
 def predicts(model: str, dataset: str) -> bool:
@@ -85,7 +90,10 @@ class Training(Spec):
             if not predicts(self.model, self.dataset):
                 known, fitting = f"the classes of {model.predicts}", f"dataset {model.predicts!r}"
                 if model.predicts == "imagenet":
-                    known, fitting = "ImageNet's 1,000 classes", "a data set with ImageNet's classes, for instance 'photos'"
+                    known, fitting = (
+                        "ImageNet's 1,000 classes",
+                        "a data set with ImageNet's classes: 'photos', or folder:<pictures>?classes=imagenet",
+                    )
                 raise ValueError(
                     f"published weights of {self.model} predict {known}, and dataset {self.dataset!r} has others; use recipe "
                     f"'standard', or {fitting}"
@@ -174,6 +182,5 @@ class Training(Spec):
     @property
     def slug(self) -> str:
         """Return data set, model, recipe, start, scale and seed."""
-        begun = f"-from-{self.start.dataset}-{self.start.recipe}" if self.start else ""
-        model = re.sub(r"[^\w.,=+-]+", "_", self.model)  # a reference has slashes and colons
-        return f"{self.dataset}-{model}-{self.recipe}{begun}-{self.scale}-seed{self.seed}"
+        begun = f"-from-{slug_of(self.start.dataset)}-{self.start.recipe}" if self.start else ""
+        return f"{slug_of(self.dataset)}-{slug(self.model)}-{self.recipe}{begun}-{self.scale}-seed{self.seed}"

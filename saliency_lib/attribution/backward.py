@@ -225,7 +225,13 @@ def averaged(
             difference = None if path.difference is None else path.difference(rows, points)
             with rule(model, None if difference is None else inputs.detach() - difference):
                 logits = model(inputs)
-            values = slope(logits, inputs, classes_at(logits, targets, rows, check=start == 0 and not known))
+            classes = classes_at(logits, targets, rows, check=start == 0 and not known)
+            if not logits.requires_grad:
+                raise ValueError(
+                    "no gradient leads from the model's output to the image: something detaches or rounds it, for instance "
+                    "argmax or numpy; use a method that takes forward passes alone (rise, occlusion, lime)"
+                )
+            values = slope(logits, inputs, classes)
         damaged |= logits.detach().isnan().any(1)
         values = values if difference is None else values * difference
         if not total:

@@ -81,7 +81,10 @@ def gradcam(
                 score = logits.gather(1, classes[:, None]).sum()
                 gradient = torch.autograd.grad(score, features, allow_unused=True)[0] if score.requires_grad else None
                 if gradient is None:
-                    raise ValueError("the class score does not depend on the layer; choose a layer that leads to the logits")
+                    raise ValueError(
+                        "the class score does not depend on the layer, or no gradient leads there; choose a layer that leads to "
+                        "the logits, or a method that takes forward passes alone (rise, occlusion, lime)"
+                    )
             if not layouts:
                 layouts.append(layout_of(model, module, features, images))
             at_positions = layouts[0].maps(features.detach())

@@ -193,6 +193,19 @@ def _layouts(model: nn.Module, image: Tensor, shapes: Mapping[str, tuple[int, ..
     return {name: layout for name, layout in found.items() if layout.height * layout.width > 1}
 
 
+def wrapped(modules: Mapping[str, nn.Module]) -> list[str]:
+    """Return what comes before the names of a network's own modules if a model wraps it, once or several times, and ""."""
+    prefixes = [""]
+    while inner := next((part for part in ("network", "model") if f"{prefixes[-1]}{part}" in modules), None):
+        prefixes.append(f"{prefixes[-1]}{inner}.")
+    return prefixes
+
+
+def short(name: str, modules: Mapping[str, nn.Module]) -> str:
+    """Return a module's name in the network that a model wraps."""
+    return name.removeprefix(max((prefix for prefix in wrapped(modules) if name.startswith(prefix)), key=len))
+
+
 def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) -> nn.Module:
     """Return the module that `layer` names.
 
@@ -202,24 +215,28 @@ def find_layer(model: nn.Module, layer: nn.Module | str | None, images: Tensor) 
     used. In a vision transformer it is the last block before the attention that the class token reads from, or the last norm if
     the tokens are averaged.
 
-    A name may be the network's own (`layer4`) if the model wraps it (`network.layer4`). The images may be on another device than
-    the model, or of another precision.
+    A name may be the network's own (`layer4`) if the model wraps it (`network.layer4`, `model.network.layer4`). The images may be
+    on another device than the model, or of another precision.
 
     Raises:
-        ValueError: the model has no such module; the message lists the candidates.
+        ValueError: the model has no such module; the message lists the candidates. Or it is a script module.
     """
     check_model(model)
     modules = dict(model.named_modules())
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules.values()):
+        raise ValueError(
+            "the model is a script module, whose layers cannot be read; pass the original, or use a method without layers"
+        )
     if isinstance(layer, nn.Module):
         if any(layer is module for module in modules.values()):
             return layer
         raise ValueError(f"layer {type(layer).__name__} is not a module of this model; pass one of its modules or a name")
-    for name in (layer, f"network.{layer}"):
-        if name in modules:
-            return modules[name]  # its output is checked when it is computed
+    for prefix in wrapped(modules):
+        if f"{prefix}{layer}" in modules:
+            return modules[f"{prefix}{layer}"]  # its output is checked when it is computed
     candidates = spatial_layers(model, images[:1].to(next(model.parameters(), images)))
     if layer is not None:
-        raise no_such("layer with features at positions", layer, [name.removeprefix("network.") for name in candidates])
+        raise no_such("layer with features at positions", layer, [short(name, modules) for name in candidates])
     unpooled = {name: found for name, found in candidates.items() if not isinstance(modules[name], POOLS)}
     if not unpooled:
         raise ValueError(

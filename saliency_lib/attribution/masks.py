@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from saliency_lib.core.batching import arranged, chunk_size, frozen, in_chunks, without_autocast
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Names, Positive, Seed, no_such
+from saliency_lib.core.scores import probabilities
 from saliency_lib.core.streams import Indices, sent
 
 
@@ -32,9 +33,9 @@ class Masks:
 
 
 CLASS_SCORES: dict[str, Callable[[Tensor], Tensor]] = {
-    "probability": lambda logits: logits.softmax(-1),
+    "probability": probabilities,
     "logit": lambda logits: logits,
-    "softmax_twice": lambda logits: logits.softmax(-1).softmax(-1),
+    "softmax_twice": lambda logits: probabilities(probabilities(logits)),
 }
 
 
@@ -121,7 +122,8 @@ def mask_scores(
     Args:
         images: (B, C, H, W).
         targets: (B,) classes.
-        score: `probability`, `logit`, or `softmax_twice` (the softmax of the probabilities).
+        score: `probability`, `logit`, or `softmax_twice` (the softmax of the probabilities); for a model of one output, see
+            `networks.wrappers.Scalar`, each of them is that output.
         options: `fill`, `indices`, `seed` and `batch_size` of `masked_readings`.
 
     Returns:

@@ -13,6 +13,7 @@ from saliency_lib.core.batching import classes_of, frozen, logits_of
 from saliency_lib.core.checks import check_images
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Above0, Count, Names, Number, Positive, Seed, ShareAbove0
+from saliency_lib.core.scores import probabilities
 from saliency_lib.core.streams import Indices, sent
 
 
@@ -63,13 +64,13 @@ def prediction_weights(
     Returns:
         (1, n), in [0, 1]; all 0 if every mask gives the same prediction.
     """
-    after = readings(model, image, masks, lambda copies, rows: model(copies).softmax(-1), **options)[0]
+    after = readings(model, image, masks, lambda copies, rows: probabilities(model(copies)), **options)[0]
     # the faster way, a matrix product, gives distances above 0 between equal predictions, which the scaling would magnify
     after = after.to(torch.promote_types(after.dtype, torch.float32))
     uniqueness = torch.cdist(after, after, compute_mode="donot_use_mm_for_euclid_dist") @ times.to(after)
     rounding = 450 * torch.finfo(after.dtype).eps  # 1e-13 in double, as released
     uniqueness = (uniqueness - uniqueness.min()) / (uniqueness.max() - uniqueness.min() + rounding)
-    change = (after - before.softmax(-1)).index_select(1, target[None])[:, 0]
+    change = (after - probabilities(before)).index_select(1, target[None])[:, 0]
     return (similarity(change, sigma) * uniqueness)[None].to(image.dtype)
 
 
@@ -144,7 +145,8 @@ def sidu(
         layer: a module or its dotted name, see `gradcam`. Each distinct mask takes one forward pass, and the whole image one
             more. If an engine runs the model, the module is one of `model.layered`, a copy of the original.
         threshold: a mask keeps the positions where its feature map is above it.
-        sigma: width of the similarity, in units of probability (of the features in the variant `pytorch_sidu`).
+        sigma: width of the similarity, in units of probability (of the number that `sl.Scalar` gives; of the features in the
+            variant `pytorch_sidu`).
         fill: what replaces a pixel where a mask is 0, see `fills.filled`.
         variant: `original` (threshold 0.1, sigma 0.25, fill mean) or `pytorch_sidu` (0.15, 0.1, black). Options that are
             given replace the variant's.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.options import typed
+from saliency_lib.core.scores import gives_number
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -117,14 +118,24 @@ def look_at_fill(fill: object) -> None:
 
 
 def look_at_logits(logits: Tensor) -> None:
-    """Warn of a model whose first outputs (B, K) in a call are probabilities, or one logit for two classes."""
+    """Warn of a model whose first outputs (B, K) in a call are probabilities, or one logit for two classes.
+
+    Raises:
+        ValueError: a number of `sl.Scalar` is not finite.
+    """
     call = _call.get()
     if call is None or not call.first("logits"):
         return
-    if logits.shape[1] == 1:
+    if gives_number(call.model):
+        if not logits.detach().isfinite().all():
+            raise ValueError(
+                "the number that sl.Scalar gives is NaN or infinite for some images; check its function and the weights"
+            )
+    elif logits.shape[1] == 1:
         tell(
-            "the model has one logit, so its softmax is 1 for every image; wrap it so that it returns a logit per class, for two "
-            "classes torch.cat([torch.zeros_like(logit), logit], 1)"
+            "the model has one output, so its scores are that number and no probabilities; wrap it: for a number, "
+            "sl.Scalar(model, lambda output: output[:, 0]); for two classes, so that it returns a logit per class, "
+            "torch.cat([torch.zeros_like(logit), logit], 1)"
         )
     elif _are_probabilities(logits.detach()):
         tell(

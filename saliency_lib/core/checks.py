@@ -1,6 +1,7 @@
 """Check what a kernel is given."""
 
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
@@ -119,12 +120,27 @@ def first_rows(chosen: Tensor) -> list[int]:
 
 def check_logits(logits: Tensor) -> Tensor:
     """Return the logits if they have the shape (B, K), and refuse them otherwise."""
-    if not isinstance(logits, Tensor):
-        kind = type(logits).__name__
-        raise ValueError(f"the model must return logits (B, K), got {kind}; wrap it in a module that returns one tensor")
-    if logits.ndim != 2:
-        raise ValueError(f"the model must return logits (B, K), got {tuple(logits.shape)}")
-    return logits
+    if isinstance(logits, Tensor) and logits.ndim == 2:
+        return logits
+    part = f"output[{next(iter(logits))!r}]" if isinstance(logits, Mapping) and logits else "output[0]"
+    score = f"{'output' if isinstance(logits, Tensor) else part}.flatten(1).mean(1)"
+    raise ValueError(
+        f"the model must return logits (B, K), got {outline(logits)}; wrap it in a module that returns one tensor, or explain a "
+        f"number of its output with sl.Scalar(model, function), for instance sl.Scalar(model, lambda output: {score})"
+    )
+
+
+def outline(output: object) -> str:
+    """Return what a model returned as an error message shows it: the shape of a tensor, the parts of a dictionary or tuple."""
+    if isinstance(output, Tensor):
+        return str(tuple(output.shape))
+    if isinstance(output, Mapping):
+        return f"{type(output).__name__} of " + (
+            ", ".join(f"{name!r} {outline(part)}" for name, part in output.items()) or "nothing"
+        )
+    if isinstance(output, list | tuple):
+        return f"{type(output).__name__} of {', '.join(map(outline, output)) or 'nothing'}"
+    return type(output).__name__
 
 
 def check_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
@@ -155,7 +171,8 @@ def as_targets(targets: Tensor | int, rows: Tensor, name: str = "targets") -> Te
     try:
         targets = torch.as_tensor(given, device=rows.device)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{name} must be class indices (B,), or one number for all images, got {shown(given)}") from None
+        scalar = "; explain what a function makes of the output with sl.Scalar(model, function)" if callable(given) else ""
+        raise ValueError(f"{name} must be class indices (B,), or one number for all images, got {shown(given)}{scalar}") from None
     if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise ValueError(f"{name} must be class indices (whole numbers), got {shown(given)} ({targets.dtype})")
     targets = targets.long().expand(len(rows)) if targets.ndim == 0 else targets.long()

@@ -1,15 +1,17 @@
 """Folders of class folders: `<class>/*.jpg` under data/<name>/train and data/<name>/test."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from saliency_lib import paths
-from saliency_lib.data.classes import WORDNET_IDS, imagenet_classes
-from saliency_lib.data.pictures import is_grey, opened
+from saliency_lib.data.albums import CLASSES, Album
+from saliency_lib.data.classes import readable
+from saliency_lib.data.masks import MASKS
 from saliency_lib.data.splits import Resize, crop, file_split
-from saliency_lib.data.table import DATASETS, TRAIN_AND_TEST, Dataset, Split
+from saliency_lib.data.table import TRAIN_AND_TEST, Dataset, Split
 from saliency_lib.data.texts import eraser_folder, is_eraser
 
 LONGEST = 255  # bytes of the name of a folder
@@ -87,10 +89,21 @@ def folder_split(
     if not files:
         raise absent
     rank = {name: label for label, name in enumerate(classes)}
-    if set(classes) <= set(WORDNET_IDS):
-        known = dict(zip(WORDNET_IDS, imagenet_classes(), strict=True))
-        classes = [known[name] for name in classes]
-    return file_split(files, [rank[file.parent.name] for file in files], classes, channels, resize)
+    return file_split(files, [rank[file.parent.name] for file in files], readable(classes), channels, resize)
+
+
+def check_classes(folder: Path, first: Path, second: Path) -> None:
+    """Check that two folders of class folders, if both have some, have the same classes.
+
+    Raises:
+        ValueError: they do not.
+    """
+    classes, others = class_names(first), class_names(second)
+    if classes and others and classes != others:
+        odd = sorted(set(classes) ^ set(others))
+        raise ValueError(
+            f"{paths.relative(folder)}: {first.name} and {second.name} must have the same classes; {odd} are in only one of them"
+        )
 
 
 def train_or_test(
@@ -102,25 +115,46 @@ def train_or_test(
         ValueError: train and test do not have the same classes.
         FileNotFoundError: the split has no images.
     """
-    here, other = (folder / part for part in (parts if split == "train" else parts[::-1]))
-    classes, others = class_names(here), class_names(other)
-    if classes and others and classes != others:
-        odd = sorted(set(classes) ^ set(others))
-        raise ValueError(
-            f"{paths.relative(folder)}: {' and '.join(parts)} must have the same classes; {odd} are in only one of them"
-        )
+    here = folder / (parts[0] if split == "train" else parts[1])
+    check_classes(folder, *(folder / part for part in parts))
     files = f"{paths.relative(here)}/<class>/*.jpg (or .png, ...)"
     absent = FileNotFoundError(f"{name} has no {split} images; put them at {files}")
-    return folder_split(here, classes, absent, channels=channels, resize=resize)
+    return folder_split(here, class_names(here), absent, channels=channels, resize=resize)
 
 
-@DATASETS.fallback
+def class_album(root: Path, folders: Mapping[str, Path], *, imagenet: bool = False) -> Album | None:
+    """Return the album of class folders, in a mixed order; None if no split has pictures.
+
+    Args:
+        root: the folder that may have classes.txt and masks.
+        folders: per split the folder of its class folders.
+        imagenet: see `Album`.
+
+    Raises:
+        ValueError: two splits do not have the same classes.
+    """
+    found = {split: _in_classes(folder, root) for split, folder in folders.items()}
+    parts = {split: sorted(files, key=mixed) for split, files in found.items() if files}
+    if not parts:
+        return None
+    if not (root / CLASSES).is_file():
+        for first, second in combinations(folders.values(), 2):
+            check_classes(root, first, second)
+    kinds = {file: file.parent.name for files in parts.values() for file in files}
+    classes = sorted({name for split in parts for name in class_names(folders[split]) if folders[split] / name != root / MASKS})
+    return Album(root, parts, kinds, classes, imagenet=imagenet, first=found[next(iter(parts))][0])
+
+
+def _in_classes(folder: Path, root: Path) -> list[Path]:
+    return [file for file in class_files(folder) if file.parent != root / MASKS]
+
+
 def class_folders(name: str) -> Dataset | None:
     """Return the data set of the folder `data/<name>/{train,test}/<class>/*`, or None if there is no such folder.
 
-    Classes are the names of the folders, sorted; images are in a fixed mixed order. The data set is grey if the first picture
-    is, else colour. Its side is that of the first picture if that is square and smaller than 224, else 224; for a picture of
-    another size the shorter side is resized and the centre is cropped. A folder with train.jsonl and documents is one of texts.
+    Classes are the names of the folders, sorted, or those of `data/<name>/classes.txt` in its order; images are in a fixed mixed
+    order. `data/<name>/masks/` may have a mask for each, see `masks_of`. See `Album.entry` for the size of the images. A folder
+    with train.jsonl and documents is one of texts.
 
     Raises:
         ValueError: the name is not that of a folder in data/, or the folder has another layout.
@@ -137,16 +171,10 @@ def class_folders(name: str) -> Dataset | None:
         return None
     if is_eraser(folder):
         return eraser_folder(name, folder)
-    splits = tuple(split for split in TRAIN_AND_TEST if class_files(folder / split))
-    if not splits:
+    album = class_album(folder, {split: folder / split for split in TRAIN_AND_TEST})
+    if not album:
         raise ValueError(
-            f"{paths.relative(folder)}/ is not a data set: it needs images at {{train,test}}/<class>/*, or ERASER's files"
+            f"{paths.relative(folder)}/ is not a data set: it needs images at {{train,test}}/<class>/*, or ERASER's files; name "
+            f"pictures without classes by a reference, folder:{name}"
         )
-    with opened(class_files(folder / splits[0])[0]) as picture:
-        (width, height), channels = picture.size, 1 if is_grey(picture) else 3
-
-    def load(split: str, download: bool) -> Split:
-        return train_or_test(name, folder, split, channels=channels)
-
-    load.__doc__ = f"Load the folder of class folders data/{name}/."
-    return DATASETS.entry(load, name, splits=splits, shape=(channels, width if width == height < 224 else 224))
+    return album.entry(name, f"Load the folder of class folders data/{name}/.")

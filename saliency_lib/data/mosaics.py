@@ -11,11 +11,16 @@ from saliency_lib.data.table import Images
 CPU = torch.device("cpu")
 
 
-def confident(model: nn.Module, images: Images, least: float, batch_size: int | None = None) -> Tensor:
-    """Return the rows of the images that the model classifies correctly with a probability of at least `least`."""
+def confident(model: nn.Module, images: Images, least: float, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the rows of the images that the model classifies correctly with a probability of at least `least`, and classes.
+
+    An image whose class is not known has the predicted one.
+    """
     with frozen(model), torch.no_grad():
         probability, predicted = logits_of(model, images.images.to(device_of(model)), batch_size).softmax(1).cpu().max(1)
-    return ((predicted == images.labels) & (probability >= least)).nonzero().flatten()
+    labels = torch.where(images.labels < 0, predicted, images.labels)
+    rows = ((predicted == labels) & (probability >= least)).nonzero().flatten()
+    return rows, labels[rows]
 
 
 def grid_mosaics(
@@ -27,7 +32,7 @@ def grid_mosaics(
     attribution to the image's class that is in its cell.
 
     Args:
-        images: at least side**2 classes that the model is sure of.
+        images: at least side**2 classes that the model is sure of. An image whose class is not known has the predicted one.
         model: it must take images that are `side` times as high and wide.
         side: cells per row and column; 3 in the papers.
         least: the probability of the label above which the model is sure of an image.
@@ -44,9 +49,9 @@ def grid_mosaics(
     Source: Boehle, Fritz, Schiele 2021; Rao, Boehle, Schiele 2022 (GridPG). Differs: each image is asked for once,
     there each cell of a mosaic.
     """
-    cells, rows = positive("side", side) ** 2, confident(model, images, least, batch_size)
-    labels, pool = images.labels[rows], rows[images.indices[rows].argsort()]  # neighbours do not depend on the images' order
-    by_class = {label: pool[images.labels[pool] == label] for label in labels.unique().tolist()}
+    cells, (rows, labels) = positive("side", side) ** 2, confident(model, images, least, batch_size)
+    order = images.indices[rows].argsort()  # neighbours do not depend on the images' order
+    by_class = {label: rows[order][labels[order] == label] for label in labels.unique().tolist()}
     if len(by_class) < cells:
         raise ValueError(
             f"mosaics of {side}x{side} cells need images of {cells} classes, but the model is sure of {len(by_class)}; "

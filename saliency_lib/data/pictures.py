@@ -1,5 +1,6 @@
 """Decode pictures as the eye sees them: upright, on white where they are transparent, with 8 bits per channel."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,19 @@ GREY = ("1", "L", "LA", "La", "I", "F")  # modes of grey pictures; those of 16 b
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[Image.Image]:
+def opened(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open an image file.
+
+    Args:
+        content: of the file, if it is inside another file; then `file` says where, for the message.
 
     Raises:
         ValueError: the file is not an image, or a damaged one.
     """
     try:
-        if not file.is_file():  # opening a pipe would wait for ever
+        if content is None and not file.is_file():  # opening a pipe would wait for ever
             raise OSError("it is not a file")
-        with Image.open(file) as picture:
+        with Image.open(file if content is None else io.BytesIO(content)) as picture:
             yield picture
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{paths.relative(file)} cannot be read as an image ({error}); replace or delete it") from error

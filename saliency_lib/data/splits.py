@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from saliency_lib.data.masks import read_mask
 from saliency_lib.data.pictures import opened, seen
 from saliency_lib.data.table import Split
 
@@ -43,6 +45,36 @@ def array_split(raw: np.ndarray, labels: Iterable[int], classes: Sequence[str], 
     return Split(len(raw), tuple(classes), read, sources)
 
 
+def decoded(
+    opened_at: Callable[[int], AbstractContextManager[Image.Image]],
+    count: int,
+    channels: int,
+    side: int,
+    resize: Resize,
+    masks: Sequence[Path] | None = None,
+) -> dict[str, Tensor]:
+    """Return the images of pictures, which several threads decode, and their masks if there are any.
+
+    Args:
+        opened_at: opens the picture at a position.
+        masks: the file of the mask of each.
+    """
+    raw = np.empty((count, channels, side, side), np.uint8)
+    on = np.empty((count if masks else 0, side, side), bool)
+
+    def decode(thread: int) -> None:
+        for row in range(thread, count, THREADS):
+            with opened_at(row) as picture:
+                whole = seen(picture).convert("L" if channels == 1 else "RGB")
+            raw[row] = np.asarray(resize(whole, side)).reshape(side, side, channels).transpose(2, 0, 1)
+            if masks:
+                on[row] = read_mask(masks[row], whole.size, side, resize)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(decode, range(THREADS)))
+    return {"images": as_pixels(raw)} | ({"masks": torch.from_numpy(on)} if masks else {})
+
+
 def file_split(
     files: Sequence[Path],
     labels: Sequence[int],
@@ -50,31 +82,28 @@ def file_split(
     channels: int,
     resize: Resize,
     names: Sequence[str] | None = None,
+    masks: Sequence[Path] | None = None,
+    sources: Sequence[Path] = (),
 ) -> Split:
-    """Return a split of image files, which several threads decode; their names are those of the files if none are given.
+    """Return a split of image files; their names are those of the files if none are given.
 
     `read` takes another `resize` as an option.
+
+    Args:
+        masks: the file of the mask of each picture.
+        sources: further files that determine the split, see `Split`.
     """
     every_name = names or [file.stem for file in files]
 
     def read(chosen: range, side: int, resize: Resize = resize) -> dict[str, Any]:
-        raw = np.empty((len(chosen), channels, side, side), np.uint8)
-
-        def decode(thread: int) -> None:
-            for row in range(thread, len(chosen), THREADS):
-                with opened(files[chosen[row]]) as picture:
-                    resized = resize(seen(picture).convert("L" if channels == 1 else "RGB"), side)
-                    raw[row] = np.asarray(resized).reshape(side, side, channels).transpose(2, 0, 1)
-
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(decode, range(THREADS)))
+        own = [masks[i] for i in chosen] if masks else None
         return {
-            "images": as_pixels(raw),
+            **decoded(lambda row: opened(files[chosen[row]]), len(chosen), channels, side, resize, own),
             "labels": torch.tensor([labels[i] for i in chosen]),
             "names": tuple(every_name[i] for i in chosen),
         }
 
-    return Split(len(files), tuple(classes), read, files)
+    return Split(len(files), tuple(classes), read, [*files, *(masks or ()), *sources])
 
 
 def crop(
@@ -87,7 +116,7 @@ def crop(
     """Resize the shorter side to `side * border`, or both sides if the picture is stretched, and crop the centre.
 
     Args:
-        interpolation: `bilinear` or `bicubic`, antialiased.
+        interpolation: `bilinear` or `bicubic`, antialiased; `nearest` for a mask.
     """
     from torchvision.transforms import InterpolationMode, functional  # here, since importing it takes seconds
 
@@ -95,11 +124,9 @@ def crop(
     return functional.center_crop(functional.resize(picture, size, InterpolationMode(interpolation)), [side])
 
 
-def stretch(picture: Image.Image, side: int) -> Image.Image:
+def stretch(picture: Image.Image, side: int, interpolation: str = "bilinear") -> Image.Image:
     """Resize to a square, whatever the picture's proportions."""
-    from torchvision.transforms import functional  # here, since importing it takes seconds
-
-    return functional.resize(picture, [side, side])
+    return crop(picture, side, 1.0, interpolation, stretched=True)
 
 
 imagenet_crop = partial(crop, border=256 / 224)  # as ImageNet's networks are evaluated

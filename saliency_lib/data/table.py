@@ -37,7 +37,7 @@ class Images:
     Args:
         images: (N, C, H, W) float32 in [0, 1]; time series (N, 1, T, F) are not limited to [0, 1]; texts (N, 1, 1, T) are the
             numbers of their words, 0 after their end.
-        labels: (N,) int64, indices into `classes`.
+        labels: (N,) int64, indices into `classes`; -1 where the class is not known.
         classes: readable class names.
         indices: (N,) int64, position of each image in the whole split.
         masks: (N, H, W) bool, true on the object or on what is salient; None if the data set does not know it.
@@ -71,7 +71,7 @@ class Images:
 
     def words(self, labels: Tensor) -> list[str]:
         """Return the readable names of labels (B,)."""
-        return [self.classes[label] for label in labels.tolist()]
+        return [self.classes[label] if label >= 0 else "class not known" for label in labels.tolist()]
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,15 @@ class Dataset(Entry):
         splits: the names of its splits.
         imagenet: whether labels index ImageNet's 1,000 classes.
         texts: whether its images are texts, of `side` tokens in one row.
+        labelled: whether the classes of its images are known. If not, their labels are -1, the predicted class is explained, and
+            what needs labels is refused.
     """
 
     shape: tuple[int, int]
     splits: tuple[str, ...] = TRAIN_AND_TEST
     imagenet: bool = False
     texts: bool = False
+    labelled: bool = True
 
     @classmethod
     def adapt(cls, function: Callable[[str, bool], Split], name: str, **facts: Any) -> Callable[..., Images]:

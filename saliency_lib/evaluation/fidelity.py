@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from saliency_lib.core.batching import classes_of, frozen, logits_of
-from saliency_lib.core.checks import check_images, check_maps
+from saliency_lib.core.checks import check_images, check_maps, first_rows
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Count, Names, Positive, Seed
+from saliency_lib.core.scores import probabilities
 from saliency_lib.core.streams import Indices, noise, row_indices
 from saliency_lib.evaluation.curve import Curve, one_number
 from saliency_lib.evaluation.perturbation import Score, check_scores, fixed, scores_without
@@ -131,7 +132,7 @@ def _confidence(
         classes = classes_of(logits, targets)
         pair = logits, logits_of(model, images * weights[:, None].to(images), batch_size)
     precise = torch.promote_types(images.dtype, torch.float32)
-    whole, masked = (each.to(precise).softmax(1).gather(1, classes[:, None])[:, 0] for each in pair)
+    whole, masked = (probabilities(each.to(precise)).gather(1, classes[:, None])[:, 0] for each in pair)
     check_scores(torch.stack([whole, masked], 1))
     return whole, masked
 
@@ -152,9 +153,16 @@ def average_drop(
     Returns:
         Curve of one point in [0, 1]; its mean over images is the average drop. A small value is evidence for the map.
 
+    Raises:
+        ValueError: the number that `sl.Scalar` gives, which takes the place of the probability, is negative.
+
     Source: Chattopadhay et al. 2018, section 4.1.
     """
     whole, masked = _confidence(model, images, maps, targets, batch_size)
+    if negative := first_rows(whole < 0):  # which no probability is
+        raise ValueError(
+            f"average_drop is a share of the score, which is negative for images {negative}; use average_increase or deletion"
+        )
     return one_number((whole - masked).clamp_min(0) / whole.clamp_min(torch.finfo(whole.dtype).tiny))
 
 

@@ -13,6 +13,7 @@ from saliency_lib.core.calls import kernel
 from saliency_lib.core.checks import check_images, check_maps, positive, rows_not_finite
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Draws, Names, Positive, Seed, no_such
+from saliency_lib.core.scores import predictions, probabilities
 from saliency_lib.core.streams import Indices, sent
 from saliency_lib.evaluation.curve import Curve
 from saliency_lib.evaluation.ranking import DRAWS, Ties, cuts_ties, random_ranks, ranks, tied
@@ -38,12 +39,12 @@ Choice = TypeVar("Choice")
 
 
 def _answers(logits: Tensor, classes: Tensor) -> Tensor:
-    return (logits.argmax(1) == classes) + 0 * logits.amax(1)  # keeps NaN, which argmax would treat as a class
+    return (predictions(logits) == classes) + 0 * logits.amax(1)  # keeps NaN, which argmax would treat as a class
 
 
 # `predicted` are the classes predicted for the unchanged images.
 SCORES: dict[str, ScoreFunction] = {
-    "probability": lambda logits, targets, predicted: logits.softmax(1).gather(1, targets[:, None])[:, 0],
+    "probability": lambda logits, targets, predicted: probabilities(logits).gather(1, targets[:, None])[:, 0],
     "logit": lambda logits, targets, predicted: logits.gather(1, targets[:, None])[:, 0],
     "unchanged": lambda logits, targets, predicted: _answers(logits, predicted),
     "correct": lambda logits, targets, predicted: _answers(logits, targets),
@@ -91,9 +92,9 @@ def perturbation_curve(
             requested fractions.
         draws: how many random orders. They cost passes only at fractions that divide tied pixels.
         fill: see `fills.filled`, or `Imputed`, whose values depend on which pixels are missing.
-        score: `probability`, `logit`, `unchanged` (1 if the prediction is that of the whole image, else 0), `correct` (1 if
-            it is the target, else 0), or a function of logits (n, K), targets (n,) and the classes (n,) predicted for the
-            whole images.
+        score: `probability` (of a model of one output, see `sl.Scalar`, that output), `logit`, `unchanged` (1 if the prediction
+            is that of the whole image, else 0), `correct` (1 if it is the target, else 0), or a function of logits (n, K),
+            targets (n,) and the classes (n,) predicted for the whole images.
         seed, indices: fix the order of tied pixels and a random fill of each image.
         batch_size: most inputs in one forward pass; None chooses. Memory grows with it, not with the steps.
 

@@ -14,6 +14,7 @@ from saliency_lib.core.calls import tell
 from saliency_lib.core.checks import check_images, check_logits
 from saliency_lib.core.optional import optional
 from saliency_lib.core.options import no_such
+from saliency_lib.core.scores import gives_number
 from saliency_lib.core.texts import text_model
 from saliency_lib.networks.folding import fold
 
@@ -37,7 +38,7 @@ class Optimised(nn.Module):
 
     def __init__(self, model: nn.Module, images: Tensor, run: Run):
         super().__init__()
-        self.pixel_mean = getattr(model, "pixel_mean", None)
+        self.pixel_mean, self.gives_number = getattr(model, "pixel_mean", None), gives_number(model)
         self.place = nn.Parameter(images.new_empty(0), requires_grad=False)  # tells kernels the device and the type
         self._kind = images.shape[1:], images.dtype, images.device.type
         self._run = run

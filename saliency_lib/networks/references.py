@@ -3,14 +3,11 @@
 A reference may stand wherever a name in MODELS may. Nothing is downloaded, and no pickle is read.
 """
 
-import functools
-import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +17,7 @@ from saliency_lib.core.checks import check_model
 from saliency_lib.core.locks import Stream
 from saliency_lib.core.optional import optional
 from saliency_lib.core.options import no_such
+from saliency_lib.core.references import Parsers, file_sha256, place_and_options, scheme_of, values
 from saliency_lib.networks.pixels import PixelModel, Resize, for_channels
 from saliency_lib.networks.published import read_safetensors, values_sha256
 from saliency_lib.networks.table import MODELS, Model, Preparation
@@ -27,18 +25,6 @@ from saliency_lib.networks.table import MODELS, Model, Preparation
 SAVE = "save the weights with `save_file(model.state_dict(), file)` of safetensors.torch"
 AGAIN = "delete it and get it again"
 ANY = "any"  # such weights predict the classes of any data set that has as many
-
-
-def _sha256(file: Path) -> str:
-    """Return the SHA-256 of a file's content, computed again if the file has changed."""
-    state = file.stat()
-    return _hashed(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _hashed(file: Path, *state: int) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -71,26 +57,12 @@ def _numbers(text: str) -> tuple[float, ...]:
     return found
 
 
-PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {  # of the options of a file: what reads a value, and what it has to be
+PARSERS: Parsers = {  # of the options of a file
     "arch": (str, "a name"),
     "classes": (int, "a whole number"),
     "mean": (_numbers, "one or three numbers with commas between them"),
     "std": (_numbers, "one or three numbers with commas between them"),
 }
-
-
-def _values(reference: str, options: Mapping[str, str]) -> dict[str, Any]:
-    """Return the options of a reference to a file as values."""
-    found = {}
-    for name, text in options.items():
-        if name not in PARSERS:
-            raise no_such(f"option of {reference!r}", name, PARSERS)
-        parse, wanted = PARSERS[name]
-        try:
-            found[name] = parse(text)
-        except ValueError:
-            raise ValueError(f"{name} of {reference!r} must be {wanted}, got {text!r}") from None
-    return found
 
 
 # timm and Hugging Face: normalisation and size come from the network's own configuration.
@@ -120,7 +92,7 @@ def _timm(reference: str, name: str) -> Model:
     origin = f"timm {facts.hf_hub_id}" if facts.hf_hub_id and facts.num_classes == 1000 else None
     build.__doc__ = f"Build timm's {name} for images of {side} pixels, normalised as its configuration says."
     there = _in_cache(facts.hf_hub_id, file) if origin else None
-    return MODELS.entry(build, reference, weights=origin, preparation=preparation, content=_sha256(there) if there else "")
+    return MODELS.entry(build, reference, weights=origin, preparation=preparation, content=file_sha256(there) if there else "")
 
 
 def _in_cache(repository: str, name: str) -> Path | None:
@@ -195,7 +167,7 @@ def _hugging_face(reference: str, name: str) -> Model:
         return PixelModel(_Logits(network), *for_channels(preparation.mean, preparation.std, channels), Resize(3, side, True))
 
     build.__doc__ = f"Build the network of {name}, a {config.model_type}, normalised as its image processor says."
-    content = "-".join(_sha256(file)[:16] for file in files)
+    content = "-".join(file_sha256(file)[:16] for file in files)
     return MODELS.entry(build, reference, weights=f"Hugging Face {name}", preparation=preparation, predicts=ANY, content=content)
 
 
@@ -203,7 +175,7 @@ def _hugging_face(reference: str, name: str) -> Model:
 
 
 def _file(reference: str, name: str, options: Mapping[str, str]) -> Model:
-    wanted = _values(reference, options)
+    wanted = values(reference, options, PARSERS)
     file = paths.inside(paths.DATA, name)
     if file.suffix != ".safetensors":
         raise ValueError(
@@ -226,7 +198,7 @@ def _file(reference: str, name: str, options: Mapping[str, str]) -> Model:
         return model
 
     build.__doc__ = f"Build {architecture.name} with the weights in {name}."
-    facts: dict[str, Any] = {"weights": f"file {name}", "predicts": ANY, "content": _sha256(file)}
+    facts: dict[str, Any] = {"weights": f"file {name}", "predicts": ANY, "content": file_sha256(file)}
     facts |= {"channels": architecture.channels, "known": wanted.get("classes", 1000)}
     return MODELS.entry(build, reference, **facts)
 
@@ -279,15 +251,11 @@ def by_reference(name: str) -> Model | None:
     Raises:
         ValueError: the reference is wrong. FileNotFoundError: a file is missing. ModuleNotFoundError: a package is missing.
     """
-    scheme, colon, rest = name.partition(":")
-    if not colon:
+    found = scheme_of(name, SCHEMES, "model")
+    if not found:
         return None
-    if scheme not in SCHEMES:
-        raise no_such("kind of reference to a model", scheme, SCHEMES)
-    if scheme != "file":
-        return SCHEMES[scheme](name, rest)
-    place, _, query = rest.partition("?")
-    return _file(name, place, dict(parse_qsl(query, keep_blank_values=True)))
+    scheme, rest = found
+    return _file(name, *place_and_options(rest)) if scheme == "file" else SCHEMES[scheme](name, rest)
 
 
 def check_classes(model: nn.Module, shape: tuple[int, ...], classes: int, name: str) -> None:
@@ -318,5 +286,5 @@ def check_classes(model: nn.Module, shape: tuple[int, ...], classes: int, name: 
     if logits.ndim != 2 or logits.shape[1] != classes:
         raise ValueError(
             f"{name} returns {tuple(logits.shape)} for one image, and the data set has {classes} classes, so it must be "
-            f"(1, {classes}); choose the data set with its classes"
+            f"(1, {classes}); choose the data set with its classes, or list them in classes.txt beside pictures of yours"
         )

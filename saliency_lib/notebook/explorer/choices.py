@@ -90,6 +90,17 @@ def fit(picture: Image.Image, dataset: str, preparation: Preparation | None = No
     bleed = (1 - side / whole) / 2
     if preparation and preparation.stretched:
         picture = picture.resize((whole, whole), Image.Resampling.BICUBIC)
-    fitted = ImageOps.fit(picture.convert("L" if channels == 1 else "RGB"), (side, side), Image.Resampling.BICUBIC, bleed=bleed)
-    pixels = np.asarray(fitted, np.float32).reshape(side, side, channels) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+    return fitted(picture, channels, (side, side), bleed)
+
+
+def fitted(picture: Image.Image, channels: int, size: tuple[int, int], bleed: float = 0.0) -> Tensor:
+    """Return the largest centred part of a picture that has the proportions of a size (H, W), resized to (1, C, H, W) in [0, 1].
+
+    Args:
+        channels: 1 for grey, 3 for colour.
+        bleed: the share of each side that is left out at each of its ends.
+    """
+    height, width = size
+    colours = picture.convert("L" if channels == 1 else "RGB")
+    pixels = np.asarray(ImageOps.fit(colours, (width, height), Image.Resampling.BICUBIC, bleed=bleed), np.float32)
+    return torch.from_numpy(pixels.reshape(height, width, channels) / 255).permute(2, 0, 1)[None].contiguous()

@@ -20,14 +20,14 @@ def draw_maps(shown: Shown, methods: Sequence[str], opacity: float, columns: int
 
     A text is drawn once per map instead, each word on the colour of its value.
     """
-    image, (word, share) = shown.image[0].numpy(), shown.says
+    image, (word, share) = shown.image[0].numpy(), shown.says()
     if shown.tokens:
-        text = {f"{shown.name}: {word} {share:.0%}": np.zeros(len(shown.tokens))}
+        text = {f"{shown.name}: {word} {share}": np.zeros(len(shown.tokens))}
         return highlighted(shown.tokens, text | {display_name(method): shown.maps[method][0].numpy() for method in methods})
     figure = Figure(figsize=(side * columns, (side + 0.45) * -(-(len(methods) + 1) // columns)))
     first, *others = add_axes(figure, len(methods) + 1, columns)
     draw_image(first, image)
-    title = f"{shorten(shown.name, 28)}\n{shorten(word, 20)} {share:.0%}"
+    title = f"{shorten(shown.name, 28)}\n{shorten(word, 20)} {share}"
     first.set_title(title, fontsize=9)
     for axes, method in zip(others, methods, strict=True):
         draw_map(axes, shown.maps[method].numpy(), image=image, opacity=opacity)
@@ -46,10 +46,10 @@ def draw_curves(shown: Shown, methods: Sequence[str]) -> Figure:
         axes.plot(100 * np.asarray(fractions), values, label=name, color=colour(method), linestyle=line_style(method))
     axes.set(
         xlim=(0, 100),
-        ylim=(0, 1),
+        ylim=None if shown.of_number else (0, 1),
         xlabel=f"{'words' if shown.tokens else 'pixels'} removed (% of the {'text' if shown.tokens else 'image'})",
     )
-    axes.set_ylabel(f"probability of {shorten(shown.says[0], 20)}")
+    axes.set_ylabel(("" if shown.of_number else "probability of ") + shorten(shown.says()[0], 20))
     axes.grid(axis="y")
     figure.legend(title="method, area", loc="outside right upper")
     return figure

@@ -7,15 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.artefacts import pipeline
-from saliency_lib.artefacts.inputs import classes_of
-from saliency_lib.artefacts.specs import Training
 from saliency_lib.attribution.table import METHODS
 from saliency_lib.core.batching import frozen, logits_of
 from saliency_lib.core.checks import positive
+from saliency_lib.core.scores import probabilities
 from saliency_lib.core.texts import of_texts
 from saliency_lib.evaluation.deletion import PRESETS
 from saliency_lib.evaluation.perturbation import even_fractions, perturbation_curve
+from saliency_lib.notebook.explorer.sources import Look, Network, Source, like_parameters
 
 AT_ONCE = 4  # points of the curves between two drawings
 TOP = 5  # classes to choose from
@@ -41,29 +40,32 @@ class Shown:
     Args:
         name: of the picture or the text.
         image: (1, C, H, W) in [0, 1], or the numbers (1, 1, 1, T) of a text's words.
-        training: the network.
+        training: the specification of the network; None if it is the reader's own.
         words: the classes that the network finds likeliest, by class index, the likeliest first.
-        probabilities: of these classes.
+        probabilities: of these classes; the number itself if the network gives one, see `sl.Scalar`.
         target: the class that is explained.
         tokens: the words of a text; empty for an image.
         maps: per method (H, W), not rescaled.
         curves: per method the shares of the pixels or words removed so far, and the probability of the target at each.
+        of_number: whether a number is explained, and not a class.
     """
 
     name: str
     image: Tensor
-    training: Training
+    training: Network
     words: dict[int, str]
     probabilities: dict[int, float]
     target: int
     tokens: tuple[str, ...] = ()
     maps: dict[str, Tensor] = field(default_factory=dict)
     curves: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+    of_number: bool = False
 
-    @property
-    def says(self) -> tuple[str, float]:
-        """The explained class in words, and its probability."""
-        return self.words[self.target], self.probabilities[self.target]
+    def says(self, target: int | None = None, digits: int = 0) -> tuple[str, str]:
+        """Return a class in words, and its probability with so many digits; None is the class that is explained."""
+        target = self.target if target is None else target
+        share = self.probabilities[target]
+        return self.words[target], f"{share:.6g}" if self.of_number else f"{share:.{digits}%}"
 
     def area(self, method: str) -> float:
         """Return the area under a method's curve, by the trapezoid rule."""
@@ -84,16 +86,18 @@ class State:
     """The network and the picture in use, and what was computed of them.
 
     Args:
+        source: where networks come from.
         options: per method its options, in place of those in QUICK.
         steps: strides of the deletion curve.
         seed: fixes the methods' random numbers.
     """
 
-    def __init__(self, options: Mapping[str, Mapping] | None, steps: int, seed: int):
+    def __init__(self, source: Source, options: Mapping[str, Mapping] | None, steps: int, seed: int):
+        self.source = source
         self.options = {**QUICK, **(options or {})}
         self.steps, self.seed = positive("steps", steps), seed
-        self.training: Training | None = None
-        self._model: nn.Module = nn.Identity()
+        self._training: Network = None
+        self._model: nn.Module | None = None
         self._shown: Shown | None = None
 
     @property
@@ -108,24 +112,35 @@ class State:
         """Whether nothing is shown yet."""
         return self._shown is None
 
-    def use(self, training: Training) -> None:
-        """Load a network, or train it."""
-        self._model, self.training = pipeline.train(training).model, training
+    @property
+    def model(self) -> nn.Module:
+        """The network in use."""
+        if self._model is None:
+            raise ValueError("no network is loaded; call use(training) first")
+        return self._model
 
-    def look_at(self, name: str, image: Tensor, tokens: tuple[str, ...] = ()) -> bool:
-        """Predict the classes of a picture (1, C, H, W) or of a text's words, and return True, unless it is shown already."""
-        same = self._shown and (self._shown.training, self._shown.tokens) == (self.training, tokens)
+    def uses(self, training: Network) -> bool:
+        """Return whether a network is the one in use."""
+        return self._model is not None and self._training == training
+
+    def use(self, training: Network) -> None:
+        """Load a network, or train it."""
+        self._model, self._training = self.source.model(training), training
+
+    def look_at(self, look: Look) -> bool:
+        """Predict the classes of a picture or of a text's words, and return True, unless it is shown already."""
+        name, image, tokens = look
+        same = self._shown and (self._shown.training, self._shown.tokens) == (self._training, tokens)
         if self._shown and same and torch.equal(self._shown.image, image):
             self._shown.name = name
             return False
-        if self.training is None:
-            raise ValueError("no network is loaded; call use(training) first")
-        with frozen(self._model):
-            shares = logits_of(self._model, image.to(pipeline.device()))[0].softmax(0).cpu()
+        with frozen(self.model):
+            logits = logits_of(self.model, like_parameters(self.model, image))
+        shares = probabilities(logits.float())[0].cpu()
         best = shares.argsort(descending=True, stable=True)[:TOP].tolist()
-        classes = classes_of(self.training.dataset)
-        words, probabilities = {i: classes[i] for i in best}, {i: float(shares[i]) for i in best}
-        self._shown = Shown(name, image, self.training, words, probabilities, best[0], tokens)
+        classes = self.source.classes(self._training)
+        words, found = {i: classes[i] for i in best}, {i: float(shares[i]) for i in best}
+        self._shown = Shown(name, image, self._training, words, found, best[0], tokens, of_number=logits.shape[1] == 1)
         return True
 
     def choose(self, target: int) -> None:
@@ -138,25 +153,25 @@ class State:
         options = METHODS.taken(method, {"seed": self.seed, "indices": torch.tensor([number])})
         options |= OF_TEXTS.get(method, {}) if self.shown.tokens else {}
         options |= self.options.get(method, {})
-        image, target = self.shown.image.to(pipeline.device()), torch.tensor([self.shown.target])
-        self.shown.maps[method] = METHODS[method](self._model, image, target, **options)[0].cpu()
+        image, target = like_parameters(self.model, self.shown.image), torch.tensor([self.shown.target])
+        self.shown.maps[method] = METHODS[method](self.model, image, target, **options)[0].float().cpu()
 
     def delete(self, chosen: Sequence[str]) -> Iterator[tuple[int, int]]:
         """Compute the curves of methods that have a map, some points at a time; yield how many of how many are there."""
-        shown, device = self.shown, pipeline.device()
+        shown, image = self.shown, like_parameters(self.model, self.shown.image)
         fractions = even_fractions(shown.image[0, 0].numel(), self.steps)
         methods = [name for name in chosen if name in shown.maps and shown.reached(name) != 1]
         if not methods:
             return
-        maps = torch.stack([shown.maps[name] for name in methods]).to(device)
-        images, targets = shown.image.to(device).expand(len(maps), -1, -1, -1), torch.full((len(maps),), shown.target)
+        maps = torch.stack([shown.maps[name] for name in methods]).to(image.device)
+        images, targets = image.expand(len(maps), -1, -1, -1), torch.full((len(maps),), shown.target)
         shown.curves |= {name: ([], []) for name in methods}
         done, fill = 0, PRESETS["rise"]["deletion_fill"]
         while done < len(fractions):
             yield done, len(fractions)
             left = len(fractions) - done
             some = fractions[done : done + (left if left <= AT_ONCE + 1 else AT_ONCE)]  # a curve has at least two points
-            curve = of_texts(perturbation_curve)(self._model, images, maps, targets, fractions=some, fill=fill)
+            curve = of_texts(perturbation_curve)(self.model, images, maps, targets, fractions=some, fill=fill)
             done += len(some)
             for name, values in zip(methods, curve.values.tolist(), strict=True):
                 before = shown.curves[name]

@@ -3,21 +3,20 @@
 import html
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from saliency_lib.artefacts.inputs import load, preparation_of, vocabulary_of
 from saliency_lib.artefacts.specs import Training
 from saliency_lib.attribution.table import METHODS, PARTICULAR_METHODS
-from saliency_lib.data.table import DATASETS
-from saliency_lib.data.texts import read_sentence
 from saliency_lib.figures.style import display_name
-from saliency_lib.notebook.explorer.choices import data_sets, decode, fit, label, networks
+from saliency_lib.notebook.explorer.choices import decode
 from saliency_lib.notebook.explorer.drawing import draw_curves, draw_maps, picture
+from saliency_lib.notebook.explorer.sources import Look, Network, source_of
 from saliency_lib.notebook.explorer.state import Shown, State
 from saliency_lib.notebook.explorer.worker import Worker
 
@@ -39,34 +38,52 @@ def said(error: Exception) -> str:
 class Explorer:
     """Widgets that show one picture's maps and deletion curves; each also says in words what it shows.
 
-    A worker computes while the widgets answer. Errors are shown in the widgets.
+    A worker computes while the widgets answer. Errors are shown in the widgets; those of the arguments are raised.
 
     Args:
         training: the network to begin with; its data set is the one to begin with.
-        image: number of the test image to begin with.
+        model: a network of your own in place of `training`: it maps pixels in [0, 1] to logits (wrap one that needs normalised
+            pixels by `sl.PixelModel`, one with another output by `sl.Scalar`), on any device and of any precision.
+        images: its pictures, (B, 3, H, W) or (B, 1, H, W) in [0, 1], or a list of files, of each of which the centre square is
+            taken.
+        classes: the names of its classes, one per logit; None for numbers.
+        side: of the squares of files, in pixels; None for 224.
+        image: number of the test image, or of your picture, to begin with.
         methods: names in METHODS.
         options: per method its options, in place of those in `state.QUICK`.
         steps: strides of the deletion curve.
         seed: fixes the methods' random numbers.
+
+    Raises:
+        ValueError: an unknown method or option; images outside [0, 1] or a file that cannot be read; a count of names that is
+            not that of the logits; a model that does not take the first picture, or returns something else than logits.
     """
 
     def __init__(
         self,
         training: Training | None = None,
         *,
+        model: nn.Module | None = None,
+        images: Tensor | Sequence[str | Path] | None = None,
+        classes: Sequence[str] | None = None,
+        side: int | None = None,
         image: int = 0,
         methods: Sequence[str] = ("gradient", "integrated_gradients", "gradcam", "random", "edges"),
         options: Mapping[str, Mapping] | None = None,
         steps: int = 28,
         seed: int = 0,
     ):
-        self._first = training or Training("photos", "efficientnet_lite0")
-        self.state = State(options, steps, seed)
+        for name in methods:
+            METHODS[name]
+        self.source = source_of(training, model, images, classes, side)
+        self.state = State(self.source, options, steps, seed)
         for name in methods:
             METHODS.check_options(name, self.state.options.get(name, {}))
+        if not 0 <= image <= self.source.last:
+            raise ValueError(f"image must be the number of a picture, from 0 to {self.source.last}, got {image}")
         self._methods = {False: tuple(methods), True: FOR_TEXTS}  # that are chosen first, of images and of texts
         self._own: tuple[str, Image.Image | str] | None = None
-        self._choices: dict[str, Training] = {}
+        self._offered, self._choices = "", dict[str, Network]()  # the data set, and its networks
         self._drawing = threading.RLock()
         self._worker = Worker(self._failed, lambda: self._busy("Stopped."))
         self._make_widgets(image, methods)
@@ -77,9 +94,9 @@ class Explorer:
     def _make_widgets(self, image: int, methods: Sequence[str]) -> None:
         wide = {"width": "auto"}
         same: dict[str, Any] = {"layout": wide, "style": {"description_width": "100px"}}
-        names = list(dict.fromkeys((*data_sets(), self._first.dataset)))
-        self.dataset = widgets.Dropdown(options=names, value=self._first.dataset, description="Data set", **same)
-        self.number = widgets.BoundedIntText(value=image, min=0, max=10**7, description="Test image", **same)
+        source = self.source
+        self.dataset = widgets.Dropdown(options=source.data_sets(), value=source.dataset, description="Data set", **same)
+        self.number = widgets.BoundedIntText(value=image, min=0, max=source.last, description=source.picture, **same)
         self.upload = widgets.FileUpload(accept=".png,.jpg,.jpeg", description="Upload a PNG or JPEG", layout=wide)
         words = "your own words, then Enter"
         self.sentence = widgets.Text(description="Sentence", placeholder=words, continuous_update=False, **same)
@@ -166,7 +183,7 @@ class Explorer:
     @property
     def by_hand(self) -> bool:
         """Whether what is shown was chosen in the widgets, so that the explorer's arguments alone do not lead to it."""
-        first = self.shown.training == self._first and not self._own and self.shown.target == next(iter(self.shown.words))
+        first = self.shown.training == self.source.first and not self._own and self.shown.target == next(iter(self.shown.words))
         return not first or self._choice() != self._began
 
     def _choice(self) -> tuple:
@@ -176,13 +193,13 @@ class Explorer:
 
     def _update(self) -> Iterator[None]:
         training = self._chosen_network()
-        if training != self.state.training:
-            self._busy(f"Loading {label(training)} ...")
+        if not self.state.uses(training):
+            self._busy(f"Loading {self.source.name(training)} ...")
             self.state.use(training)
         yield
-        if self.state.look_at(*self._chosen_image(training)):
+        if self.state.look_at(self._chosen_image(training)):
             shown = self.shown
-            self.target.options = [(f"{word}, {shown.probabilities[i]:.1%}", i) for i, word in shown.words.items()]
+            self.target.options = [(", ".join(shown.says(i, 1)), i) for i in shown.words]
             self.target.value = shown.target
         self.state.choose(self.target.value)
         self._draw_maps()
@@ -209,20 +226,14 @@ class Explorer:
             self._draw_curves()
             yield
 
-    def _chosen_network(self) -> Training:
+    def _chosen_network(self) -> Network:
         dataset = self.dataset.value
-        if not self._choices or next(iter(self._choices.values())).dataset != dataset:
-            first = {label(self._first): self._first} if dataset == self._first.dataset else {}
-            choices = first | networks(dataset) | first  # the first one, even if the store has another of its name
-            if not choices:
-                raise ValueError(
-                    f"no network has been trained on {dataset} yet; run `papermill notebooks/01_train.ipynb out.ipynb "
-                    f"-p dataset {dataset}` first, or choose photos or mnist5k"
-                )
-            self._choices = choices
+        if self._offered != dataset:
+            choices = self.source.networks(dataset)
+            self._offered, self._choices = dataset, dict(choices)
             self.network.options = list(choices)
             self.network.value = next(iter(choices))
-            self._offer(DATASETS[dataset].texts)
+            self._offer(self.source.has_texts(dataset))
         return self._choices[self.network.value]
 
     def _offer(self, texts: bool) -> None:
@@ -233,19 +244,8 @@ class Explorer:
         if self.methods.options != names:
             self.methods.options, self.methods.value = names, self._methods[texts]
 
-    def _chosen_image(self, training: Training) -> tuple[str, Tensor, tuple[str, ...]]:
-        dataset, preparation = training.dataset, preparation_of(training, training.dataset)
-        if self._own:
-            name, own = self._own
-            if isinstance(own, str):
-                return name, *read_sentence(own, vocabulary_of(dataset))
-            return name, fit(own, dataset, preparation), ()
-        number = self.number.value
-        found = load(dataset, "test", number, number + 1, preparation=preparation)
-        name = f"{dataset} {found.names[0] if found.texts and found.names else number}"
-        if found.texts:
-            return name, found.images[..., : len(found.texts[0].tokens)], found.texts[0].tokens
-        return found.names[0] if found.names else name, found.images, ()
+    def _chosen_image(self, training: Network) -> Look:
+        return self.source.upload(training, *self._own) if self._own else self.source.image(training, self.number.value)
 
     # What is seen and said.
 
@@ -287,11 +287,12 @@ class Explorer:
         return f"areas, the smallest first: {', '.join(parts)}" if parts else "not computed yet"
 
     def _say(self) -> None:
-        shown, (word, share) = self.shown, self.shown.says
+        shown, (word, share) = self.shown, self.shown.says(digits=1)
         maps = [f"{display_name(name)} {shown.where(name)}" for name in self._drawn()]
+        says = f"gives {word}, {share}" if shown.of_number else f"says {word} with {share}"
         where = "Words with the largest values" if shown.tokens else "Where most of the largest tenth of each map is"
         lines = [
-            f"{shown.name}: {label(shown.training)} says {word} with {share:.1%}.",
+            f"{shown.name}: {self.source.name(shown.training)} {says}.",
             f"{where}: {'; '.join(maps) or 'no map yet'}.",
             f"Deletion: {self._curves_in_words()}.",
         ]
