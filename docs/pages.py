@@ -10,7 +10,7 @@ import jinja2
 import yaml
 
 import saliency_lib as sl
-from docs import content
+from docs import architectures, content
 from docs.content import CHAPTERS, PAPERS, SITE, Page
 from saliency_lib import paths
 from saliency_lib.artefacts import tables
@@ -73,6 +73,7 @@ def render(pages: Sequence[Page], missing: Sequence[Step]) -> dict[str, str]:
         "cff": yaml.safe_load(cff),
         "cff_source": cff.strip(),
         "api": api(),
+        "architectures": architectures.kept(),
     }
     texts = {"index.md": templates.get_template("index.md").render()}
     for name, facts in CHAPTERS.items():

@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -140,28 +139,20 @@ def _read(files: Sequence[Path], preparation: Any) -> Any:
 def _doctor(chosen: argparse.Namespace) -> int:
     import torch
 
-    import saliency_lib as sl
+    from saliency_lib.attribution.trials import CONSTANT, REFUSED, tried
 
     network = _network(chosen.model, chosen.classes, chosen.side)
     model, preparation = network.model, network.preparation
     image = torch.rand(1, 3, preparation.side, preparation.side, generator=torch.Generator().manual_seed(0))
     image = image.to(next(model.parameters(), image))
     print(f"{chosen.model}: {sum(p.numel() for p in model.parameters()):,} parameters, pictures of {preparation.side} pixels\n")
-    working = 0
-    for name in sl.METHODS:
-        few = sl.METHODS.cheap(name)
-        few |= {"window": preparation.side // 4, "stride": preparation.side // 4} if "window" in few else {}
-        begun = time.perf_counter()
-        try:
-            maps = sl.METHODS[name](model, image, **few)
-            outcome = f"works       {time.perf_counter() - begun:6.2f} s" + (
-                ", but the map is constant" if maps.std() == 0 else ""
-            )
-            working += 1
-        except Exception as error:  # whatever stops a method is what the reader wants to know
-            outcome = f"refused     {next(iter(str(error).splitlines()), type(error).__name__)}"
-        print(f"{name:34}{outcome}", flush=True)
-    print(f"\n{working} of {len(sl.METHODS)} methods work; the times are of few masks, samples and steps")
+    outcomes = []
+    for trial in tried(model, image):
+        outcomes.append(trial.outcome)
+        words = f"works       {trial.seconds:6.2f} s{', but the map is constant' if trial.outcome == CONSTANT else ''}"
+        print(f"{trial.method:34}{f'refused     {trial.reason}' if trial.outcome == REFUSED else words}", flush=True)
+    working = len(outcomes) - outcomes.count(REFUSED)
+    print(f"\n{working} of {len(outcomes)} methods work; the times are of few masks, samples and steps")
     return 0
 
 

@@ -24,7 +24,7 @@ MAY_IMPORT = {  # which packages a package may use besides itself
     "statistics": {"core"},
     "figures": {"statistics", "core"},
     "notebook": {"artefacts", "core", "figures", "paths", "statistics", *KERNELS},
-    "command": {"artefacts", "core", "data", "networks", "page"},
+    "command": {"artefacts", "attribution", "core", "data", "networks", "page"},
     "page": {"core", "figures"},
     "contract": {"core", *KERNELS},
     "comparison": {"core", "figures", "statistics", *KERNELS},

@@ -33,7 +33,7 @@ RUNS = paths.OUTPUTS / "runs"  # the executed notebooks, runs/<plan>/<combinatio
 SCALES = ("embedded", "paper")
 PAPERS = ("active_gradients", "guided_nonlinearity", "saliency_benchmark", "guided_training", "score_matching")
 USUAL = {  # the plans that run if none is named
-    "embedded": (*PAPERS, "embedded", "shapes", "time_series", "texts", "photos", "benchmarks", "questions"),
+    "embedded": (*PAPERS, "embedded", "shapes", "time_series", "texts", "photos", "benchmarks", "questions", "your_own"),
     "paper": PAPERS,
 }
 

@@ -227,7 +227,7 @@ def _at_pixels(model: nn.Module, images: Tensor, values: Tensor) -> Tensor:
     )
 
 
-@PARTICULAR_METHODS.register(family="control", passes="1 F", paper="Bahdanau et al. 2015")
+@PARTICULAR_METHODS.register(family="control", passes="1 F", paper="Bahdanau et al. 2015", needs="attention")
 def attention(model: nn.Module, images: Tensor, targets: Tensor | None = None, *, batch_size: Positive | None = None) -> Tensor:
     """Return the attention that each token receives in the last layer, the mean over heads, whatever the class.
 
@@ -252,7 +252,7 @@ def attention(model: nn.Module, images: Tensor, targets: Tensor | None = None, *
     return _by_attention(model, check_images(images), targets, batch_size, last)
 
 
-@PARTICULAR_METHODS.register(family="control", passes="1 F", paper="Abnar, Zuidema 2020")
+@PARTICULAR_METHODS.register(family="control", passes="1 F", paper="Abnar, Zuidema 2020", needs="attention")
 def attention_rollout(
     model: nn.Module, images: Tensor, targets: Tensor | None = None, *, batch_size: Positive | None = None
 ) -> Tensor:
@@ -283,7 +283,7 @@ def attention_rollout(
     return _by_attention(model, check_images(images), targets, batch_size, rolled)
 
 
-@PARTICULAR_METHODS.register(family="activation", passes="1 F + 1 B", paper="Chefer et al. 2021")
+@PARTICULAR_METHODS.register(family="activation", passes="1 F + 1 B", paper="Chefer et al. 2021", needs="attention")
 def gradient_rollout(
     model: nn.Module, images: Tensor, targets: Tensor | None = None, *, batch_size: Positive | None = None
 ) -> Tensor:

@@ -77,7 +77,7 @@ def _layer_norm(
     return scaled if bias is None else scaled + bias
 
 
-@PARTICULAR_METHODS.register(family="gradient", passes="1 F + 1 B", paper="Achtibat et al. 2024")
+@PARTICULAR_METHODS.register(family="gradient", passes="1 F + 1 B", paper="Achtibat et al. 2024", needs="attention")
 def attn_lrp(
     model: nn.Module,
     images: Tensor,

@@ -38,7 +38,7 @@ def edges(model: nn.Module, images: Tensor, targets: Tensor | None = None) -> Te
         return F.conv2d(grey, kernels).square().mean(1).sqrt()
 
 
-@PARTICULAR_METHODS.register(family="control", passes="none", paper="control")
+@PARTICULAR_METHODS.register(family="control", passes="none", paper="control", needs="words")
 def rarity(model: nn.Module, images: Tensor, targets: Tensor | None = None) -> Tensor:
     """Return how rare each word is in its text: minus the logarithm of its share of the words. It does not look at the model.
 

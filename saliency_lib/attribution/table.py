@@ -26,6 +26,7 @@ class Method(Entry):
             out, so that these results keep their names.
         forward_only: whether it takes no backward passes, and reads layers only of `layered(model)`, so that any engine may run
             the model.
+        needs: what some networks alone have that the method needs: `attention`, or the `words` of a text; else empty.
     """
 
     family: str = "own"
@@ -34,6 +35,7 @@ class Method(Entry):
     revision: int = 0
     added: tuple[str, ...] = ()
     forward_only: bool = False
+    needs: str = ""
 
     @classmethod
     def adapt(cls, function: Callable, name: str, **facts: Any) -> Callable:
