@@ -113,7 +113,7 @@ def quick(method: str) -> dict:
     """Options that make a method cheap enough for a loop over all methods; its laws hold with any."""
     known = sl.METHODS.options(method)
     cheap = {"steps": 8, "samples": 12, "window": 5, "stride": 3, "masks": 12}
-    if method == "lime":  # noise is one superpixel
+    if method in ("lime", "kernel_shap"):  # noise is one superpixel
         cheap["segments"] = quarters
     return {name: value for name, value in cheap.items() if name in known}
 

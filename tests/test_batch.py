@@ -212,7 +212,7 @@ def test_the_measured_tables_of_a_name_come_from_the_step_that_its_plan_keeps(pl
             assert plans.defaults(step.notebook) | origin["parameters"] | equivalent == step.in_full
 
 
-BENCHMARKS = ("benchmarks", "rise_passes")  # tables of `python -m benchmarks`
+BENCHMARKS = ("benchmarks", "rise_passes", "architectures")  # tables of `python -m benchmarks` and `python -m docs.architectures`
 
 
 def test_every_measured_table_is_kept_by_one_plan():

@@ -103,7 +103,7 @@ def test_inputs_have_channels_last_unless_few_of_them_need_a_gradient(images):
 # What a method costs.
 
 CLASSES = 3
-TERM = re.compile(r"(?P<count>[\d,]+) (?P<kind>[FB])(?: per (?P<unit>class|distinct mask))?(?: at (?P<side>\d+) px)?")
+TERM = re.compile(r"(?P<count>[\d,]+) (?P<kind>[FB])(?: per (?P<unit>class|distinct mask|channel))?(?: at (?P<side>\d+) px)?")
 
 
 class Counting(nn.Module):
@@ -140,7 +140,7 @@ def test_the_table_says_how_many_passes_a_method_takes_per_image(name):
 
     one, three = passes(1), passes(3)  # the check of the targets takes a pass of its own, whatever the number of images
     masks = len((model.features(image)[0] > 0.1).unique(dim=0))
-    units = {"class": CLASSES, "distinct mask": masks, None: 1}
+    units = {"class": CLASSES, "distinct mask": masks, "channel": len(model.features(image)[0]), None: 1}
     expected = {
         kind: sum(int(t["count"].replace(",", "")) * units[t["unit"]] for t in terms if t["kind"] == kind) for kind in "FB"
     }

@@ -17,8 +17,10 @@ from matplotlib.figure import Figure
 from saliency_lib import paths
 from saliency_lib.notebook import blessed, run
 from saliency_lib.notebook.blessed import NUMBER, Blessed, Table, differences
+from workflow.tidy import tidy
 
 KEPT = sorted((paths.NOTEBOOKS / "blessed").glob("*.json"))
+FOUND = [file for file in KEPT if "run.finding()" in file.parents[1].joinpath(f"{file.stem}.ipynb").read_text()]
 CLAIMS = pd.DataFrame(
     {
         "claim": ["a lies below b", "c lies below b"],
@@ -291,3 +293,38 @@ def test_nbval_fails_on_a_wrong_number_and_passes_a_rounded_one(tmp_path):
 
 def test_every_notebook_has_blessed_data():
     assert [file.stem for file in KEPT] == sorted(file.stem for file in paths.NOTEBOOKS.glob("*.ipynb"))
+
+
+def test_a_notebook_begins_with_what_its_stored_run_found(notebooks, monkeypatch):
+    begun = run.Run("03_mine", {"model": "cnn", "images": 100}).finding().data
+    assert begun.splitlines() == ["**Finding** of the stored run with these parameters:", "", "- Holds, 2 of 2: below b: a, c."]
+    other = run.Run("03_mine", {"model": "vgg11", "images": 100})
+    assert other.finding().data.startswith("There is no stored run with these parameters.")
+    monkeypatch.setenv(run.BLESS, "1")
+    assert run.Run("03_mine", {"model": "cnn", "images": 100}).finding().data == ""
+
+
+def test_the_finding_of_a_leaderboard_begins_with_the_best_ranks():
+    ranks = pd.DataFrame({"method": ["a", "b", "c", "d"], "standard": [3.0, 1.0, 2.0, 4.0], "guided": [1.0, 2.5, 2.5, 4.0]})
+    found = blessed.finding({"claims": Table.of(CLAIMS, 0.015), "ranks": Table.of(ranks, 0.1)}).splitlines()
+    assert found[2] == (
+        "- The best mean ranks of 4 methods. standard: b (1.0), c (2.0), a (3.0); guided: a (1.0), b (2.5), c (2.5)."
+    )
+
+
+def test_what_stands_first_is_written_when_a_run_is_tidied(notebooks):
+    file = notebooks / "03_mine.ipynb"
+    cell = nbformat.v4.new_code_cell("run.finding()", outputs=[], id="0")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), file)
+    tidy(file)
+    (output,) = nbformat.read(file, 4).cells[0].outputs
+    assert output.data["text/markdown"] == blessed.finding(Blessed.of("03_mine").tables)
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in KEPT if "run.finding()" in (paths.NOTEBOOKS / f"{file.stem}.ipynb").read_text()]
+)
+def test_each_stored_notebook_begins_with_the_finding_of_its_own_tables(file):
+    notebook = nbformat.read(paths.NOTEBOOKS / f"{file.stem}.ipynb", 4)
+    (output,) = next(cell for cell in notebook.cells if cell.source == "run.finding()").outputs
+    assert output.data["text/markdown"] == blessed.finding(Blessed.read(file).tables)

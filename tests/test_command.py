@@ -118,7 +118,7 @@ def test_a_number_has_no_class_and_no_probability(folder, monkeypatch):
     (folder / "mynumbers.py").write_text(code)
     assert run("explain", "module:mynumbers:build", "pictures", "--side", 16, "-m", "gradient") == 0
     page = (folder / "saliency" / "index.html").read_text()
-    assert page.count(": 1234.5</h2>") == 2 and "%</h2>" not in page and "tench" not in page
+    assert page.count(": 1234.5</h3>") == 2 and "%</h" not in page and "tench" not in page
     sys.modules.pop("mynumbers")
 
 

@@ -467,8 +467,13 @@ def test_maps_that_do_not_fit_or_hold_nan_are_refused(name, smooth, images):
 @pytest.mark.parametrize("classes", [1, 4])
 def test_one_channel_one_pixel_one_class_and_constant_maps_are_no_exception(name, shape, classes):
     torch.manual_seed(5)
-    model = nn.Sequential(nn.Conv2d(shape[1], 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(2 * shape[2] * shape[3], classes))
-    images = torch.rand(shape)
+    last = nn.Softplus() if classes == 1 else nn.Identity()  # one output stands for itself, and is then a positive number
+    layers = nn.Conv2d(shape[1], 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(2 * shape[2] * shape[3], classes), last
+    model, images = nn.Sequential(*layers), torch.rand(shape)
+    if classes == 1 and name in ("allegiance", "masked_accuracy", "pixel_perturbation"):
+        with pytest.raises(ValueError, match="the model gives one number and no classes"):
+            sl.METRICS[name](model, images, torch.zeros(shape[0], *shape[2:]), **context(name, images))
+        return
     for value in (0.0, 0.7, -0.7):
         maps = torch.full((shape[0], *shape[2:]), value)
         result = sl.METRICS[name](model, images, maps, **(context(name, images) | objects(name, maps)))

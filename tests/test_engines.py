@@ -98,7 +98,7 @@ def test_a_score_is_that_of_the_original(engine, metric):
 
 
 def test_methods_that_need_gradients_are_refused_by_an_engine():
-    assert set(FORWARD_ONLY) == {"rise", "sidu", "sidu_grids", "lime", "occlusion"}
+    assert set(FORWARD_ONLY) == {"rise", "sidu", "sidu_grids", "lime", "occlusion", "kernel_shap", "score_cam"}
     for name in set(sl.METHODS) - {*FORWARD_ONLY, "random", "edges"}:
         with pytest.raises(
             ValueError, match=r"engine 'openvino' computes no gradients and shows no layers|a model that an engine runs"

@@ -588,7 +588,7 @@ def test_bad_options_of_mask_methods_are_refused(name, options, message, smooth,
 
 def test_sidu_refuses_a_layer_without_positions(images):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 3))
-    with pytest.raises(ValueError, match=r"the layer's output must be \(B, channels, h, w\), got \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"the layer's output must be features at positions, .*got \(5, 3\)"):
         SIDU(model, images, layer=model[2])
 
 

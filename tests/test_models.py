@@ -8,7 +8,7 @@ from torch import nn
 from saliency_lib.networks.pixels import PixelModel, Resize
 from saliency_lib.networks.table import MODELS
 
-UNPUBLISHED = ("cnn", "sgt_cnn", "cifar_resnet9", "cifar_resnet18", "cifar_resnet34", "cifar_fast")
+UNPUBLISHED = ("cnn", "sgt_cnn", "cifar_resnet9", "cifar_resnet18", "cifar_resnet34", "cifar_fast", "cifar_vit")
 OURS = (
     *UNPUBLISHED,
     *(f"cifar_resnet{depth}" for depth in (20, 32, 44, 56)),

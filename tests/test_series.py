@@ -164,7 +164,7 @@ def by_rule(name):
 def test_maps_of_series_are_those_of_their_images_to_the_bit(name, network, series):
     before = state(network)
     recurrent = any(isinstance(module, nn.LSTM) for module in network.modules())
-    if recurrent and (by_rule(name) or name in ("gradcam", "sidu")):
+    if recurrent and (by_rule(name) or name in ("gradcam", "score_cam", "sidu")):
         with pytest.raises(ValueError, match=r"the rule does not support lstm|no layer of this model has features at positions"):
             sl.METHODS[name](network, series, **quick(name))
         return

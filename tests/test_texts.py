@@ -13,7 +13,7 @@ from tests.conftest import quick
 NETWORKS = ("text_cnn", "text_lstm", "text_transformer")
 LENGTHS = (5, 9, 9, 3)  # tokens of the texts below
 BY_RULES = {"guided_backprop", "gnl_integrated_gradients", "deeplift", "deeplift_shap", "guided_smoothgrad"}
-BY_LAYERS = {"gradcam", "sidu"}  # which need a layer that every path crosses
+BY_LAYERS = {"gradcam", "score_cam", "sidu"}  # which need a layer that every path crosses
 ATTENTIVE = {"attention", "attention_rollout"}
 TRANSFORMERS = {"attn_lrp", "gradient_rollout"}
 ALL = sorted({*sl.METHODS, *sl.PARTICULAR_METHODS} - BY_LAYERS)

@@ -220,3 +220,23 @@ def test_findings_are_written_from_the_numbers():
         f"A above b: supported on cifar10, cnn ({found['ours'][0]}, 120 images, 5 of 5 trainings agree)."
     )
     assert statistics.findings(found)[2] == "C above a: not tested on cifar10, cnn."
+
+
+def test_the_gist_names_claims_by_verdict_and_counts_those_of_a_long_table():
+    table = pd.DataFrame(
+        {
+            "metric": ["aup", "aup", "aur", "aur"],
+            "claim": ["a lies below b", "c lies below b", "a lies above d", "It holds"],
+            "verdict": ["inconclusive", "supported", "supported", "contradicted"],
+        }
+    )
+    assert statistics.gist(table) == [
+        "Supported, 2 of 4: below b: c (aup); above d: a (aur).",
+        "Contradicted, 1 of 4: It holds (aur).",
+        "Inconclusive, 1 of 4: below b: a (aup).",
+    ]
+    assert statistics.gist(table.drop(columns="metric"), most=3) == [
+        "Supported, 2 of 4.",
+        "Contradicted, 1 of 4.",
+        "Inconclusive, 1 of 4.",
+    ]

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import nbformat
 
+from saliency_lib.notebook.blessed import Blessed, finding
+
+FINDING = "run.finding()"
+MARKDOWN = "<IPython.core.display.Markdown object>"
 OF_RUNS = ("papermill", "language_info", "execution", "widgets")  # keys of metadata
 
 
@@ -16,6 +20,9 @@ def tidy(file: Path) -> None:
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if "%|" not in output.get("data", {}).get("text/plain", "")]
+        if cell.source == FINDING:  # of this run, which the notebook did not know when it began
+            text = finding(Blessed.of(file.stem).tables)
+            cell.outputs = [nbformat.v4.new_output("display_data", {"text/markdown": text, "text/plain": MARKDOWN})]
     nbformat.write(notebook, file)
 
 

@@ -85,19 +85,22 @@ def coalitions(samples: int, parts: int, seed: int, number: int, paired: bool = 
     return rows
 
 
-def shapley(rows: Tensor, values: Tensor) -> Tensor:
+def shapley(rows: Tensor, values: Tensor, prior: float = 0.001) -> Tensor:
     """Return the coefficients (n,) with the least squares of the rows (S, n) but the first two, whose difference is their sum.
 
+    Args:
+        prior: weight, in rows, of equal coefficients, which decide where few rows are drawn.
+
     Source: Lundberg, Lee 2017, theorem 2: with weights 1 / (k (n - k)) these are the Shapley values, and the rows are drawn with
-    these weights. A term of 1e-9 keeps the matrix invertible where few rows are drawn.
+    these weights.
     """
-    whole, none = values[0], values[1]
-    inner, gains = rows[2:], values[2:] - none
-    count = rows.shape[1]
-    matrix = inner.T @ inner / max(len(inner), 1) + 1e-9 * torch.eye(count, dtype=rows.dtype, device=rows.device)
-    right = torch.stack([inner.T @ gains / max(len(inner), 1), rows.new_ones(count)], 1)
-    free, ones = torch.linalg.solve_ex(matrix, right).result.unbind(1)
-    return free + ones * ((whole - none) - free.sum()) / ones.sum()
+    inner, count = rows[2:], rows.shape[1]
+    equal = (values[0] - values[1]) / count
+    matrix = inner.T @ inner + prior * torch.eye(count, dtype=rows.dtype, device=rows.device)
+    surplus = values[2:] - values[1] - inner.sum(1) * equal
+    right = torch.stack([inner.T @ surplus, rows.new_ones(count)], 1)
+    free, ones = torch.linalg.solve_ex(matrix, right).result.unbind(1)  # it is positive definite; asking makes a GPU wait
+    return equal + free - ones * free.sum() / ones.sum()
 
 
 def fitted(

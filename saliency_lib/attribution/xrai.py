@@ -13,6 +13,7 @@ from saliency_lib.core.checks import check_images
 from saliency_lib.core.optional import optional
 from saliency_lib.core.options import Positive, Range
 from saliency_lib.core.segments import segmented, tokens
+from saliency_lib.core.streams import sent
 
 SCALES = (50.0, 100.0, 150.0, 250.0, 500.0, 1200.0)
 Smallest = Annotated[int, Range(1, 10_000)]
@@ -42,8 +43,8 @@ def grown(values: Tensor, regions: Tensor) -> Tensor:
     """Add regions one after the other, each time the one whose pixels that are still missing have the greatest mean.
 
     Args:
-        values: (H, W), of the pixels.
-        regions: (S, H, W), whole numbers from 0: several divisions of the image, whose regions may overlap.
+        values: (H, W), of the pixels, on the CPU.
+        regions: (S, H, W), on the CPU, whole numbers from 0: several divisions of the image, whose regions may overlap.
 
     Returns:
         (H, W): per pixel the mean with which its region was added, so that it falls from the first region to the last. Of equal
@@ -51,8 +52,8 @@ def grown(values: Tensor, regions: Tensor) -> Tensor:
     """
     counts = [int(one.max()) + 1 for one in regions]
     starts = torch.tensor([0, *counts[:-1]]).cumsum(0)
-    places = (regions.cpu() + starts[:, None, None]).flatten(1)  # one number per region of any division
-    amounts, result = values.detach().cpu().double().flatten(), torch.zeros(values.numel(), dtype=torch.float64)
+    places = (regions + starts[:, None, None]).flatten(1)  # one number per region of any division
+    amounts, result = values.double().flatten(), torch.zeros(values.numel(), dtype=torch.float64)
     sizes = torch.zeros(sum(counts), dtype=torch.float64)
     sums = sizes.clone()
     for one in places:
@@ -69,7 +70,7 @@ def grown(values: Tensor, regions: Tensor) -> Tensor:
         for one in places:
             sizes.index_add_(0, one[new], -torch.ones(len(new), dtype=torch.float64))
             sums.index_add_(0, one[new], -amounts[new])
-    return result.view_as(values).to(values)
+    return result.view_as(values).to(values.dtype)
 
 
 @METHODS.register(family="path", passes="100 F + 100 B", paper="Kapishnikov et al. 2019")
@@ -104,5 +105,6 @@ def xrai(
     images = check_images(images)
     options: dict[str, Any] = dict(steps=steps, reduction="max", batch_size=batch_size)
     dark, bright = (integrated_gradients(model, images, targets, baseline=colour, **options) for colour in ("black", "white"))
-    regions = scaled_segments(images, scales, smallest)
-    return torch.stack([grown(one, own) for one, own in zip((dark + bright) / 2, regions, strict=True)])
+    here = ((dark + bright) / 2).cpu()  # once for all images, since every step decides where the next one goes
+    regions = scaled_segments(images, scales, smallest).cpu()
+    return sent(torch.stack([grown(one, own) for one, own in zip(here, regions, strict=True)]), images.device)

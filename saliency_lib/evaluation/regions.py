@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_lib.core.checks import check_images, check_maps
+from saliency_lib.core.checks import check_images, check_maps, first_rows
 from saliency_lib.core.fills import Fill, filled
 from saliency_lib.core.options import Count, Draws, Positive, Seed
 from saliency_lib.core.segments import Segments, numbered
@@ -177,7 +177,7 @@ def irof(
         of the superpixels that tie.
 
     Raises:
-        ValueError: the segments do not fit or their name is unknown.
+        ValueError: the segments do not fit or their name is unknown, or a score is negative.
 
     Source: Rieger, Hansen 2020. Differs: the area is divided by the number of superpixels, and includes the whole image, which
     Quantus's IROF leaves out.
@@ -190,5 +190,10 @@ def irof(
         model, images, relevance, targets, regions, draws=draws, fill=fill, score=score,
         seed=seed, indices=indices, batch_size=batch_size,
     )  # fmt: skip
+    first = torch.stack([curve[0, 0] for curve in curves])
+    if negative := first_rows(first < 0):
+        raise ValueError(
+            f"irof is a share of the score, which is negative for images {negative}; use a score that is not, or srg"
+        )
     shares = [curve / curve[:, :1].clamp_min(torch.finfo(curve.dtype).tiny) for curve in curves]
     return over_orders([1 - torch.trapezoid(share, dx=1 / (share.shape[1] - 1)) for share in shares], relevance)

@@ -68,6 +68,9 @@ COLOURS = {
     "sidu_grids": "#D9A5E8",
     "lime": "#B5B000",
     "occlusion": "#E69F00",
+    "kernel_shap": "#6E6A00",
+    "score_cam": "#8C3B7A",
+    "xrai": "#E0483E",
     "random": "#999999",
     "edges": "#444444",
     # trainings and variants, which are never drawn together with methods

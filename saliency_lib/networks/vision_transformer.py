@@ -73,4 +73,4 @@ def cifar_vit(
     if width % HEADS:
         raise ValueError(f"width of cifar_vit must be a multiple of {HEADS}, the number of its heads, got {width!r}")
     normalisation = for_channels(CIFAR_MEAN, CIFAR_STD, channels)
-    return PixelModel(VisionTransformer(classes, channels, width, layers), *normalisation, Resize(channels, 4 * GRID))
+    return PixelModel(VisionTransformer(classes, channels, width, layers), *normalisation, Resize(channels, 4 * GRID, fixed=True))

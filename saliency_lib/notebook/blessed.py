@@ -19,7 +19,7 @@ import pandas as pd
 from saliency_lib import paths
 from saliency_lib.core.files import replace_file
 from saliency_lib.core.markup import plain
-from saliency_lib.statistics.verdicts import SMALLEST
+from saliency_lib.statistics.verdicts import SMALLEST, gist
 
 Value = str | int | float | None
 
@@ -201,3 +201,18 @@ def _json(value: object, indent: str = "") -> str:
         return json.dumps(value)
     inner = ",\n".join(f"{indent} {json.dumps(key)}: {_json(one, indent + ' ')}" for key, one in value.items())
     return f"{{\n{inner}\n{indent}}}"
+
+
+def finding(tables: Mapping[str, Table]) -> str:
+    """Return what a stored run found, as Markdown: the best methods of a table `ranks`, and one line per verdict on its claims.
+
+    Raises:
+        KeyError: the run has no table `claims` or `verdicts`.
+    """
+    sentences = gist(pd.DataFrame(tables["claims" if "claims" in tables else "verdicts"].columns))
+    if "ranks" in tables:
+        ranks = pd.DataFrame(tables["ranks"].columns).set_index("method")
+        best = ((name, column.nsmallest(3)) for name, column in ranks.items())
+        words = (f"{name}: {', '.join(f'{one} ({rank:.1f})' for one, rank in ranked.items())}" for name, ranked in best)
+        sentences = [f"The best mean ranks of {len(ranks)} methods. {'; '.join(words)}.", *sentences]
+    return "\n".join(["**Finding** of the stored run with these parameters:", "", *(f"- {plain(one)}" for one in sentences)])

@@ -83,6 +83,17 @@ class Run:
         return {name: value for name, value in self.parameters.items() if value != self._defaults[name]}
 
     @property
+    def _other(self) -> dict[str, object]:
+        """The parameters with which the run cannot be compared with the stored one."""
+        return {name: value for name, value in self._changed.items() if name not in blessed.EQUIVALENT}
+
+    def finding(self) -> Markdown:
+        """Say at the beginning what the stored run found. A run with other parameters answers where it computes the claims."""
+        if os.environ.get(BLESS) or not self._other:  # while it is blessed there is none yet: `workflow.tidy` writes it
+            return Markdown(blessed.finding(self._blessed.tables) if self._blessed.tables else "")
+        return Markdown("There is no stored run with these parameters. The verdicts stand below, where they are computed.")
+
+    @property
     def command(self) -> str:
         """The shell command that runs the notebook again with these parameters."""
         words = [f"-p {name} {shlex.quote(str(value))}" for name, value in self._changed.items()]
@@ -169,7 +180,7 @@ class Run:
 
     def agreement(self) -> Markdown:
         """Say whether the tables agree with those of the blessed run, or write them if SALIENCY_BLESS is set."""
-        changed = {name: value for name, value in self._changed.items() if name not in blessed.EQUIVALENT}
+        changed = self._other
         if changed:
             words = ", ".join(f"{name}={value}" for name, value in changed.items())
             differs = "differs" if len(changed) == 1 else "differ"

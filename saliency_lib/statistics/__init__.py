@@ -51,6 +51,7 @@ from saliency_lib.statistics.verdicts import claim_verdicts as claim_verdicts
 from saliency_lib.statistics.verdicts import direction as direction
 from saliency_lib.statistics.verdicts import findings as findings
 from saliency_lib.statistics.verdicts import gains as gains
+from saliency_lib.statistics.verdicts import gist as gist
 from saliency_lib.statistics.verdicts import holm as holm
 from saliency_lib.statistics.verdicts import p_value as p_value
 from saliency_lib.statistics.verdicts import robustness as robustness

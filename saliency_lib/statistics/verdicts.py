@@ -1,5 +1,6 @@
 """Verdicts: what the mean of paired differences says of a claim, in which setting, and whether it survives other choices."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -252,4 +253,29 @@ def findings(found: pd.DataFrame) -> list[str]:
         trainings = f", {row['seeds']} trainings agree" if row.get("seeds") else ""
         numbers = f" ({row['ours']}, {row['images']} images{trainings})" if row["ours"] else ""
         sentences.append(f"{row['claim'][0].upper()}{row['claim'][1:]}: {row['verdict']}{place}{numbers}.")
+    return sentences
+
+
+def gist(found: pd.DataFrame, most: int = 16) -> list[str]:
+    """Return one sentence per verdict of a table of claims: which claims have it.
+
+    Args:
+        found: a table with the verdict in its last column, the claim in the column `claim` or else in the first, and perhaps the
+            metric in the column `metric`.
+        most: rows of a table whose claims are named; of a longer one they are counted.
+    """
+    rows = found.to_dict("records")
+    verdicts, names = list(found.iloc[:, -1]), found["claim"] if "claim" in found else found.iloc[:, 0]
+    order = [word for word in (REPRODUCED, *DIRECTIONS, UNTESTED) if word in verdicts]
+    sentences = []
+    for verdict in dict.fromkeys((*order, *verdicts)):
+        sides: dict[str, list[str]] = {}  # claims of one side, such as "below random", are named together
+        for row, name, word in zip(rows, names, verdicts, strict=True):
+            if word == verdict:
+                left, *right = re.split(r" lies (?=below |above )", name)
+                own = sides.setdefault(right[0] if right else "", [])
+                own.append(f"{left} ({row['metric']})" if "metric" in row else left)
+        named = "; ".join(f"{side}: {', '.join(own)}" if side else "; ".join(own) for side, own in sides.items())
+        count = f"{verdict[0].upper()}{verdict[1:]}, {verdicts.count(verdict)} of {len(found)}"
+        sentences.append(f"{count}: {named}." if len(found) <= most else f"{count}.")
     return sentences
