@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 from sphinx.cmd.build import build_main
 
-from docs import content, pages
+from docs import boards, content, pages
 from docs.content import Page
 from saliency_lib import paths
 from saliency_lib.core.files import locked
@@ -112,7 +112,7 @@ def _is_progress(output: nbformat.NotebookNode) -> bool:
 
 
 def sphinx(source: Path, target: Path) -> None:
-    """Make the HTML pages of a source folder.
+    """Make the HTML pages of a source folder, and the library that one of them uses.
 
     Raises:
         RuntimeError: Sphinx reported errors or warnings.
@@ -121,6 +121,7 @@ def sphinx(source: Path, target: Path) -> None:
     places = ["-c", DOCS, "-d", source.parent / "doctrees", "-w", warnings, source, target]
     if build_main(["--quiet", "--no-color", "--fail-on-warning", *map(str, places)]):
         raise RuntimeError(f"the site has errors, see {paths.relative(warnings)}:\n{warnings.read_text()[:2000]}")
+    (target / "_static" / "datatables.js").write_text(boards.datatables())
 
 
 def main(arguments: list[str]) -> int:

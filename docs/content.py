@@ -162,12 +162,12 @@ def steps() -> list[plans.Step]:
 
 
 def measured() -> list[Measured]:
-    """Return the tables of data/measured/ that a notebook kept, by name.
+    """Return the tables of data/measured/ that a notebook kept, by name, without ranks by image, which are for scripts.
 
     Raises:
         ValueError: a table was changed after it was kept.
     """
-    files = sorted((paths.ROOT / "data" / "measured").glob("*.csv"))
+    files = sorted(file for file in (paths.ROOT / "data" / "measured").glob("*.csv") if not file.stem.endswith("_ranks"))
     return [table for table in (Measured(file.stem, *tables.read_rows(file)) for file in files) if table.notebook]
 
 

@@ -10,7 +10,7 @@ import jinja2
 import yaml
 
 import saliency_lib as sl
-from docs import architectures, content
+from docs import architectures, boards, content
 from docs.content import CHAPTERS, PAPERS, SITE, Page
 from saliency_lib import paths
 from saliency_lib.artefacts import tables
@@ -36,6 +36,7 @@ def environment() -> jinja2.Environment:
         "code": markup.code,
         "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
         "rounded": lambda cell: f"{float(cell):.3f}" if re.fullmatch(r"-?\d+\.\d{6}", cell) else cell,
+        "cost": boards.cost,
         "person": lambda author: author.get("name") or f"{author['family-names']}, {author['given-names']}",
         "tex": lambda text: re.sub(r"([&%#])", r"\\\1", str(text)),
     }
@@ -74,12 +75,20 @@ def render(pages: Sequence[Page], missing: Sequence[Step]) -> dict[str, str]:
         "cff_source": cff.strip(),
         "api": api(),
         "architectures": architectures.kept(),
+        "boards": boards.boards(pages, kept),
+        "methods": methods(),
+        "metrics": sl.METRICS,
+        "costs": boards.COSTS,
+        "resamples": sl.statistics.RESAMPLES,
     }
     texts = {"index.md": templates.get_template("index.md").render()}
     for name, facts in CHAPTERS.items():
         template = templates.select_template([f"{name}.md", "paper.md" if "key" in facts else "chapter.md"])
         own = [notebook for notebook in notebooks if content.chapter_of(notebook) == name]
         texts[f"{name}.md"] = template.render(name=name, paper=facts, notebooks=own)
+    texts["leaderboard.bib"] = templates.get_template("leaderboard.bib").render()
+    for board in templates.globals["boards"]:
+        texts |= board.files
     texts["api/index.rst"] = templates.get_template("api_index.rst").render()
     for group in api():
         texts[f"api/{group['name']}.rst"] = templates.get_template("api_group.rst").render(group=group)
@@ -110,6 +119,12 @@ def facts() -> dict[str, dict[str, str]]:
         for table, entry in entries
         if getattr(sys.modules[entry.__module__], entry.__qualname__, None) is entry.function
     }
+
+
+def methods() -> dict[str, dict[str, str]]:
+    """Return the facts of each attribution method and the `page` of its entry in the reference, by its name."""
+    known = [(path, fact) for path, fact in facts().items() if fact["table"] in ("METHODS", "PARTICULAR_METHODS")]
+    return {fact["name"]: {**fact, "page": f"api/entries/{path}.html"} for path, fact in known}
 
 
 def api() -> list[dict[str, Any]]:

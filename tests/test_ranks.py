@@ -30,6 +30,26 @@ def test_ranks_by_hand():
     assert statistics.block_ranks(areas, LOWER).to_numpy().tolist() == [[2, 1, 3], [2.5, 2.5, 1]]
 
 
+def test_ranks_by_image_by_hand_and_the_ranks_of_any_family_follow_from_them():
+    areas = {
+        "deletion": {"a": [0.1, 0.5], "b": [0.2, 0.5], "c": [0.3, 0.1]},
+        "insertion": {"a": [1, 0], "b": [3, 0], "c": [2, 0]},
+    }
+    table = statistics.ranks_by_image({"standard": areas, "other": areas}, LOWER)
+    assert list(table) == ["training", "metric", "image", "a", "b", "c"] and len(table) == 8
+    own = table[table["training"] == "other"]
+    assert own[own["metric"] == "deletion"].drop(columns=["training", "metric"]).to_numpy().tolist() == [
+        [0, 1, 2, 3],
+        [1, 2.5, 2.5, 1],
+    ]
+    assert own[own["metric"] == "insertion"].drop(columns=["training", "metric"]).to_numpy().tolist() == [
+        [0, 3, 1, 2],
+        [1, 2, 2, 2],
+    ]
+    total = own.groupby("image")[["a", "b", "c"]].mean().to_numpy()
+    assert stats.rankdata(total, axis=1).tolist() == statistics.block_ranks(areas, LOWER).to_numpy().tolist()
+
+
 def test_ranks_do_not_depend_on_units_or_the_order_of_methods():
     areas = draw()
     ranks = statistics.block_ranks(areas, LOWER)

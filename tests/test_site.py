@@ -1,6 +1,7 @@
 """The site: its pages say what executed notebooks and kept tables say; nothing in it is dead or from a network."""
 
 import base64
+import functools
 import json
 import re
 import shutil
@@ -21,7 +22,9 @@ from docs import __main__ as site
 from docs import content, pages
 from saliency_lib import paths
 from saliency_lib.artefacts import tables
+from saliency_lib.core.markup import one_line
 from saliency_lib.notebook import run as runs
+from tests.test_boards import drawn, embedded, ranked
 from workflow import plans
 
 pytestmark = pytest.mark.slow  # one site is made for all of them
@@ -108,10 +111,13 @@ def execute(step, patch):
         v4.new_code_cell("2", execution_count=2, outputs=[table], metadata={"tags": ["table"]}),
         v4.new_code_cell("3", execution_count=3, outputs=[colophon]),
     ]
-    kept = {"04_active_gradients": lambda: verdicts_of(0.5), "05_released_against_corrected": both_ways}
-    if step.notebook in kept:
-        frame = kept[step.notebook]()
-        outputs = told(patch, lambda: run.keep("verdicts", frame, [Artefact()]))
+    kept = {
+        "04_active_gradients": lambda: {"verdicts": verdicts_of(0.5)},
+        "05_released_against_corrected": lambda: {"verdicts": both_ways()},
+        "05_leaderboard": lambda: ranked(drawn()),
+    }
+    for name, frame in kept.get(step.notebook, dict)().items():
+        outputs = told(patch, functools.partial(run.keep, name, frame, [Artefact()]))
         cells.append(v4.new_code_cell("4", execution_count=4, outputs=outputs))
     step.output.parent.mkdir(parents=True, exist_ok=True)
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
@@ -265,6 +271,7 @@ def row_of_index(run, claim):
 def test_what_was_measured_once_is_shown_with_its_command_and_digests(built):
     sections = (built / "measured.html").read_text().split("<article")[1].split("<h2>")[1:]
     files = sorted((paths.ROOT / "data" / "measured").glob("*.csv"))
+    files = [file for file in files if not file.stem.endswith("_ranks")]  # for the script of the leaderboard
     names = [
         file.stem for file in files if file.stem not in ("benchmarks", "rise_passes", "architectures")
     ]  # no notebook made these
@@ -557,6 +564,22 @@ def test_every_paper_with_claims_has_a_chapter():
     assert claimed == {facts["claims"] for facts in content.CHAPTERS.values() if "claims" in facts}
     known = {file.stem for file in paths.NOTEBOOKS.glob("*.ipynb")}
     assert {content.notebook_of(name) for name in claimed} | {one for paper in content.PAPERS for one in paper["stages"]} <= known
+
+
+def test_the_leaderboard_has_its_table_what_its_script_reads_and_its_files(built, walked):
+    file = built / "leaderboard.html"
+    text, page = file.read_text(), walked[file]
+    assert text.count('<table class="table board">') == 1 + len([one for one in content.measured() if "_leaderboard" in one.name])
+    assert set(embedded(text)["trainings"]) == {one_line(name) for name in drawn()}
+    assert text.index("<tr data-method") < text.index("datatables.js")
+    scripts = {target.split("?")[0] for tag, _, target in page.references if tag == "script"}
+    assert {"_static/datatables.js", "_static/leaderboard.js"} <= scripts
+    assert not any("datatables.js" in target for other in walked if other != file for _, _, target in walked[other].references)
+    files = {target.rsplit("/", 1)[1]: built / unquote(target) for _, _, target in page.references if "_downloads" in target}
+    assert {"05_leaderboard-mnist5k-cnn-ranks.csv", "digits_leaderboard.csv"} <= set(files)
+    assert len(pd.read_csv(files["05_leaderboard-mnist5k-cnn-ranks.csv"])) == 2 * 3 * 30
+    assert files["leaderboard.bib"].read_text().count("\n@misc{") == len(content.PAPERS)
+    assert words(file).count("The ranks by image were not kept") == text.count('<table class="table board">') - 1
 
 
 def test_every_registered_function_and_every_public_name_is_in_the_reference(built):

@@ -123,16 +123,17 @@ class Run:
         display(Image(png, width=width, alt=caption), metadata={"compendium": facts})
         display(Markdown(f"*{plain(caption)}* {code(self.command)}"))
 
-    def keep(self, name: str, frame: pd.DataFrame, requires: Iterable[Artefact] = ()) -> None:
+    def keep(self, name: str, frame: pd.DataFrame, requires: Iterable[Artefact] = (), float_format: str = "%.6f") -> None:
         """Keep a table as CSV in outputs/tables/, beside it a JSON file that says what it was made from and how.
 
         Args:
             name: of the file.
             requires: the artefacts that the table was made from.
+            float_format: how numbers with a fraction are written.
         """
         file = paths.inside(paths.OUTPUTS / "tables" / self._slug(), f"{name}.csv")
         origin = {"command": self.command, "parameters": self.parameters, **self._made_from(requires)}
-        tables.keep(file, frame, origin)
+        tables.keep(file, frame, origin, float_format)
         facts = {"table": f"{file.parent.name}/{name}", "command": self.command}
         display(Markdown(f"Kept as {code(paths.relative(file))}"), metadata={"compendium": facts})
 

@@ -41,6 +41,7 @@ from saliency_lib.statistics.ranks import friedman as friedman
 from saliency_lib.statistics.ranks import leaderboard_by_training as leaderboard_by_training
 from saliency_lib.statistics.ranks import mean_ranks as mean_ranks
 from saliency_lib.statistics.ranks import metric_agreement as metric_agreement
+from saliency_lib.statistics.ranks import ranks_by_image as ranks_by_image
 from saliency_lib.statistics.ranks import ranks_by_training as ranks_by_training
 from saliency_lib.statistics.reliability import krippendorff_alpha as krippendorff_alpha
 from saliency_lib.statistics.reliability import redundant_metrics as redundant_metrics

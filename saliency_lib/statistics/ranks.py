@@ -174,6 +174,25 @@ def ranks_by_training(
     return table.loc[table.mean(axis=1).sort_values(kind="stable").index]
 
 
+def ranks_by_image(areas: Mapping[str, Areas], lower_is_better: Mapping[str, bool]) -> pd.DataFrame:
+    """Return the rank of each method on each image by each metric alone, from which ranks by any weights can be made.
+
+    Args:
+        areas: per training, metric and method (B,).
+        lower_is_better: per metric.
+
+    Returns:
+        One row per training, metric and image, with these three columns and one per method: images from 0, ranks in [1, M] as in
+        `block_ranks`.
+    """
+    tables = {
+        (training, metric): block_ranks({metric: values}, lower_is_better)
+        for training, rows in areas.items()
+        for metric, values in rows.items()
+    }
+    return pd.concat(tables, names=["training", "metric", "image"]).reset_index()
+
+
 def leaderboard_by_training(
     areas: Mapping[str, Areas],
     lower_is_better: Mapping[str, bool],
