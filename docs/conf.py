@@ -20,6 +20,7 @@ smartquotes = False
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
+html_js_files = ["wide.js"]
 html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
@@ -65,7 +66,33 @@ def _mathml(display: str) -> tuple[Callable[..., None], None]:
     return visit, None
 
 
+WIDE = re.compile(
+    r"<h[1-6]>(?P<heading>.*?)<a class=\"headerlink\"|(?P<table><div class=\"pst-scrollable-table-container\")>"
+    r"|(?P<figure><a class=\"reference (?:in|ex)ternal image-reference\".*?</a>)",
+    re.DOTALL,
+)
+
+
+def _regions(app: Any, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Make what may be wider than a phone a region with a name, which a keyboard reaches and scrolls: tables and figures."""
+    heading, number = context.get("title", ""), 0
+
+    def named(found: re.Match) -> str:
+        nonlocal heading, number
+        if found["heading"] is not None:
+            heading = found["heading"]
+            return found[0]
+        number += 1
+        words = " ".join(re.sub(r"<.*?>", "", heading).replace('"', "&quot;").split())
+        facts = f'role="region" tabindex="0" aria-label="{"Table" if found["table"] else "Figure"} {number}: {words}"'
+        return f"{found['table']} {facts}>" if found["table"] else f'<div class="scrolls" {facts}>{found["figure"]}</div>'
+
+    if "body" in context:
+        context["body"] = WIDE.sub(named, context["body"])
+
+
 def setup(app: Any) -> None:
-    """Draw formulas as MathML, which needs neither a script nor a network, and prepare docstrings for napoleon."""
+    """Draw formulas as MathML, which needs neither a script nor a network; prepare docstrings; name regions that scroll."""
     app.add_html_math_renderer("mathml", _mathml("inline"), _mathml("block"))
     app.connect("autodoc-process-docstring", _readable, priority=400)
+    app.connect("html-page-context", _regions)

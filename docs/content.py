@@ -49,8 +49,9 @@ class Page:
     @property
     def setting(self) -> str:
         """The plan's title and the swept parameters, which tell two runs of one notebook apart."""
-        title = plans.read(self.step.plan).title
-        return title if self.step.combination == "run" else f"{title}, {self.step.combination}"
+        words = [f"{'network' if name == 'model' else name.replace('_', ' ')} {value}" for name, value in self.step.swept.items()]
+        scale = [] if self.step.scale == "embedded" else [f"at the {self.step.scale}'s scale"]
+        return ", ".join([plans.read(self.step.plan).title, *words, *scale])
 
 
 @dataclass(frozen=True)

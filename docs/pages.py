@@ -10,7 +10,7 @@ import jinja2
 import yaml
 
 import saliency_lib as sl
-from docs import architectures, boards, content
+from docs import architectures, boards, content, matrix
 from docs.content import CHAPTERS, PAPERS, SITE, Page
 from saliency_lib import paths
 from saliency_lib.artefacts import tables
@@ -58,6 +58,7 @@ def render(pages: Sequence[Page], missing: Sequence[Step]) -> dict[str, str]:
         return next(((figure, page) for page in runs_of(notebook) for figure in page.figures if figure["headline"]), None)
 
     templates, kept = environment(), content.measured()
+    found = matrix.by_data(kept)
     steps = [*(page.step for page in pages), *missing]
     notebooks = sorted({step.notebook for step in steps})
     cff = (paths.ROOT / "CITATION.cff").read_text()
@@ -80,6 +81,12 @@ def render(pages: Sequence[Page], missing: Sequence[Step]) -> dict[str, str]:
         "metrics": sl.METRICS,
         "costs": boards.COSTS,
         "resamples": sl.statistics.RESAMPLES,
+        "claims": found["claim"].nunique(),
+        "answers": matrix.answers(found),
+        "alternative": matrix.alternative(found),
+        "sources": matrix.sources(found),
+        "best": matrix.best(kept),
+        "example": matrix.readme_example(),
     }
     texts = {"index.md": templates.get_template("index.md").render()}
     for name, facts in CHAPTERS.items():

@@ -19,7 +19,7 @@ from nbformat import v4
 
 import saliency_lib as sl
 from docs import __main__ as site
-from docs import content, pages
+from docs import content, matrix, pages
 from saliency_lib import paths
 from saliency_lib.artefacts import tables
 from saliency_lib.core.markup import one_line
@@ -322,7 +322,7 @@ def test_verdicts_measured_once_are_shown_in_the_chapter_of_their_paper(run):
 
 def test_the_chapter_of_a_paper_shows_what_was_measured_once(built):
     text = (built / "active_gradients.html").read_text()
-    section = text.split("<article")[1].split("cifar10, cifar_resnet20, 2000 images (")[1].split("</section>")[0]
+    section = text.split("<article")[1].split("cifar10, cifar_resnet20, 2000 images (<")[1].split("</section>")[0]
     assert "Claims: 4 supported, 1 no difference." in section and section.count("↑ supported") == 4
 
 
@@ -373,6 +373,62 @@ def test_the_count_of_verdicts_is_above_the_tables(built):
     assert numbers[0] == ["paper", *words, "all"]
     assert ["Active gradients", "5", *[""] * 6, "5"] in numbers and ["Score matching", *[""] * 6, "7", "7"] in numbers
     assert ["Released against corrected, corrected", "", "", "8", *[""] * 4, "8"] in numbers
+
+
+def test_the_start_page_answers_three_questions_before_it_counts(built):
+    text = (built / "index.html").read_text().split("<article")[1]
+    headings = [unescape(re.sub("<.*?>", "", one)) for one in re.findall(r"<h[12]>(.*?)<a", text)]
+    first = ["Which method should I use?", "Use it on your own model", "Does a paper hold?"]
+    assert headings[:4] == ["The saliency compendium", *first] and "All verdicts, counted" in headings
+    above = text[: text.index("<h2>")]
+    assert [above.count(f'href="#{anchor}"') for anchor in ("which-method", "does-it-hold", "own-model")] == [1, 1, 1]
+    assert all(f'href="{page}.html"' in text for page in ("leaderboard", "results", "cite", "guide/index"))
+    assert matrix.readme_example() in words(built / "index.html")
+
+
+def test_each_paper_has_a_sentence_whose_numbers_are_those_of_the_tables(built):
+    found = matrix.answers(matrix.by_data(content.measured()))
+    text = re.sub(r"\s+", " ", words(built / "index.html"))
+    for paper in content.PAPERS:
+        told = re.split(r" on [\w -]+ with ", text.split(f"{paper['short']}: {found[paper['key']]['word']}. ")[1])[0]
+        for column, (held, tested) in found[paper["key"]]["counts"].items():
+            assert re.search(rf"{held} of {tested}( measurements)? on {column}", told), told
+        assert found[paper["key"]]["nearest"]["ours"] in told
+    total = [sum(one[part] for one in found.values()) for part in ("supported", "tested", "contradicted")]
+    assert "{} of {} measurements support a claim, {} contradict one".format(*total) in text
+
+
+def test_the_figure_of_the_start_page_says_in_words_what_it_shows(built):
+    text = (built / "index.html").read_text()
+    (image,) = [one for one in Walker(built / "index.html").images if one["src"].endswith("claims.svg")]
+    found = matrix.by_data(content.measured())
+    assert image["alt"] == matrix.alternative(found)
+    assert (built / "_images" / "claims.svg").read_bytes() == matrix.draw(found)
+    figure = unescape(re.sub("<.*?>", "", re.search(r"<figure.*?</figure>", text, re.DOTALL)[0]))
+    assert "command: python -m docs" in figure and all(name in figure for name in matrix.sources(found))
+
+
+def test_a_network_or_a_paper_that_is_named_like_html_is_shown_in_the_sentences(run, monkeypatch):
+    found = matrix.answers(matrix.by_data(content.measured()))
+    found["active_gradients"]["nearest"]["on"] = EVIL
+    monkeypatch.setattr(matrix, "answers", lambda table: found)
+    assert f"with {pages.environment().filters['code'](EVIL)}." in pages.render(run, [])["index.md"]
+
+
+def test_headings_speak_of_networks_and_not_of_folders(walked, built):
+    for file in walked:
+        headings = re.findall(r"<h[1-6]>(.*?)<a", file.read_text(), re.DOTALL)
+        assert not [one for one in headings if "model-" in one], file.name
+    assert "Some digits, network cnn" in words(built / "active_gradients.html")
+
+
+def test_what_may_be_wider_than_a_phone_is_a_named_region_that_a_keyboard_reaches(built):
+    for file in (built / "index.html", built / "active_gradients.html", built / "results.html"):
+        text = file.read_text()
+        regions = re.findall(r'<div class="(?:pst-scrollable-table-container|scrolls)"([^>]*)>', text)
+        assert len(regions) > 3 and len(set(regions)) == len(regions)  # each has its own name
+        assert all(re.fullmatch(r' role="region" tabindex="0" aria-label="(Table|Figure) \d+: [^"]+"', one) for one in regions)
+        assert not re.search(r'<figure[^>]*>\s*<a class="reference \w+ image-reference"', text)
 
 
 def test_verdicts_differ_by_word_and_mark():

@@ -9,6 +9,7 @@ with optional("notebooks"):  # matplotlib
     from saliency_lib.figures.curves import panels as panels
     from saliency_lib.figures.curves import sample_quality as sample_quality
     from saliency_lib.figures.curves import training_history as training_history
+    from saliency_lib.figures.forest import claims_by_data as claims_by_data
     from saliency_lib.figures.maps import draw_image as draw_image
     from saliency_lib.figures.maps import draw_map as draw_map
     from saliency_lib.figures.maps import gallery as gallery
