@@ -45,7 +45,8 @@ def claims_by_data(table: pd.DataFrame, columns: Sequence[str]) -> Figure:
     claims = table["claim"].nunique()
     height = claims * _PAD + lines.sum() * _LINE + _HEAD * table["title"].nunique() + 0.24
     width = _WORDS + _CELL * len(columns)
-    figure = Figure(figsize=(width, height + 0.62), layout="none")
+    figure = Figure(figsize=(width, height + 0.62))
+    figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0.62 / (height + 0.62), 1, height / (height + 0.62)))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
