@@ -8,7 +8,8 @@ from torch import Tensor, nn
 import saliency_lib as sl
 from benchmarks.measure import SAME_PASSES, Race
 from benchmarks.scenes import bare_passes, counted, network, photographs
-from saliency_lib.attribution.sidu import feature_masks, features_at
+from saliency_lib.attribution.layers import features_at
+from saliency_lib.attribution.sidu import feature_masks
 
 
 def _race(model: nn.Module, pixels: Tensor, work: Callable[[], object], count: int, backward: bool = False) -> Race:
@@ -37,7 +38,7 @@ def curve(name: str, side: int, maps: int, steps: int) -> Race:
 def sidu(side: int, layer: str) -> Race:
     """Build the race of SIDU, which takes one pass per distinct mask and one for the image."""
     model, pixels = network("resnet18", side), photographs(1, side)
-    _, features, _ = features_at(model, model.get_submodule(layer), pixels, None)
+    _, features, _, _ = features_at(model, model.get_submodule(layer), pixels, None)
     masks, _ = feature_masks(features[0], pixels, 0.1)
     return _race(model, pixels, lambda: sl.METHODS["sidu"](model, pixels, layer=layer), masks.count + 1)
 

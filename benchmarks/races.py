@@ -11,8 +11,9 @@ import saliency_lib as sl
 from benchmarks import procedures
 from benchmarks.measure import Disagreement, Race, difference, rank_correlation
 from benchmarks.scenes import bare_passes, drawn_masks, network, optimised, photographs, trained
+from saliency_lib.attribution.layers import features_at
 from saliency_lib.attribution.rise import random_grids, unit_range
-from saliency_lib.attribution.sidu import feature_masks, features_at
+from saliency_lib.attribution.sidu import feature_masks
 from saliency_lib.core.batching import arranged, chunk_size, frozen
 
 LAYER = "layer4"
@@ -216,7 +217,7 @@ def sidu(side: int, layer: str) -> Race:
     from torchvision.models.feature_extraction import create_feature_extractor
 
     model, pixels = network("resnet18", side), photographs(1, side)
-    _, features, _ = features_at(model, model.get_submodule(layer), pixels, None)
+    _, features, _, _ = features_at(model, model.get_submodule(layer), pixels, None)
     masks, _ = feature_masks(features[0], pixels, 0.15)
     to_the_layer = create_feature_extractor(model, [layer])  # later layers are not used
     return Race(

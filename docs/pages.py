@@ -129,9 +129,10 @@ def facts() -> dict[str, dict[str, str]]:
 
 
 def methods() -> dict[str, dict[str, str]]:
-    """Return the facts of each attribution method and the `page` of its entry in the reference, by its name."""
+    """Return the facts of each attribution method and the `page` of its entry, empty if the reference lacks it, by its name."""
     known = [(path, fact) for path, fact in facts().items() if fact["table"] in ("METHODS", "PARTICULAR_METHODS")]
-    return {fact["name"]: {**fact, "page": f"api/entries/{path}.html"} for path, fact in known}
+    there = {path for group in api() for path in group["paths"]}
+    return {fact["name"]: {**fact, "page": f"api/entries/{path}.html" if path in there else ""} for path, fact in known}
 
 
 def api() -> list[dict[str, Any]]:
