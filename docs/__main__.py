@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 from sphinx.cmd.build import build_main
 
-from docs import boards, content, matrix, pages
+from docs import boards, content, pages
 from docs.content import Page
 from saliency_lib import paths
 from saliency_lib.core.files import locked
@@ -65,7 +65,6 @@ def write(run: list[Page], missing: list[plans.Step], source: Path) -> None:
     shutil.copytree(DOCS / "guide", source / "guide")
     told = re.sub(r"\(\.\./data/measured/\w+\.csv\)", "(measured.md)", (DOCS / "results.md").read_text())
     (source / "results.md").write_text(linked(told, run))
-    (source / "pictures" / "claims.svg").write_bytes(matrix.draw(matrix.by_data(content.measured())))
     for name, text in pages.render(run, missing).items():
         (source / name).write_text(text)
     for page in run:

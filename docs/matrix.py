@@ -261,9 +261,9 @@ def sources(table: pd.DataFrame) -> list[str]:
     return [*once, *runs, "data/reported/*.csv"]
 
 
-def draw(table: pd.DataFrame) -> bytes:
-    """Return the figure of a table of `by_data`, SVG; the same bytes for the same table."""
-    drawn = io.BytesIO()
+def draw(table: pd.DataFrame) -> str:
+    """Return the figure of a table of `by_data` as SVG; the same text for the same table."""
+    drawn = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "claims"}):
         figures.claims_by_data(table, list(COLUMNS)).savefig(drawn, format="svg", metadata={"Date": None})
     return drawn.getvalue()

@@ -47,7 +47,7 @@ def environment() -> jinja2.Environment:
 
 
 def render(pages: Sequence[Page], missing: Sequence[Step]) -> dict[str, str]:
-    """Return the text of every page that is not a notebook, by its file in the site's source."""
+    """Return the text of every file of the site's source that is not a notebook or of one, by its name."""
 
     def runs_of(notebook: str) -> list[Page]:
         """Return the runs of a notebook, those on photographs first."""
@@ -88,7 +88,7 @@ def render(pages: Sequence[Page], missing: Sequence[Step]) -> dict[str, str]:
         "best": matrix.best(kept),
         "example": matrix.readme_example(),
     }
-    texts = {"index.md": templates.get_template("index.md").render()}
+    texts = {"index.md": templates.get_template("index.md").render(), "pictures/claims.svg": matrix.draw(found)}
     for name, facts in CHAPTERS.items():
         template = templates.select_template([f"{name}.md", "paper.md" if "key" in facts else "chapter.md"])
         own = [notebook for notebook in notebooks if content.chapter_of(notebook) == name]

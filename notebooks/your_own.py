@@ -1,6 +1,5 @@
 """What a reader brings along: a network, a method, the maps of two other packages, and pictures. 06_your_own uses it."""
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import nn
 import saliency_lib as sl
 
 
-@functools.cache
 def fitted():
     """Return the weights of random convolutions, and of a last layer that is fitted to 1,000 digits.
 

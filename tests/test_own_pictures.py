@@ -494,6 +494,14 @@ def test_references_name_folders_without_slashes():
     assert slug("folder:/a b/c?classes=imagenet") == "folder_a_b_c_classes=imagenet"
 
 
+def test_a_line_of_metadata_ends_where_the_line_ends_and_not_within_a_text(here):
+    paint(here / "lines" / "a.png"), paint(here / "lines" / "b.png", BLUE)
+    rows = [{"file_name": "a.png", "label": "one\u2028two"}, {"file_name": "b.png", "label": "three"}]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (here / "lines" / "metadata.jsonl").write_text(text, encoding="utf-8")
+    assert sl.load("hf:lines").classes == ("one\u2028two", "three")
+
+
 # Wrong references.
 
 
@@ -522,13 +530,13 @@ def test_references_name_folders_without_slashes():
         ("files:again.txt", ValueError, r"again\.txt, line 2 has a picture that .*again\.txt, line 1 has already"),
         ("files:absent.csv", FileNotFoundError, r"1 of 2 pictures are missing, the first is .*x\.png"),
         ("files:nothing.txt", ValueError, r"the list of the test pictures, .*nothing\.txt, has none; write a path per line"),
-        ("files:bytes.txt", ValueError, r"bytes\.txt is not text in UTF-8"),
+        ("files:bytes.txt", ValueError, r"bytes\.txt is not UTF-8 \(byte 0\); save it as UTF-8"),
         ("hf:empty", ValueError, "there are no pictures"),
         ("hf:saved", ValueError, r"saved/ has Arrow files, as `save_to_disk` writes them; write Parquet"),
         ("hf:broken", ValueError, r"x\.parquet cannot be read as Parquet"),
         ("hf:out", ValueError, r"'\.\./pets/ant/ant0\.png' does not name something inside"),
         ("hf:lacking", ValueError, r"metadata\.csv, line 2: column 'file_name' is not known"),
-        ("hf:json", ValueError, r"metadata\.jsonl, line 1 is no JSON"),
+        ("hf:json", ValueError, r"metadata\.jsonl, line 1: it is not JSON .*; correct it"),
         ("hf:minus", ValueError, r"0\.parquet, row 1 has the class -1, which is no number from 0"),
         ("hf:beyond", ValueError, r"has the labels \['7'\], and its classes are 2; leave these rows out"),
         ("fodler:pets", ValueError, "kind of reference to a data set 'fodler' is not known; did you mean 'folder'"),

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 import saliency_lib as sl
 from saliency_lib import paths
 from saliency_lib.data.splits import crop
+from saliency_lib.networks import references
 from saliency_lib.networks.table import Preparation
 
 OWN = '''
@@ -163,6 +164,20 @@ def test_a_wrong_reference_is_an_error_that_says_what_to_do(data, reference, kin
 
 
 # A function.
+
+
+def test_the_weights_of_a_function_are_read_once_and_each_network_is_built_anew(mynets, monkeypatch):
+    whole, calls = references._returned, []
+
+    def counting(function, reference):
+        calls.append(reference)
+        return whole(function, reference)
+
+    monkeypatch.setattr(references, "_returned", counting)
+    training = sl.Training("mnist5k", "module:mynets:ten")
+    assert len(calls) == 1 and training.digest and sl.Training("mnist5k", "module:mynets:ten") == training and len(calls) == 1
+    one, other = sl.train(training).model, sl.train(training).model
+    assert one is not other and len(calls) <= 4  # once for the artefact, and for each call
 
 
 def test_a_function_gives_a_network_that_is_explained_and_measured(mynets):

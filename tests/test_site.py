@@ -403,7 +403,7 @@ def test_the_figure_of_the_start_page_says_in_words_what_it_shows(built):
     (image,) = [one for one in Walker(built / "index.html").images if one["src"].endswith("claims.svg")]
     found = matrix.by_data(content.measured())
     assert image["alt"] == matrix.alternative(found)
-    assert (built / "_images" / "claims.svg").read_bytes() == matrix.draw(found)
+    assert (built / "_images" / "claims.svg").read_text() == matrix.draw(found)
     figure = unescape(re.sub("<.*?>", "", re.search(r"<figure.*?</figure>", text, re.DOTALL)[0]))
     assert "command: python -m docs" in figure and all(name in figure for name in matrix.sources(found))
 

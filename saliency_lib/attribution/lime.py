@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 from unittest import mock
 
@@ -204,9 +205,41 @@ def signs_of_the_largest(coefficients: Tensor, features: int = 15) -> Tensor:
     return torch.zeros_like(coefficients).scatter(1, order, coefficients.gather(1, order).sign())
 
 
+def as_they_are(coefficients: Tensor) -> Tensor:
+    """Return coefficients unchanged."""
+    return coefficients
+
+
+def _by_regions(
+    fit: Callable[..., Tensor],
+    finish: Callable[[Tensor], Tensor],
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | None,
+    fill: Fill | None,
+    seed: int,
+    indices: Indices,
+    batch_size: int | None,
+    *,
+    samples: int,
+    segments: Segments | None,
+    score: str,
+) -> Tensor:
+    """Return maps (B, H, W), constant on segments: the coefficients that `fit` finds, after `finish`; options as in lime."""
+    images = check_images(images)
+    numbers, regions = row_indices(images, indices), numbered(images, segments, seed)
+    fill = "mean" if fill is None and images.shape[2] == 1 else fill
+    with frozen(model):
+        targets = resolve_targets(model, images, targets, batch_size)
+        hidden = mean_colours(images, regions) if fill is None else filled(fill, model, images, indices=indices, seed=seed)
+        options: dict[str, Any] = dict(samples=samples, score=score, seed=seed, numbers=numbers, batch_size=batch_size)
+        found = fit(model, images, targets, regions, hidden, **options)
+    return finish(found).gather(1, regions.flatten(1)).view(regions.shape).to(images.dtype)
+
+
 BACKENDS = {"torch": fitted, "lime": fitted_by_lime}
 VARIANT_SETTINGS: dict[str, dict[str, Any]] = {
-    "weights": {"samples": 1000, "segments": None, "score": "probability", "finish": lambda coefficients: coefficients},
+    "weights": {"samples": 1000, "segments": None, "score": "probability", "finish": as_they_are},
     "saliency_benchmark": {"samples": 100, "segments": "quickshift", "score": "softmax_twice", "finish": signs_of_the_largest},
 }
 
@@ -264,24 +297,10 @@ def lime(
     probabilities and returns only the signs of the 15 largest weights, 0 elsewhere. A weight of 0 stays 0, which the package
     would treat as positive.
     """
-    images = check_images(images)
     settings = variant_settings("lime", VARIANT_SETTINGS, variant, samples=samples, segments=segments, score=score)
-    samples, numbers = settings["samples"], row_indices(images, indices)
-    fill = "mean" if fill is None and images.shape[2] == 1 else fill
-    regions = numbered(images, settings["segments"], seed)
-    with frozen(model):
-        targets = resolve_targets(model, images, targets, batch_size)
-        hidden = mean_colours(images, regions) if fill is None else filled(fill, model, images, indices=indices, seed=seed)
-        options: dict[str, Any] = dict(
-            samples=samples,
-            score=settings["score"],
-            seed=seed,
-            numbers=numbers,
-            paired=design == "antithetic",
-            batch_size=batch_size,
-        )
-        found = BACKENDS[backend](model, images, targets, regions, hidden, **options)
-    return settings["finish"](found).gather(1, regions.flatten(1)).view(regions.shape).to(images.dtype)
+    given = {name: settings[name] for name in ("samples", "segments", "score")}
+    fit = partial(BACKENDS[backend], paired=design == "antithetic")
+    return _by_regions(fit, settings["finish"], model, images, targets, fill, seed, indices, batch_size, **given)
 
 
 @METHODS.register(family="mask", passes="1,000 F", paper="Lundberg, Lee 2017", forward_only=True)
@@ -313,17 +332,9 @@ def kernel_shap(
     Raises:
         ValueError: as in lime.
 
-    Source: Lundberg, Lee 2017, theorem 2. Differs: rows come in pairs, as in Covert, Lee 2021, with which the values are exact
-    where segments interact only two by two, up to the number of rows that this needs.
+    Source: Lundberg, Lee 2017, theorem 2. Differs: rows come in pairs, as in Covert, Lee 2021. If segments interact only two by
+    two, a few rows per segment then give the exact values.
     """
-    images = check_images(images)
-    regions = numbered(images, segments, seed)
-    fill = "mean" if fill is None and images.shape[2] == 1 else fill
-    with frozen(model):
-        targets = resolve_targets(model, images, targets, batch_size)
-        hidden = mean_colours(images, regions) if fill is None else filled(fill, model, images, indices=indices, seed=seed)
-        options: dict[str, Any] = dict(samples=samples, score=score, seed=seed, batch_size=batch_size)
-        numbers = row_indices(images, indices)
-        given: dict[str, Any] = dict(numbers=numbers, paired=True, draw=coalitions, solve=shapley)
-        found = fitted(model, images, targets, regions, hidden, **options, **given)
-    return found.gather(1, regions.flatten(1)).view(regions.shape).to(images.dtype)
+    fit = partial(fitted, paired=True, draw=coalitions, solve=shapley)
+    given: dict[str, Any] = dict(samples=samples, segments=segments, score=score)
+    return _by_regions(fit, as_they_are, model, images, targets, fill, seed, indices, batch_size, **given)

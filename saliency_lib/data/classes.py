@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from saliency_lib import paths
+from saliency_lib.core.lines import text_of
 from saliency_lib.core.options import no_such
 
 DIGITS = tuple("0123456789")
@@ -28,10 +29,7 @@ def read_classes(file: Path) -> dict[str, str]:
         FileNotFoundError: there is no such file.
         ValueError: it is no text, lists nothing, or lists a class twice.
     """
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{paths.relative(file)} is not text in UTF-8 ({error}); save it as such") from None
+    lines = [line.strip() for line in text_of(file).splitlines()]
     found: dict[str, str] = {}
     for line in filter(None, lines):
         folder, _, name = (part.strip() for part in line.partition("="))

@@ -1,12 +1,12 @@
 """Lists of pictures: text files with a path per line, and the metadata of Hugging Face's folders of images."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from saliency_lib import paths
+from saliency_lib.core.lines import objects, text_of
 from saliency_lib.core.options import no_such
 from saliency_lib.data.albums import CLASSES, Album
 from saliency_lib.data.classes import natural
@@ -20,16 +20,9 @@ class Row(NamedTuple):
     kind: str | None
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{paths.relative(file)} is not text in UTF-8 ({error}); save it as such") from None
-
-
 def _cells(file: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield where each line is, and its cells, which commas separate."""
-    reader = csv.reader(_text(file).splitlines(), skipinitialspace=True)
+    reader = csv.reader(text_of(file).splitlines(), skipinitialspace=True)
     for row in reader:
         if cells := [cell.strip() for cell in row]:
             yield f"{paths.relative(file)}, line {reader.line_num}", cells
@@ -63,7 +56,8 @@ def read_metadata(file: Path, column: str | None) -> list[Row]:
         ValueError: a column is missing, a line cannot be read, or a path leads out of the folder.
     """
     found = []
-    for where, row in _objects(file) if file.suffix == ".jsonl" else _table(file):
+    lines = ((f"{paths.relative(file)}, line {number}", row) for number, row in objects(file))
+    for where, row in lines if file.suffix == ".jsonl" else _table(file):
         for name in ("file_name", *([column] if column else [])):
             if name not in row:
                 raise no_such(f"{where}: column", name, row)
@@ -82,19 +76,6 @@ def _table(file: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
         if len(cells) != len(names):
             raise ValueError(f"{where} has {len(cells)} cells, and the first line {len(names)}; quote a cell that has a comma")
         yield where, dict(zip(names, cells, strict=True))
-
-
-def _objects(file: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    for number, line in enumerate(_text(file).splitlines(), 1):
-        where = f"{paths.relative(file)}, line {number}"
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{where} is no JSON ({error}); correct it") from None
-            if not isinstance(row, Mapping):
-                raise ValueError(f"{where} must be a JSON object with file_name, got {line[:40]!r}")
-            yield where, row
 
 
 def listed_album(

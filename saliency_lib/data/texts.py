@@ -4,7 +4,6 @@ A text is an image of one channel, one row and T columns, which hold the numbers
 """
 
 import functools
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from saliency_lib import paths
+from saliency_lib.core.lines import objects, text_of
 from saliency_lib.data.table import DATASETS, Dataset, Split, Text
 
 PADDING, UNKNOWN, SEPARATOR = "<padding>", "<unknown>", "<separator>"  # the first three words of every vocabulary
@@ -108,33 +108,6 @@ def _state(file: Path) -> tuple[int, ...] | None:
     return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns) if facts else None
 
 
-def _content(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{paths.relative(file)} is not UTF-8 (byte {error.start}); get the file again") from None
-
-
-def _rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Return the rows of a file of JSON lines with their numbers."""
-    rows = []
-    for number, line in enumerate(_content(file).split("\n"), 1):  # splitlines() would also split within strings, at U+2028
-        if line.strip():
-            with _line(file, number):
-                rows.append((number, _object(line)))
-    return rows
-
-
-def _object(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"it is not JSON ({error}); get the file again") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"it is not a JSON object, but {line[:40]!r}; get the file again")
-    return row
-
-
 @contextmanager
 def _line(file: Path, number: int) -> Iterator[None]:
     """While active, errors name the line of a file that they are about."""
@@ -197,7 +170,7 @@ class _Folder:
         return self.seen.setdefault(file, _state(file)) is not None
 
     def _rows(self, file: Path) -> list[tuple[int, dict[str, Any]]]:
-        return _rows(file) if self._exists(file) else []
+        return list(objects(file)) if self._exists(file) else []
 
     def _words(self, name: str) -> list[str]:
         content = self.listed.get(name)
@@ -206,7 +179,7 @@ class _Folder:
             file = self.folder / "docs" / name
             if not self._exists(file):
                 raise FileNotFoundError(f"document {name} is missing; put it at {paths.relative(file)}, or leave the row out")
-            content = _content(file)
+            content = text_of(file)
         if not (words := content.lower().split()):
             raise ValueError(f"document {name} is empty; leave the row out")
         return words

@@ -3,6 +3,7 @@
 A reference may stand wherever a name in MODELS may. Nothing is downloaded, and no pickle is read.
 """
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -226,19 +227,26 @@ def _module(reference: str, name: str) -> Model:
             raise ValueError(
                 f"{reference} is used with its own weights; choose the recipe pretrained, or one that starts from them"
             )
-        model = function()
-        check_model(model)
-        if isinstance(model, torch.jit.ScriptModule):
-            raise ValueError(
-                f"{reference} returns a script module, whose layers cannot be read; return the module it was made from"
-            )
-        return model
+        return _returned(function, reference)
 
     build.__doc__ = function.__doc__ or f"Build the network that {name} returns."
+    facts: dict[str, Any] = {"weights": f"module {name}", "predicts": ANY, "channels": (1, 3)}
+    return MODELS.entry(build, reference, written=function, content=_returned_sha256(function, reference), **facts)
+
+
+def _returned(function: Callable[[], Any], reference: str) -> nn.Module:
+    model = function()
+    check_model(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"{reference} returns a script module, whose layers cannot be read; return the module it was made from")
+    return model
+
+
+@functools.lru_cache(maxsize=64)
+def _returned_sha256(function: Callable[[], Any], reference: str) -> str:
+    """Return the SHA-256 of the weights of what a function returns; once per process, as its module is imported once."""
     with Stream(0).drawn():
-        state = build(pretrained=True).state_dict()
-    facts: dict[str, Any] = {"weights": f"module {name}", "predicts": ANY, "channels": (1, 3), "content": values_sha256(state)}
-    return MODELS.entry(build, reference, written=function, **facts)
+        return values_sha256(_returned(function, reference).state_dict())
 
 
 SCHEMES: dict[str, Callable[..., Model]] = {"timm": _timm, "hf": _hugging_face, "file": _file, "module": _module}
