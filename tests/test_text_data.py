@@ -333,9 +333,7 @@ WRONG = {  # what is said of a folder, and what makes it so
     "reviews: no training text has the labels ['MIXED']; add some, or remove": rewrite("test", 1, classification="MIXED"),
     "test.jsonl, line 1: 'classification' must be text, got 1": rewrite("test", 1, classification=1),
     "train.jsonl, line 3: it is not JSON (": write("train.jsonl", ROW + b"\n" + ROW + b"\n" + ROW[:50]),
-    "train.jsonl, line 2: it is not a JSON object, but '[1]'; correct it, or get the file again": write(
-        "train.jsonl", ROW + b"\n[1]\n"
-    ),
+    "train.jsonl, line 2: it is not a JSON object, but '[1]'; correct it, or get": write("train.jsonl", ROW + b"\n[1]\n"),
     "train.jsonl is not UTF-8 (byte 1); save it as UTF-8, or get it again": write("train.jsonl", b'"\xff"'),
     "docs/b is not UTF-8 (byte 4); save it as UTF-8, or get it again": write("docs/b", b"the \xff"),
     "docs.jsonl, line 1: lacks 'document'; add it": write("docs.jsonl", b'{"docid": "a"}'),
